@@ -1,0 +1,59 @@
+# The commands of asheard. Each works from a bare checkout: `make setup` runs when it is needed.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTOS := $(wildcard proto/asheard/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test test-all check fmt proto proto-check bench lock clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY) ## build .venv with everything and generate the stubs
+
+$(READY): pyproject.toml requirements.lock $(PROTOS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asheard needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(MAKE) --no-print-directory proto
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+run: setup ## serve the whole system on this machine until Ctrl-C
+	@ASHEARD_TWILIO_VALIDATE=$${ASHEARD_TWILIO_VALIDATE:-off} exec $(BIN)/asheard up --simulate-missing
+
+demo: setup ## one bakery call through all services; exit 0 only if the heard transcript is right
+	@exec $(BIN)/asheard demo
+
+test: setup ## the whole test suite
+	@exec $(BIN)/pytest -q $(PYTEST_ARGS)
+
+bench: setup ## the benchmarks, each result as one JSON line
+	@exec $(BIN)/asheard bench all
+
+check: setup ## what CI runs beside the tests: lint, types, proto lint, stubs in step
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint proto
+	@$(MAKE) --no-print-directory proto-check
+
+fmt: setup ## format the code
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+proto: ## generate the stubs in asheard/ from proto/
+	@$(BIN)/python -m runtime.stubs .
+
+proto-check: ## fail when the committed stubs are not what proto/ gives
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python -m runtime.stubs "$$fresh" \
+	&& diff -r --exclude=__pycache__ --exclude=__init__.py asheard/v1 "$$fresh/asheard/v1" \
+	&& echo "stubs are in step with proto/"
+
+lock: ## pin all dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --group dev pyproject.toml -o requirements.lock
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache asheard.db asheard.db-*

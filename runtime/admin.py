@@ -1,0 +1,81 @@
+"""The admin port of a service: ``/metrics``, ``/livez``, ``/readyz``.
+
+``/livez`` says that the event loop turns, and nothing else: it stays true while the service drains
+and while its peers are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
+503 with the reason in words while new work should go elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from runtime.config import Address
+from runtime.errors import ConfigurationError
+
+
+class AdminServer:
+    """Serves metrics and probes.
+
+    Args:
+        address: Where to listen; port 0 lets the system choose.
+        registry: What ``/metrics`` shows.
+        ready: None when new work is welcome, else the reason why not.
+    """
+
+    def __init__(
+        self, address: Address, registry: CollectorRegistry, *, ready: Callable[[], str | None]
+    ) -> None:
+        self._address = address
+        self._registry = registry
+        self._ready = ready
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None)
+        self._port = address.port
+
+    @property
+    def port(self) -> int:
+        """The port it listens at, once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Open the port.
+
+        Raises:
+            ConfigurationError: The address cannot be listened at.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._address.host, self._address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigurationError(
+                f"admin port {self._address}: {error.strerror}; choose another"
+            ) from error
+        self._port = self._runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(self._registry),
+            headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4},
+        )
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reason = self._ready()
+        if reason is None:
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text=f"{reason}\n")

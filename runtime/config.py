@@ -1,0 +1,238 @@
+"""Configuration: environment variables, read once, checked before a port opens.
+
+Each service has one frozen dataclass, built by ``from_env(mapping)``. Nothing else in the project
+reads the environment. A bad value is one :class:`~runtime.errors.ConfigurationError` that names
+the variable, the value's fault and the fix; secrets are not repeated in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from runtime.errors import ConfigurationError
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address to listen at."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def offset(self, by: int) -> Address:
+        """The same host, ``by`` ports further."""
+        return Address(self.host, self.port + by)
+
+
+def address(env: Environment, name: str, default: str) -> Address:
+    """Read ``HOST:PORT`` (``[::1]:PORT`` for IPv6); port 0 lets the system choose."""
+    value = env.get(name) or default
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"{name}={value!r}: give HOST:PORT, such as {default}")
+    return Address(host, int(port))
+
+
+def whole_number(env: Environment, name: str, default: int, *, least: int, most: int) -> int:
+    """Read an integer between ``least`` and ``most``."""
+    value = env.get(name) or str(default)
+    if not value.isdigit() or not least <= int(value) <= most:
+        raise ConfigurationError(f"{name}={value!r}: give a whole number from {least} to {most}")
+    return int(value)
+
+
+def choice(env: Environment, name: str, default: str, choices: tuple[str, ...]) -> str:
+    """Read one word out of ``choices``."""
+    value = env.get(name) or default
+    if value not in choices:
+        raise ConfigurationError(f"{name}={value!r}: give one of {', '.join(choices)}")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine and cannot be reached from another."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How log lines look."""
+
+    format: str = "text"
+    """``text`` for people, ``json`` for machines."""
+    level: str = "info"
+
+    @classmethod
+    def from_env(cls, env: Environment) -> LogConfig:
+        return cls(
+            format=choice(env, "ASHEARD_LOG_FORMAT", "text", ("text", "json")),
+            level=choice(env, "ASHEARD_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """What a gateway needs to know."""
+
+    listen: Address
+    admin: Address
+    session_targets: tuple[str, ...]
+    """gRPC targets of session workers: ``host:port`` each, or one ``dns:///name:port``."""
+    transcript_target: str
+    public_url: str | None = None
+    """Public base URL without a trailing slash. None: derived from each request."""
+    twilio_auth_token: str | None = field(default=None, repr=False)
+    """None: signatures are not checked, which the operator has asked for in so many words."""
+    drain_s: int = 3600
+    """How long calls may go on after SIGTERM."""
+
+    @classmethod
+    def from_env(cls, env: Environment) -> GatewayConfig:
+        token = env.get("TWILIO_AUTH_TOKEN") or None
+        validate = choice(env, "ASHEARD_TWILIO_VALIDATE", "on", ("on", "off"))
+        if token is None and validate == "on":
+            raise ConfigurationError(
+                "TWILIO_AUTH_TOKEN is not set: set it to your account's primary auth token, or "
+                "set ASHEARD_TWILIO_VALIDATE=off to serve anybody without checking signatures"
+            )
+        return cls(
+            listen=address(env, "ASHEARD_GATEWAY_LISTEN", "0.0.0.0:8080"),
+            admin=address(env, "ASHEARD_GATEWAY_ADMIN", "0.0.0.0:9101"),
+            session_targets=session_targets(env),
+            transcript_target=transcript_target(env),
+            public_url=public_url(env),
+            twilio_auth_token=token,
+            drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What a session worker needs to know."""
+
+    listen: Address
+    admin: Address
+    transcript_target: str
+    realtime_url: str
+    realtime_model: str
+    openai_api_key: str | None = field(default=None, repr=False)
+    """None only when ``realtime_url`` is on loopback."""
+    agent_path: Path | None = None
+    """None: the bundled bakery agent."""
+    max_calls: int = 200
+    align: str = "cut"
+    """Which items' words are aligned: ``all``, ``cut`` (those that were interrupted), ``off``."""
+    drain_s: int = 3600
+
+    @classmethod
+    def from_env(cls, env: Environment) -> SessionConfig:
+        url = env.get("ASHEARD_REALTIME_URL") or "wss://api.openai.com/v1/realtime"
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ConfigurationError(
+                f"ASHEARD_REALTIME_URL={url!r}: give a ws:// or wss:// URL, without the model query"
+            )
+        key = env.get("OPENAI_API_KEY") or None
+        if key is None and not is_loopback(parts.hostname):
+            raise ConfigurationError(
+                "OPENAI_API_KEY is not set: set it, or point ASHEARD_REALTIME_URL at loopback"
+            )
+        agent = env.get("ASHEARD_AGENT")
+        return cls(
+            listen=address(env, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061"),
+            admin=address(env, "ASHEARD_SESSION_ADMIN", "0.0.0.0:9103"),
+            transcript_target=transcript_target(env),
+            realtime_url=url,
+            realtime_model=env.get("ASHEARD_REALTIME_MODEL") or "gpt-realtime-2.1",
+            openai_api_key=key,
+            agent_path=Path(agent) if agent else None,
+            max_calls=whole_number(env, "ASHEARD_SESSION_MAX_CALLS", 200, least=1, most=100_000),
+            align=choice(env, "ASHEARD_ALIGN", "cut", ("all", "cut", "off")),
+            drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptConfig:
+    """What the transcript service needs to know."""
+
+    listen: Address
+    admin: Address
+    viewer: Address
+    store: str
+    """``sqlite:///PATH`` or ``postgresql://…``."""
+    api_tokens: tuple[str, ...] = field(default=(), repr=False)
+    """Who may read transcripts. Empty: only peers on loopback."""
+
+    @classmethod
+    def from_env(cls, env: Environment) -> TranscriptConfig:
+        store = env.get("ASHEARD_STORE") or "sqlite:///asheard.db"
+        if not store.startswith(("sqlite:///", "postgresql://")) or store == "sqlite:///":
+            raise ConfigurationError(
+                f"ASHEARD_STORE begins with {store.partition(':')[0]!r}: "
+                "give sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+            )
+        return cls(
+            listen=address(env, "ASHEARD_TRANSCRIPT_LISTEN", "0.0.0.0:50071"),
+            admin=address(env, "ASHEARD_TRANSCRIPT_ADMIN", "0.0.0.0:9102"),
+            viewer=address(env, "ASHEARD_VIEWER_LISTEN", "127.0.0.1:8090"),
+            store=store,
+            api_tokens=tuple(
+                token for t in env.get("ASHEARD_API_TOKENS", "").split(",") if (token := t.strip())
+            ),
+        )
+
+
+def session_targets(env: Environment) -> tuple[str, ...]:
+    """Read ``ASHEARD_SESSION_TARGETS``: ``host:port`` each, comma separated, or ``dns:///name:port``."""
+    value = env.get("ASHEARD_SESSION_TARGETS") or "127.0.0.1:50061"
+    targets = tuple(target for t in value.split(",") if (target := t.strip()))
+    for target in targets:
+        _check_target("ASHEARD_SESSION_TARGETS", target)
+    if not targets:
+        raise ConfigurationError(
+            "ASHEARD_SESSION_TARGETS names no target: give HOST:PORT[,HOST:PORT…]"
+        )
+    return targets
+
+
+def transcript_target(env: Environment) -> str:
+    """Read ``ASHEARD_TRANSCRIPT_TARGET``."""
+    value = env.get("ASHEARD_TRANSCRIPT_TARGET") or "127.0.0.1:50071"
+    _check_target("ASHEARD_TRANSCRIPT_TARGET", value)
+    return value
+
+
+def public_url(env: Environment) -> str | None:
+    """Read ``ASHEARD_PUBLIC_URL``, without a trailing slash."""
+    value = env.get("ASHEARD_PUBLIC_URL")
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"ASHEARD_PUBLIC_URL={value!r}: give the base URL that Twilio calls, "
+            "such as https://voice.example.com"
+        )
+    return value.rstrip("/")
+
+
+def _check_target(name: str, target: str) -> None:
+    host, colon, port = target.removeprefix("dns:///").rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError(f"{name}={target!r}: give HOST:PORT or dns:///NAME:PORT")

@@ -1,0 +1,92 @@
+"""One service as a process: uvloop, signals, exit status.
+
+SIGTERM and SIGINT ask for a drain, a second one for an end at once. This is the only module that
+names uvloop or signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from runtime.config import Environment, LogConfig
+from runtime.errors import ConfigurationError
+from runtime.log import configure
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+
+
+class Stop:
+    """How a service learns that it should end."""
+
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+        """Set by the first signal: take no new work, finish what there is."""
+        self.now = asyncio.Event()
+        """Set by the second signal: end at once."""
+
+    def request(self) -> None:
+        """What a signal does."""
+        if self.draining.is_set():
+            self.now.set()
+        self.draining.set()
+
+
+Service = Callable[[Environment, Stop], Awaitable[None]]
+
+
+def run_service(name: str, service: Service, environment: Environment | None = None) -> int:
+    """Run a service in the foreground until it ends; the exit status.
+
+    Args:
+        name: For the log.
+        service: Reads its configuration from the mapping, serves until ``stop`` is set, cleans up.
+        environment: None: that of the process.
+
+    Returns:
+        0 when it ended in order, 2 when its configuration was bad (said on standard error).
+    """
+    environment = os.environ if environment is None else environment
+    try:
+        configure(name, LogConfig.from_env(environment))
+        uvloop.run(_with_signals(service, environment))
+    except (ConfigurationError, BaseExceptionGroup) as error:
+        # A task group wraps what its tasks raise; anything but bad configuration is a bug.
+        bad, other = _split(error)
+        if other is not None:
+            raise
+        for message in bad:
+            print(f"asheard {name}: {message}", file=sys.stderr)
+        return EXIT_USAGE
+    return EXIT_DONE
+
+
+async def _with_signals(service: Service, environment: Environment) -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.request)
+    await service(environment, stop)
+
+
+def _split(
+    error: BaseException,
+) -> tuple[list[ConfigurationError], BaseException | None]:
+    """The configuration errors within ``error``, and what else there is."""
+    if isinstance(error, ConfigurationError):
+        return [error], None
+    if not isinstance(error, BaseExceptionGroup):
+        return [], error
+    bad: list[ConfigurationError] = []
+    other: BaseException | None = None
+    for inner in error.exceptions:
+        inner_bad, inner_other = _split(inner)
+        bad.extend(inner_bad)
+        other = other or inner_other
+    return bad, other

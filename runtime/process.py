@@ -7,6 +7,7 @@ names uvloop or signals.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -19,7 +20,11 @@ from runtime.errors import ConfigurationError
 from runtime.log import configure
 
 EXIT_DONE = 0
+EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+SUPERVISED = "ASHEARD_SUPERVISED"
+"""Set by the supervisor for the processes it starts: they end with it, even when it is killed."""
 
 
 class Stop:
@@ -53,6 +58,8 @@ def run_service(name: str, service: Service, environment: Environment | None = N
         0 when it ended in order, 2 when its configuration was bad (said on standard error).
     """
     environment = os.environ if environment is None else environment
+    if environment.get(SUPERVISED):
+        _end_with_parent()
     try:
         configure(name, LogConfig.from_env(environment))
         uvloop.run(_with_signals(service, environment))
@@ -73,6 +80,13 @@ async def _with_signals(service: Service, environment: Environment) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.request)
     await service(environment, stop)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for a SIGTERM when the parent dies, so that no orphan keeps a port."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _split(

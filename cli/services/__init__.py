@@ -1,0 +1,1 @@
+"""The three services in the foreground: what the containers run."""

@@ -1,0 +1,24 @@
+"""``asheard transcript``: the transcript service in the foreground, configured by the environment."""
+
+from __future__ import annotations
+
+import argparse
+
+from transcript.serve import serve
+
+from runtime.config import Environment, TranscriptConfig
+from runtime.process import Stop, run_service
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None: everything comes from the environment (docs/configuration.md)."""
+    parser.epilog = "Configured by environment variables: see docs/configuration.md."
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Serve until SIGTERM has drained it, or a second one ends it at once."""
+    return run_service("transcript", _serve)
+
+
+async def _serve(environment: Environment, stop: Stop) -> None:
+    await serve(TranscriptConfig.from_env(environment), stop)

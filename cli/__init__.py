@@ -1,1 +1,1 @@
-"""The ``asheard`` command: services in the foreground, the supervisor, readers, simulators, tools."""
+"""The ``asheard`` command: services, the supervisor, readers, simulators, tools."""

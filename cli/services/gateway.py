@@ -1,4 +1,4 @@
-"""``asheard gateway``: the gateway in the foreground, configured by the environment."""
+"""``asheard gateway``: the gateway, configured by the environment."""
 
 from __future__ import annotations
 

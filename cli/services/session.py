@@ -1,4 +1,4 @@
-"""``asheard session``: the session worker in the foreground, configured by the environment."""
+"""``asheard session``: a session worker, configured by the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``asheard transcript``: the transcript service in the foreground, configured by the environment."""
+"""``asheard transcript``: the transcript service, configured by the environment."""
 
 from __future__ import annotations
 

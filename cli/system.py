@@ -42,6 +42,8 @@ class Program:
     """All of its environment."""
     ready_url: str | None = None
     """Answers 200 when the program is ready. None: nothing to ask."""
+    command: tuple[str, ...] = (sys.executable, "-m", "cli.main")
+    """What the arguments are given to: ``asheard``, by the interpreter that runs us."""
 
 
 def plan(environment: Environment, *, sessions: int) -> list[Program]:
@@ -222,9 +224,7 @@ class Supervisor:
 
     async def _launch(self, program: Program) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cli.main",
+            *program.command,
             *program.arguments,
             env=dict(program.environment),
             stdin=asyncio.subprocess.DEVNULL,

@@ -70,4 +70,4 @@ def configure(service: str, config: LogConfig) -> None:
 
 def get_log(name: str) -> FilteringBoundLogger:
     """A logger; ``.bind(call=call_sid)`` gives one for a call."""
-    return cast(FilteringBoundLogger, structlog.get_logger(logger=name))
+    return cast(FilteringBoundLogger, structlog.get_logger(module=name))

@@ -1,0 +1,82 @@
+"""Configuration: a bad value is one clear error that names the variable; secrets stay out of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.config import Address, GatewayConfig, LogConfig, SessionConfig, TranscriptConfig
+from runtime.errors import ConfigurationError
+
+OFF = {"ASHEARD_TWILIO_VALIDATE": "off"}
+LOCAL = {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:9/v1/realtime"}
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    gateway = GatewayConfig.from_env(OFF)
+    assert gateway.listen == Address("0.0.0.0", 8080)
+    assert gateway.admin == Address("0.0.0.0", 9101)
+    assert gateway.session_targets == ("127.0.0.1:50061",)
+    assert gateway.transcript_target == "127.0.0.1:50071"
+    assert gateway.public_url is None
+
+    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-x"})
+    assert session.listen == Address("0.0.0.0", 50061)
+    assert session.admin == Address("0.0.0.0", 9103)
+    assert session.realtime_url == "wss://api.openai.com/v1/realtime"
+    assert session.realtime_model == "gpt-realtime-2.1"
+    assert session.agent_path is None
+
+    transcript = TranscriptConfig.from_env({})
+    assert transcript.listen == Address("0.0.0.0", 50071)
+    assert transcript.viewer == Address("127.0.0.1", 8090)
+    assert transcript.admin == Address("0.0.0.0", 9102)
+    assert transcript.store == "sqlite:///asheard.db"
+    assert transcript.api_tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "named"),
+    [
+        (GatewayConfig, {}, "TWILIO_AUTH_TOKEN"),
+        (GatewayConfig, {**OFF, "ASHEARD_GATEWAY_LISTEN": "8080"}, "ASHEARD_GATEWAY_LISTEN"),
+        (GatewayConfig, {**OFF, "ASHEARD_GATEWAY_LISTEN": "h:99999"}, "ASHEARD_GATEWAY_LISTEN"),
+        (GatewayConfig, {"ASHEARD_TWILIO_VALIDATE": "no"}, "ASHEARD_TWILIO_VALIDATE"),
+        (GatewayConfig, {**OFF, "ASHEARD_PUBLIC_URL": "voice.example.com"}, "ASHEARD_PUBLIC_URL"),
+        (GatewayConfig, {**OFF, "ASHEARD_PUBLIC_URL": "https://h/?a=1"}, "ASHEARD_PUBLIC_URL"),
+        (GatewayConfig, {**OFF, "ASHEARD_SESSION_TARGETS": "worker"}, "ASHEARD_SESSION_TARGETS"),
+        (GatewayConfig, {**OFF, "ASHEARD_SESSION_TARGETS": ","}, "ASHEARD_SESSION_TARGETS"),
+        (GatewayConfig, {**OFF, "ASHEARD_DRAIN_SECONDS": "-1"}, "ASHEARD_DRAIN_SECONDS"),
+        (SessionConfig, {}, "OPENAI_API_KEY"),
+        (SessionConfig, {"ASHEARD_REALTIME_URL": "http://127.0.0.1/"}, "ASHEARD_REALTIME_URL"),
+        (SessionConfig, {**LOCAL, "ASHEARD_SESSION_MAX_CALLS": "0"}, "ASHEARD_SESSION_MAX_CALLS"),
+        (SessionConfig, {**LOCAL, "ASHEARD_ALIGN": "yes"}, "ASHEARD_ALIGN"),
+        (TranscriptConfig, {"ASHEARD_STORE": "mysql://u:secret@h/d"}, "ASHEARD_STORE"),
+        (TranscriptConfig, {"ASHEARD_STORE": "sqlite:///"}, "ASHEARD_STORE"),
+        (LogConfig, {"ASHEARD_LOG_LEVEL": "loud"}, "ASHEARD_LOG_LEVEL"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_its_variable(
+    service: type[GatewayConfig], environment: dict[str, str], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named) as error:
+        service.from_env(environment)
+    assert "secret" not in str(error.value)
+
+
+def test_a_key_is_not_needed_when_the_model_is_on_loopback() -> None:
+    assert SessionConfig.from_env(LOCAL).openai_api_key is None
+
+
+def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
+    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-secret"})
+    gateway = GatewayConfig.from_env({"TWILIO_AUTH_TOKEN": "tok-secret"})
+    transcript = TranscriptConfig.from_env({"ASHEARD_API_TOKENS": "a-secret, b-secret"})
+    assert transcript.api_tokens == ("a-secret", "b-secret")
+    assert "secret" not in f"{session} {gateway} {transcript}"
+
+
+def test_targets_may_be_a_list_or_a_dns_name() -> None:
+    listed = GatewayConfig.from_env({**OFF, "ASHEARD_SESSION_TARGETS": "a:1, b:2"})
+    named = GatewayConfig.from_env({**OFF, "ASHEARD_SESSION_TARGETS": "dns:///workers:50061"})
+    assert listed.session_targets == ("a:1", "b:2")
+    assert named.session_targets == ("dns:///workers:50061",)

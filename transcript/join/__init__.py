@@ -1,0 +1,81 @@
+"""The join: which words the caller heard, from what was generated and what was played.
+
+``join(facts)`` is a pure function of the *set* of facts: any order, any repeats, the same
+transcript. Every subset of a call's facts joins, so a transcript can be read while the call runs.
+
+* :mod:`transcript.join.log`        the facts in their one canonical order
+* :mod:`transcript.join.items`      what all writers say about each item
+* :mod:`transcript.join.order`      the order in which people experienced the items
+* :mod:`transcript.join.agent`      one agent's turn: the words that were heard
+* :mod:`transcript.join.lifecycle`  numbers, state, and whether anything can still change
+
+Facts and transcripts are the plain messages of ``asheard.v1``; nothing here changes a message that
+it was handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from asheard.v1.fact_pb2 import Fact
+from asheard.v1.transcript_pb2 import Role, Transcript, Turn
+from transcript.join.agent import agent_turn
+from transcript.join.items import Item, gather
+from transcript.join.lifecycle import outline
+from transcript.join.log import call_log
+from transcript.join.order import experienced
+
+__all__ = ["join"]
+
+
+def join(facts: Iterable[Fact]) -> Transcript:
+    """Join the facts of one call.
+
+    Args:
+        facts: In any order, repeated at will; at least one.
+
+    Returns:
+        The transcript as it stands after exactly these facts. ``revision`` counts the distinct
+        ones.
+
+    Raises:
+        ValueError: There are no facts, or facts of several calls.
+    """
+    log = call_log(facts)
+    transcript = outline(log)
+    turns = (_turn(item) for item in experienced(gather(log), log))
+    transcript.turns.extend(turn for turn in turns if turn is not None)
+    return transcript
+
+
+def _turn(item: Item) -> Turn | None:
+    if item.role == Role.ROLE_CALLER:
+        return _caller_turn(item)
+    if item.role == Role.ROLE_TOOL:
+        return _tool_turn(item)
+    return agent_turn(item)
+
+
+def _caller_turn(item: Item) -> Turn | None:
+    if not item.spoke:
+        return None
+    turn = Turn(item_id=item.item_id, role=Role.ROLE_CALLER)
+    # The longest complete transcript stands; failing that, the longest so far.
+    best = max(item.transcriptions, key=lambda t: (t.complete, len(t.text), t.text), default=None)
+    if best is not None:
+        turn.heard_text = best.text
+    if item.speech_started is not None:
+        turn.start_ms = item.speech_started.at_ms
+    if item.speech_stopped is not None:
+        turn.end_ms = item.speech_stopped.at_ms
+    return turn
+
+
+def _tool_turn(item: Item) -> Turn | None:
+    if item.tool is None:
+        return None
+    return Turn(
+        item_id=item.item_id,
+        role=Role.ROLE_TOOL,
+        generated_text=f"{item.tool.name}({item.tool.arguments})",
+    )

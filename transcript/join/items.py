@@ -1,0 +1,165 @@
+"""What all writers together say about each conversation item, gathered in canonical order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asheard.v1.fact_pb2 import (
+    CallerTranscribed,
+    Fact,
+    ItemGenerated,
+    ItemProgressed,
+    PositionFixed,
+    ToolCalled,
+    WordsTimed,
+)
+from asheard.v1.transcript_pb2 import Role
+from transcript.join.log import CallLog
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTime:
+    """An instant on the clock of one media stream; each stream's clock begins anew near 0."""
+
+    stream: int
+    """Which stream, in the order in which they started."""
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Part:
+    """One content part of an agent's item."""
+
+    pieces: list[ItemProgressed] = field(default_factory=list)
+    generated: ItemGenerated | None = None
+    times: list[WordsTimed] = field(default_factory=list)
+    """In the order of their writing."""
+    started: StreamTime | None = None
+    played_ms: int = 0
+    """Proven while it plays."""
+    sent_ms: int = 0
+    fixed: PositionFixed | None = None
+
+
+@dataclass(slots=True)
+class Item:
+    """One conversation item."""
+
+    item_id: str
+    writer: str
+    """Whose order it takes its place in: the session's that added it; a gateway's while no
+    session's fact arrived."""
+    sequence: int
+    """Its place in that order."""
+    role: Role.ValueType = Role.ROLE_UNSPECIFIED
+    parts: dict[int, Part] = field(default_factory=dict)
+    """Agent: by content index."""
+    spoke: bool = False
+    """Caller: there is evidence of speech, if only a failed transcription."""
+    speech_started: StreamTime | None = None
+    speech_stopped: StreamTime | None = None
+    transcriptions: list[CallerTranscribed] = field(default_factory=list)
+    tool: ToolCalled | None = None
+    added: bool = False
+
+    def part(self, content_index: int) -> Part:
+        """The part with this index, made on first mention."""
+        return self.parts.setdefault(content_index, Part())
+
+    @property
+    def started(self) -> StreamTime | None:
+        """When people on the line began to experience it. None: it never began, so far."""
+        if self.role == Role.ROLE_CALLER:
+            return self.speech_started
+        starts = [part.started for part in self.parts.values() if part.started is not None]
+        return min(starts, key=lambda start: (start.stream, start.at_ms), default=None)
+
+
+def gather(log: CallLog) -> list[Item]:
+    """Every item that any fact mentions, with all that was said about it."""
+    items = _Gathering()
+    # Sessions first: the place of an item is its session's to say.
+    for writer, facts in log.sessions.items():
+        for fact in facts:
+            items.hear_session(fact, log.stream_of_session[writer])
+    for stream, facts in enumerate(log.streams.values()):
+        for fact in facts:
+            items.hear_gateway(fact, stream)
+    return list(items.by_id.values())
+
+
+class _Gathering:
+    def __init__(self) -> None:
+        self.by_id: dict[str, Item] = {}
+
+    def _item(self, item_id: str, fact: Fact, role: Role.ValueType) -> Item:
+        item = self.by_id.get(item_id)
+        if item is None:
+            item = self.by_id[item_id] = Item(item_id, fact.writer, fact.sequence, role)
+        return item
+
+    def hear_session(self, fact: Fact, stream: int) -> None:
+        """Take in a session worker's fact; its times count on ``stream``'s clock."""
+        match fact.WhichOneof("body"):
+            case "item_added":
+                added = fact.item_added
+                item = self._item(added.item_id, fact, added.role)
+                if not item.added:
+                    item.writer, item.sequence = fact.writer, fact.sequence
+                    item.role = added.role or item.role
+                    item.added = True
+            case "item_progressed":
+                progressed = fact.item_progressed
+                item = self._item(progressed.item_id, fact, Role.ROLE_AGENT)
+                item.part(progressed.content_index).pieces.append(progressed)
+            case "item_generated":
+                generated = fact.item_generated
+                item = self._item(generated.item_id, fact, Role.ROLE_AGENT)
+                item.part(generated.content_index).generated = generated
+            case "words_timed":
+                timed = fact.words_timed
+                item = self._item(timed.item_id, fact, Role.ROLE_AGENT)
+                item.part(timed.content_index).times.append(timed)
+            case "caller_speech_started":
+                speech = fact.caller_speech_started
+                item = self._item(speech.item_id, fact, Role.ROLE_CALLER)
+                item.spoke = True
+                if speech.HasField("at_ms"):
+                    item.speech_started = StreamTime(stream, speech.at_ms)
+            case "caller_speech_stopped":
+                stopped = fact.caller_speech_stopped
+                item = self._item(stopped.item_id, fact, Role.ROLE_CALLER)
+                item.spoke = True
+                if stopped.HasField("at_ms"):
+                    item.speech_stopped = StreamTime(stream, stopped.at_ms)
+            case "caller_transcribed":
+                item = self._item(fact.caller_transcribed.item_id, fact, Role.ROLE_CALLER)
+                item.spoke = True
+                item.transcriptions.append(fact.caller_transcribed)
+            case "tool_called":
+                item = self._item(fact.tool_called.item_id, fact, Role.ROLE_TOOL)
+                item.role = Role.ROLE_TOOL
+                item.tool = fact.tool_called
+            case _:
+                pass  # not about an item's place in the transcript
+
+    def hear_gateway(self, fact: Fact, stream: int) -> None:
+        """Take in a gateway's fact."""
+        match fact.WhichOneof("body"):
+            case "playback_started":
+                started = fact.playback_started
+                item = self._item(started.item_id, fact, Role.ROLE_AGENT)
+                part = item.part(started.content_index)
+                part.started = part.started or StreamTime(stream, started.at_ms)
+            case "playback_progressed":
+                progressed = fact.playback_progressed
+                item = self._item(progressed.item_id, fact, Role.ROLE_AGENT)
+                part = item.part(progressed.content_index)
+                part.played_ms = max(part.played_ms, progressed.played_ms)
+                part.sent_ms = max(part.sent_ms, progressed.sent_ms)
+            case "position_fixed":
+                position = fact.position_fixed.position
+                item = self._item(position.item_id, fact, Role.ROLE_AGENT)
+                item.part(position.content_index).fixed = fact.position_fixed
+            case _:
+                pass

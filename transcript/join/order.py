@@ -1,0 +1,42 @@
+"""The order in which people on the line experienced the items of a call.
+
+Rules:
+
+1. Items are ordered by when they began on the call's clock: an agent's when the caller began to
+   hear it, a caller's when they began to speak. Streams of one call follow each other; each one's
+   clock begins anew.
+2. An item that never began (an answer that was cut before its turn, a tool) comes right behind the
+   item before it in its writer's order, and so before anything that began later.
+3. Ties go by session, then by the writer's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import itemgetter
+
+from transcript.join.items import Item
+from transcript.join.log import CallLog
+
+_Place = tuple[int, int, int, int, int]
+"""Stream, start on its clock, writer's rank, the writer's sequence, distance behind that item."""
+
+_BEFORE_ALL = -1
+
+
+def experienced(items: Iterable[Item], log: CallLog) -> list[Item]:
+    """Sort items by the rules above."""
+    ranks = {writer: rank for rank, writer in enumerate([*log.sessions, *log.streams])}
+    streams = {**log.stream_of_session, **{w: index for index, w in enumerate(log.streams)}}
+    placed: list[tuple[_Place, Item]] = []
+    writer, place = "", (0, 0, 0, 0, 0)
+    for item in sorted(items, key=lambda item: (ranks[item.writer], item.sequence, item.item_id)):
+        if item.writer != writer:
+            writer = item.writer
+            place = (streams[writer], _BEFORE_ALL, ranks[writer], 0, 0)
+        if (started := item.started) is not None:
+            place = (started.stream, started.at_ms, ranks[writer], item.sequence, 0)
+        else:
+            place = (*place[:4], place[4] + 1)
+        placed.append((place, item))
+    return [item for _, item in sorted(placed, key=itemgetter(0))]

@@ -28,7 +28,7 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
         self.answer_lost = False
         self.reject: set[int] = set()
 
-    async def AppendFacts(  # noqa: N802 - gRPC's name
+    async def AppendFacts(
         self,
         request: ingest_service_pb2.AppendFactsRequest,
         context: grpc.aio.ServicerContext[

@@ -19,6 +19,10 @@ class Path:
     """On top of it, evenly spread between 0 and this."""
 
 
+DIRECT = Path()
+"""No delay."""
+
+
 class Link:
     """Says when what is sent now arrives; nothing overtakes, as in any TCP connection."""
 
@@ -30,7 +34,7 @@ class Link:
     @property
     def instant(self) -> bool:
         """Nothing is ever delayed."""
-        return self._path == Path()
+        return self._path == DIRECT
 
     def arrival_ms(self, sent_ms: int) -> int:
         """When a message sent at ``sent_ms`` arrives, not before the one sent before it."""
@@ -66,8 +70,8 @@ class MarkFaults:
 class Network:
     """Conditions of one call."""
 
-    to_server: Path = Path()
-    from_server: Path = Path()
+    to_server: Path = DIRECT
+    from_server: Path = DIRECT
     marks: MarkFaults = MarkFaults()
     seed: int = 0
 

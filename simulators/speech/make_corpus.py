@@ -112,10 +112,12 @@ class Flite:
                 last = self._lib.item_last_daughter(token)
                 yield (
                     self._lib.item_feat_string(token, b"name").decode(),
-                    1000 * self._lib.ffeature_float(
+                    1000
+                    * self._lib.ffeature_float(
                         first, b"R:SylStructure.daughter1.daughter1.R:Segment.p.end"
                     ),
-                    1000 * self._lib.ffeature_float(
+                    1000
+                    * self._lib.ffeature_float(
                         last, b"R:SylStructure.daughtern.daughtern.R:Segment.end"
                     ),
                 )
@@ -161,7 +163,9 @@ def render(flite: Flite, text: str, voice: str) -> tuple[bytes, list[tuple[str, 
 
 def main() -> None:
     """Write every line of ``lines.yaml`` whose file is missing, or all with ``--all``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--all", action="store_true", help="make the files that exist anew, too")
     again = parser.parse_args().all
     flite = Flite()

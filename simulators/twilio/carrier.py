@@ -426,9 +426,7 @@ class Carrier:
         if self._keep_audio:
             self.truth.audio += accepted
         discarded = len(payload) - len(accepted)
-        self.truth.media.append(
-            MediaMessage(self._now_ms, start, self._received_bytes, discarded)
-        )
+        self.truth.media.append(MediaMessage(self._now_ms, start, self._received_bytes, discarded))
         if discarded:
             self.warn(messages.AUDIO_DISCARDED, "more than 10 minutes of audio are buffered")
 
@@ -438,9 +436,7 @@ class Carrier:
         marks = tuple(self._marks)
         self._marks.clear()
         self.truth.flushes.append(
-            Flush(
-                self._now_ms, silenced, self._received_bytes, tuple(mark.name for mark in marks)
-            )
+            Flush(self._now_ms, silenced, self._received_bytes, tuple(mark.name for mark in marks))
         )
         self._taken_bytes = self._frame_from = self._frame_to = self._received_bytes
         for mark in marks:

@@ -207,11 +207,11 @@ class TwilioCaller:
     def _reach(self, url: str, headers: dict[str, str]) -> str:
         """The URL to connect to in the clear; adds what a TLS-ending proxy would add."""
         parts = urlsplit(url)
+        scheme = {"https": "http", "wss": "ws"}.get(parts.scheme, parts.scheme)
         if self._connect_to is None:
-            return urlunsplit(parts._replace(scheme=parts.scheme.removesuffix("s")))
+            return urlunsplit(parts._replace(scheme=scheme))
         headers["Host"] = parts.netloc
         headers["X-Forwarded-Proto"] = parts.scheme
-        scheme = parts.scheme.removesuffix("s")
         return urlunsplit(parts._replace(scheme=scheme, netloc=self._connect_to))
 
     async def _stream_event(

@@ -1,0 +1,58 @@
+"""What the transcript service counts. Labels are bounded sets, never ids."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from runtime.metrics import LATENCY_BUCKETS
+
+
+class TranscriptMetrics:
+    """The service's own metrics; event loop lag is :class:`runtime.metrics.LoopLag`'s."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.append_seconds = Histogram(
+            "asheard_transcript_append_seconds",
+            "From an AppendFacts request to its facts being durable.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.facts = Counter(
+            "asheard_transcript_facts_total",
+            "Facts handed in, by kind of writer (gateway, session) and what became of them.",
+            ["writer", "outcome"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "asheard_transcript_facts_rejected_total",
+            "Facts that can never be stored: a bug of their writer.",
+            ["reason"],
+            registry=registry,
+        )
+        self.join_seconds = Histogram(
+            "asheard_transcript_join_seconds",
+            "How long it took to join the facts of a call.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.watchers = Gauge(
+            "asheard_transcript_watchers", "Readers that follow a call.", registry=registry
+        )
+        self.calls_finished = Counter(
+            "asheard_transcript_calls_final_total",
+            "Transcripts that became final here.",
+            registry=registry,
+        )
+        self.cached_facts = Gauge(
+            "asheard_transcript_cached_facts", "Facts kept in memory.", registry=registry
+        )
+        self.store_errors = Counter(
+            "asheard_transcript_store_errors_total",
+            "Requests that failed because the store did not answer.",
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "asheard_transcript_store_up",
+            "1 when the store answered the last check, else 0.",
+            registry=registry,
+        )

@@ -1,0 +1,171 @@
+"""The call viewer: plain pages for people, beside the API for machines.
+
+A list of calls, and a call with the words that nobody heard struck out. No script runs in it and
+nothing is loaded from elsewhere, which the content security policy enforces: transcripts hold what
+strangers said on the telephone. A call that is under way reloads every two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from runtime.config import Address, is_loopback
+from runtime.errors import ConfigurationError, NotFound, Unavailable
+from transcript import pages
+from transcript.access import Access, PermissionDenied, Unauthenticated
+from transcript.calls import Calls
+from transcript.store import CallQuery, Cursor, start_us
+
+PASS_COOKIE = "asheard_pass"
+PASS_DAYS = 30
+PAGE_CALLS = 50
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Viewer:
+    """Serves the pages.
+
+    Args:
+        address: Where to listen; port 0 lets the system choose.
+        calls: What to show.
+        access: Who may look.
+    """
+
+    def __init__(self, address: Address, calls: Calls, access: Access) -> None:
+        self._address = address
+        self._calls = calls
+        self._access = access
+        self._style = Path(__file__).with_name("viewer.css").read_text("utf-8")
+        app = web.Application(middlewares=[self._guard], client_max_size=4096)
+        app.router.add_get("/", self._list)
+        app.router.add_get("/calls/{call_sid}", self._call)
+        app.router.add_get("/viewer.css", self._css)
+        app.router.add_get("/login", self._login_form)
+        app.router.add_post("/login", self._login)
+        self._runner = web.AppRunner(app, access_log=None)
+        self._port = address.port
+
+    @property
+    def port(self) -> int:
+        """The port it listens at, once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Open the port.
+
+        Raises:
+            ConfigurationError: The address cannot be listened at.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._address.host, self._address.port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigurationError(
+                f"ASHEARD_VIEWER_LISTEN={self._address}: {error.strerror}; choose another"
+            ) from error
+        self._port = self._runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Admit, answer, and put the same headers on everything."""
+        try:
+            if request.path not in ("/login", "/viewer.css"):
+                self._admit(request)
+            response = await handler(request)
+        except Unauthenticated:
+            if "Authorization" in request.headers:
+                response = _page(pages.message("Not a valid token."), status=401)
+            else:
+                response = web.Response(status=303, headers={"Location": "/login"})
+        except PermissionDenied as error:
+            response = _page(pages.message(str(error).capitalize() + "."), status=403)
+        except NotFound:
+            response = _page(pages.message("There is no such call."), status=404)
+        except Unavailable:
+            response = _page(pages.message("The store does not answer. Try again."), status=503)
+        except web.HTTPException as error:
+            response = _page(pages.message(error.reason), status=error.status)
+        response.headers.update(_HEADERS)
+        return response
+
+    def _admit(self, request: web.Request) -> None:
+        if self._access.by_token:
+            given = request.cookies.get(PASS_COOKIE, "")
+            if given and self._access.knows_pass(given):
+                return
+            self._access.admit(request.headers.get("Authorization"), "")
+            return
+        # On loopback a request may still come from afar: through a proxy or a tunnel on this
+        # machine, or from a foreign page whose name was made to point here.
+        host = urlsplit(f"//{request.host}").hostname or ""
+        direct = "X-Forwarded-For" not in request.headers and "Forwarded" not in request.headers
+        peer = request.remote or ""
+        self._access.admit(None, peer if direct and is_loopback(host) else "")
+
+    async def _list(self, request: web.Request) -> web.Response:
+        behind = _cursor(request.query.get("before", ""))
+        query = CallQuery(limit=PAGE_CALLS + 1, behind=behind)
+        calls = await self._calls.list(query)
+        page = calls[:PAGE_CALLS]
+        older = ""
+        if len(calls) > len(page):
+            older = f"{start_us(page[-1])}.{page[-1].call_sid}"
+        return _page(pages.calls(page, older=older))
+
+    async def _call(self, request: web.Request) -> web.Response:
+        transcript = await self._calls.get(request.match_info["call_sid"])
+        return _page(pages.transcript(transcript))
+
+    async def _css(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._style, content_type="text/css")
+
+    async def _login_form(self, _request: web.Request) -> web.Response:
+        return _page(pages.login())
+
+    async def _login(self, request: web.Request) -> web.Response:
+        token = (await request.post()).get("token", "")
+        if not isinstance(token, str) or not self._access.knows(token.strip()):
+            return _page(pages.login(wrong=True), status=401)
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(
+            PASS_COOKIE,
+            self._access.issue_pass(token.strip()),
+            max_age=PASS_DAYS * 86400,
+            httponly=True,
+            samesite="Strict",
+            secure=request.headers.get("X-Forwarded-Proto") == "https",
+        )
+        return response
+
+
+def _cursor(value: str) -> Cursor | None:
+    start, dot, call_sid = value.partition(".")
+    if not value:
+        return None
+    if not dot or not start.isascii() or not start.isdigit() or len(start) > 19:
+        raise web.HTTPBadRequest(reason="before: follow the link of the page before")
+    return Cursor(int(start), call_sid)
+
+
+def _page(html: str, status: int = 200) -> web.Response:
+    return web.Response(text=html, content_type="text/html", status=status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from gateway.service import serve
-
 from runtime.config import Environment, GatewayConfig
 from runtime.process import Stop, run_service
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from session.service import serve
-
 from runtime.config import Environment, SessionConfig
 from runtime.process import Stop, run_service
+from session.service import serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from transcript.serve import serve
-
 from runtime.config import Environment, TranscriptConfig
 from runtime.process import Stop, run_service
+from transcript.serve import serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

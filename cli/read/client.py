@@ -1,0 +1,76 @@
+"""The connection that the reading commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+
+from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
+from runtime.config import transcript_target
+from runtime.errors import AsheardError, InvalidRequest, NotFound, Unavailable
+
+DEADLINE_S = 10.0
+"""For an answer at once; following a call takes as long as the call."""
+
+Metadata = Sequence[tuple[str, str]]
+
+
+class ReadFailed(AsheardError):
+    """The transcript service refused. The text says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what all reading commands take."""
+    parser.add_argument(
+        "--target",
+        metavar="HOST:PORT",
+        help="the transcript service (default: ASHEARD_TRANSCRIPT_TARGET, or 127.0.0.1:50071)",
+    )
+    parser.add_argument(
+        "--token",
+        help="one of the service's ASHEARD_API_TOKENS (default: the first in that variable here)",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON, for machines")
+
+
+@contextmanager
+def connected(args: argparse.Namespace) -> Iterator[tuple[TranscriptServiceStub, Metadata]]:
+    """A stub, and the metadata to call it with.
+
+    Raises:
+        ConfigurationError: The target is not one.
+        AsheardError: The service refused what was asked within.
+    """
+    environment = dict(os.environ)
+    if args.target:
+        environment["ASHEARD_TRANSCRIPT_TARGET"] = args.target
+    target = transcript_target(environment)
+    token = args.token or environment.get("ASHEARD_API_TOKENS", "").split(",")[0].strip()
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
+    with grpc.insecure_channel(target, options=options) as channel:
+        try:
+            yield TranscriptServiceStub(channel), metadata
+        except grpc.RpcError as error:
+            raise _in_words(error, target) from error
+
+
+def _in_words(error: grpc.RpcError, target: str) -> AsheardError:
+    if not isinstance(error, grpc.Call):
+        return ReadFailed(str(error))
+    details = error.details() or error.code().name
+    match error.code():
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound(details)
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidRequest(details)
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unavailable(f"no answer from the transcript service at {target}: {details}")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return ReadFailed(f"{details}; give --token")
+        case _:
+            return ReadFailed(details)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import grpc
 
@@ -16,7 +17,7 @@ from runtime.errors import AsheardError, InvalidRequest, NotFound, Unavailable
 DEADLINE_S = 10.0
 """For an answer at once; following a call takes as long as the call."""
 
-Metadata = Sequence[tuple[str, str]]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class ReadFailed(AsheardError):
@@ -50,18 +51,17 @@ def connected(args: argparse.Namespace) -> Iterator[tuple[TranscriptServiceStub,
         environment["ASHEARD_TRANSCRIPT_TARGET"] = args.target
     target = transcript_target(environment)
     token = args.token or environment.get("ASHEARD_API_TOKENS", "").split(",")[0].strip()
-    metadata = [("authorization", f"Bearer {token}")] if token else []
+    metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
     options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
     with grpc.insecure_channel(target, options=options) as channel:
         try:
             yield TranscriptServiceStub(channel), metadata
         except grpc.RpcError as error:
-            raise _in_words(error, target) from error
+            # Every error that a call raises is that call; grpc's types do not say so.
+            raise _in_words(cast(grpc.Call, cast(object, error)), target) from error
 
 
-def _in_words(error: grpc.RpcError, target: str) -> AsheardError:
-    if not isinstance(error, grpc.Call):
-        return ReadFailed(str(error))
+def _in_words(error: grpc.Call, target: str) -> AsheardError:
     details = error.details() or error.code().name
     match error.code():
         case grpc.StatusCode.NOT_FOUND:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
@@ -31,7 +31,8 @@ def to_json(message: Message, *, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _with_numbers(value: dict[str, Any], descriptor: Descriptor) -> None:
+def _with_numbers(value: dict[str, Any], descriptor: Any) -> None:
+    """Turn strings of wide integers into numbers, in place; any kind of protobuf's descriptors."""
     for name, inner in value.items():
         field = descriptor.fields_by_name[name]
         if field.type in _WIDE:

@@ -15,6 +15,9 @@ from asheard.v1.transcript_pb2 import CallState, Heard, Role, Transcript, Turn, 
 from asheard.v1.transcript_service_pb2 import CallSummary
 
 _STRUCK, _UNDERLINED, _DIM, _PLAIN = "\x1b[9m", "\x1b[4m", "\x1b[2m", "\x1b[0m"
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of all text behind them."""
+
 _SPEAKERS = {Role.ROLE_CALLER: "caller", Role.ROLE_AGENT: "agent", Role.ROLE_TOOL: "tool"}
 
 
@@ -62,7 +65,9 @@ def state_name(state: CallState.ValueType) -> str:
 
 def clean(text: str) -> str:
     """The text without power over the terminal."""
-    return "".join("�" if unicodedata.category(char) in ("Cc", "Cf") else char for char in text)
+    return "".join(
+        "�" if unicodedata.category(char) == "Cc" or char in _DIRECTIONS else char for char in text
+    )
 
 
 def _runs(turn: Turn, *, terminal: bool) -> Iterator[str]:

@@ -65,6 +65,14 @@ def test_all_that_is_copied_exists_and_is_let_through() -> None:
         assert (ROOT / source).exists(), source
 
 
+def test_the_linter_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    result = subprocess.run(
+        [hadolint, ROOT / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (0, "")
+
+
 def test_the_base_is_pinned_and_is_the_python_of_the_checks() -> None:
     bases = {rest.split()[0] for rest in arguments("FROM")}
     [base] = bases

@@ -1,9 +1,9 @@
 """What was really heard: the carrier's truth joined with the model's, by the audio itself. Pure.
 
-A call is matched with its sessions (several, if a session was lost) by the tags in the caller's frames.
-Then the agent's audio that the carrier accepted is laid over the audio the model sent, both in order:
-what a bridge dropped leaves a gap, what it made up is ``foreign``. Where a carrier byte was played, the
-item's byte was heard. No clock, mark or event of the bridge takes part.
+A call is matched with its sessions (several, if a session was lost) by the tags in the caller's
+frames. Then the agent's audio that the carrier accepted is laid over the audio the model sent,
+both in order: what a bridge dropped leaves a gap, what it made up is ``foreign``. Where a carrier
+byte was played, the item's byte was heard. No clock, mark or event of the bridge takes part.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class CallerFrames:
     sent: int
     received: int
     lost: tuple[int, ...]
-    """Numbers of frames that never arrived. The last few of a call may still be on their way when it
-    ends; see ``lost_before_end``."""
+    """Numbers of frames that never arrived. The last few of a call may still be on their way when
+    it ends; see ``lost_before_end``."""
     repeated: tuple[int, ...]
     out_of_order: tuple[int, ...]
     strangers: int

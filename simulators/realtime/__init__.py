@@ -1,4 +1,4 @@
-"""The model's side of a call, simulated: see ``engine.py`` for the rules, ``server.py`` to serve."""
+"""The model's side of a call, simulated: ``engine.py`` has the rules, ``server.py`` serves."""
 
 from simulators.realtime.engine import Engine
 from simulators.realtime.script import AgentScript

@@ -8,7 +8,8 @@ from typing import Any
 class ClientError(Exception):
     """The client's event was refused; the session goes on.
 
-    ``code`` and ``param`` are the ones of the event's ``error`` object, None where the API sends null.
+    ``code`` and ``param`` are the ones of the event's ``error`` object, None where the API sends
+    null.
     """
 
     def __init__(self, code: str | None, message: str, param: str | None = None) -> None:

@@ -1,8 +1,8 @@
 """When a reply's text, audio and arguments come out of the model: a plan of timed steps. Pure.
 
-As recorded (protocol notes B.10): one to several tokens of text before any audio, then audio deltas of
-250 ms with text in between, "tttt AAA ttt AA ttt AAA tttttt A...". Text runs ahead of the audio and the
-lead grows with the reply. Audio comes several times faster than it plays.
+As recorded (protocol notes B.10): one to several tokens of text before any audio, then audio
+deltas of 250 ms with text in between, "tttt AAA ttt AA ttt AAA tttttt A...". Text runs ahead of
+the audio and the lead grows with the reply. Audio comes several times faster than it plays.
 """
 
 from __future__ import annotations

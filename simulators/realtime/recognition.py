@@ -1,8 +1,8 @@
 """Which words are in the caller's audio: recognition of the speech corpus by its bytes. Pure.
 
-Each word of a known line is looked for by 30 ms from its middle. The lowest bit of each byte is left
-out of the comparison, because the simulated carrier writes its frame tags there. Words cut off in
-the middle are not found, which is what a transcription would do with them.
+Each word of a known line is looked for by 30 ms from its middle. The lowest bit of each byte is
+left out of the comparison, because the simulated carrier writes its frame tags there. Words cut
+off in the middle are not found, which is what a transcription would do with them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from simulators.network import DIRECT, Link, Path
 from simulators.realtime.engine import Engine
-from simulators.realtime.script import AgentScript, Reply
+from simulators.realtime.script import AgentScript, Drop
 from simulators.realtime.session_truth import SessionTruth
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
@@ -122,11 +122,11 @@ class RealtimeSimulator:
         links = [Link(p, self._random) for p in self._paths]
         await _LiveSession(socket, engine, links[0], links[1]).run()
 
-    def _may_drop(self, reply: Reply) -> bool:
+    def _may_drop(self, drop: Drop) -> bool:
         """Whether a scripted drop happens once more; counted over all sessions."""
-        if reply.drop is None or self._drops[id(reply)] >= reply.drop.times:
+        if self._drops[id(drop)] >= drop.times:
             return False
-        self._drops[id(reply)] += 1
+        self._drops[id(drop)] += 1
         return True
 
 
@@ -198,7 +198,7 @@ class _LiveSession:
         engine_due = self._engine.next_due_ms()
         if engine_due is not None:
             due.append(engine_due)
-        if self._engine.has_events:
+        if self._engine.has_output:
             return
         loop = asyncio.get_running_loop()
         wait_s = self._began_s + min(due) / 1000 - loop.time() if due else 0.0
@@ -218,7 +218,7 @@ class _LiveSession:
                 now = self._now()
                 if self._inward.instant:
                     self._engine.receive(message, now)
-                    if self._engine.has_events:
+                    if self._engine.has_output:
                         self._wake.set()
                 else:
                     self._arriving.append((self._inward.arrival_ms(now), message))

@@ -233,6 +233,82 @@ def _merged_input(name: str, old: Any, new: Any) -> Any:
     return new
 
 
+class Settings:
+    """The session's settings as they are now."""
+
+    def __init__(self, session_id: str, model: str, expires_at_s: int, *, beta: bool) -> None:
+        self._value = default_session(session_id, model, expires_at_s)
+        self._beta = beta
+
+    def update(self, update: Any, *, assistant_audio_present: bool) -> None:
+        """Take an update of the client.
+
+        Raises:
+            ClientError: It is refused, and nothing has changed.
+        """
+        if self._beta:
+            update = update_from_beta(update)
+        self._value = merged(self._value, update, assistant_audio_present=assistant_audio_present)
+
+    def shown(self) -> dict[str, Any]:
+        """The session as events show it."""
+        return session_to_beta(self._value) if self._beta else self._value
+
+    @property
+    def turn_detection(self) -> Mapping[str, Any] | None:
+        """None: the client makes the turns."""
+        detection: Mapping[str, Any] | None = self._value["audio"]["input"]["turn_detection"]
+        return detection
+
+    @property
+    def transcription(self) -> Mapping[str, Any] | None:
+        """None: the caller is not transcribed."""
+        transcription: Mapping[str, Any] | None = self._value["audio"]["input"]["transcription"]
+        return transcription
+
+    @property
+    def streams_transcription(self) -> bool:
+        """The transcription model gives words while the caller speaks."""
+        return self.transcription is not None and "realtime" in str(self.transcription["model"])
+
+    @property
+    def transcribes_by_duration(self) -> bool:
+        """The transcription model is paid by the second, not by the token."""
+        return self.transcription is not None and "whisper" in str(self.transcription["model"])
+
+    @property
+    def input_format(self) -> str:
+        """``audio/pcmu``, ``audio/pcma`` or ``audio/pcm``."""
+        return str(self._value["audio"]["input"]["format"]["type"])
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """``audio.output``."""
+        output: Mapping[str, Any] = self._value["audio"]["output"]
+        return output
+
+    @property
+    def output_modalities(self) -> list[str]:
+        """``["audio"]`` or ``["text"]``."""
+        return list(self._value["output_modalities"])
+
+    @property
+    def max_output_tokens(self) -> int | str:
+        """A number, or ``inf``."""
+        limit: int | str = self._value["max_output_tokens"]
+        return limit
+
+    @property
+    def instructions(self) -> str:
+        """What the model is told to be."""
+        return str(self._value["instructions"])
+
+    @property
+    def says_phase(self) -> bool:
+        """The model marks its messages as commentary or final answer, as gpt-realtime-2.x does."""
+        return not self._beta and str(self._value["model"]).startswith("gpt-realtime-2")
+
+
 # --- beta shape (B.6) -------------------------------------------------------------------------
 
 _BETA_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}

@@ -1,4 +1,4 @@
-"""What one simulated session generated and was given, for tests to hold a bridge's account against."""
+"""What one simulated session generated and was given: the model's half of the truth."""
 
 from __future__ import annotations
 

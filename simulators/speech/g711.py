@@ -52,6 +52,19 @@ ULAW_TO_ALAW: bytes = bytes(_alaw_of(v) for v in ULAW_TO_LINEAR)
 """A-law byte of each µ-law byte, for ``bytes.translate``."""
 
 
+def _alaw_to_ulaw() -> bytes:
+    table = bytearray(256)
+    for ulaw, alaw in enumerate(ULAW_TO_ALAW):
+        table[alaw] = ulaw
+    for alaw in set(range(256)) - set(ULAW_TO_ALAW):
+        table[alaw] = table[alaw ^ 0x01]  # No µ-law byte is just there: the neighbouring step.
+    return bytes(table)
+
+
+ALAW_TO_ULAW: bytes = _alaw_to_ulaw()
+"""µ-law byte nearest to each A-law byte, for ``bytes.translate``."""
+
+
 def linear_to_ulaw(sample: int) -> int:
     """µ-law byte of a 16-bit sample; values beyond the code's range are clipped."""
     magnitude = min(abs(sample), 32635) + _BIAS

@@ -5,10 +5,11 @@ Run by hand when a line is added, never at run time; needs Debian's ``libflite1`
     python3 simulators/speech/make_corpus.py
 
 Each sentence of a line is synthesised on its own and joined with the pause a person would make.
-The engine's own segment times give the word times: a word, as written between spaces, begins where
-the first segment of its first spoken word begins and ends where the last segment of its last one
-ends ("$9.05" is five spoken words and one written one). Audio is low-passed at 3.4 kHz, brought from
-16 to 8 kHz and to one loudness, and companded. The same engine gives the same bytes each time.
+The engine's own segment times give the word times: a word, as written between spaces, begins
+where the first segment of its first spoken word begins and ends where the last segment of its
+last one ends ("$9.05" is five spoken words and one written one). Audio is low-passed at 3.4 kHz,
+brought from 16 to 8 kHz and to one loudness, and companded. The same engine gives the same bytes
+each time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Twilio's side of a call, simulated: see ``carrier.py`` for the rules, ``client.py`` to place calls."""
+"""Twilio's side of a call, simulated: ``carrier.py`` has the rules, ``client.py`` places calls."""
 
 from simulators.twilio.call_truth import BargeIn, CallTruth
 from simulators.twilio.carrier import Carrier, StreamTruth

@@ -2,23 +2,25 @@
 
 Rules, from Twilio's message reference; where it is silent, our choice is marked so.
 
-1. **Clock.** Whole milliseconds of the media clock, 0 when ``start`` leaves. Frames of 20 ms lie on a
-   grid through ``first_timestamp_ms`` (Twilio's first timestamp need not be 0). Nothing happens by
-   itself: :meth:`Carrier.advance` plays up to the ``now`` it is given, whatever lay between.
-2. **Caller to server.** What the caller said in [T, T + 20) leaves at T + 20, stamped T: a frame cannot
-   leave before it was spoken (ours). ``sequenceNumber``, ``chunk`` and ``timestamp`` are strings.
+1. **Clock.** Whole milliseconds of the media clock, 0 when ``start`` leaves. Frames of 20 ms lie
+   on a grid through ``first_timestamp_ms`` (Twilio's first timestamp need not be 0). Nothing
+   happens by itself: :meth:`Carrier.advance` plays up to the ``now`` it is given, whatever lay
+   between.
+2. **Caller to server.** What the caller said in [T, T + 20) leaves at T + 20, stamped T: a frame
+   cannot leave before it was spoken (ours). ``sequenceNumber``, ``chunk`` and ``timestamp`` are
+   strings.
 3. **Playout.** Audio is buffered and played in order, in real time. At each grid point the next 160
    bytes are taken; a frame that finds fewer plays those, then silence to its end (ours).
-4. **Marks** are echoed, first in first out, when the audio sent before them has been played, to the ms
-   (rounded up); at once if none is waiting.
-5. **Clear** silences the line at that ms: the rest of the current frame and all that is buffered is
-   dropped, and every pending mark is echoed in one burst, in order (order and burst are ours; Twilio
-   only says that they come back).
-6. **Limits.** Audio beyond ten minutes of buffer is discarded (31931). A message that breaks the protocol
-   is ignored and noted (31950, 31951), or ends the stream if ``close_on_violation``.
+4. **Marks** are echoed, first in first out, when the audio sent before them has been played, to
+   the ms (rounded up); at once if none is waiting.
+5. **Clear** silences the line at that ms: the rest of the current frame and all that is buffered
+   is dropped, and every pending mark is echoed in one burst, in order (order and burst are ours;
+   Twilio only says that they come back).
+6. **Limits.** Audio beyond ten minutes of buffer is discarded (31931). A message that breaks the
+   protocol is ignored and noted (31950, 31951), or ends the stream if ``close_on_violation``.
 
-Positions count the accepted bytes of agent audio, in the order received: byte ``p`` is at ``p / 8`` ms of
-that audio. Dropped bytes keep their positions, so a position never means two things.
+Positions count the accepted bytes of agent audio, in the order received: byte ``p`` is at ``p /
+8`` ms of that audio. Dropped bytes keep their positions, so a position never means two things.
 """
 
 from __future__ import annotations

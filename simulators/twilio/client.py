@@ -1,9 +1,10 @@
 """A simulated call from Twilio: webhook, TwiML, WebSocket, media. The shell around ``carrier.py``.
 
-``truth = await TwilioCaller(url, script).run()`` places one call. The URL is either the voice webhook
-(``http``, ``https``), whose TwiML then says where the stream goes, or the media socket itself
-(``ws``, ``wss``). TLS is never spoken: a ``wss`` or ``https`` URL of a loopback host, or of any host when
-``connect_to`` is given, is reached in the clear, as behind a proxy that ends TLS, and signed as written.
+``truth = await TwilioCaller(url, script).run()`` places one call. The URL is either the voice
+webhook (``http``, ``https``), whose TwiML then says where the stream goes, or the media socket
+itself (``ws``, ``wss``). TLS is never spoken: a ``wss`` or ``https`` URL of a loopback host, or
+of any host when ``connect_to`` is given, is reached in the clear, as behind a proxy that ends
+TLS, and signed as written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``X-Twilio-Signature``: what Twilio signs, so that a server's check can be put to the test.
 
-base64(HMAC-SHA1(auth token, URL followed by each POST parameter's name and value, by name)). For the
-WebSocket upgrade the URL is the ``wss://`` one of the TwiML, and there are no parameters.
+base64(HMAC-SHA1(auth token, URL followed by each POST parameter's name and value, by name)). For
+the WebSocket upgrade the URL is the ``wss://`` one of the TwiML, and there are no parameters.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The TwiML a bridge answers with, as far as a bidirectional stream needs it. Pure.
 
-Verbs run one after the other: ``<Connect><Stream>`` ends the list (what follows runs when the stream is
-over), ``<Hangup>`` and ``<Reject>`` end the call, all others (``<Say>``, ``<Pause>``, ``<Play>``) are
-noted and passed over.
+Verbs run one after the other: ``<Connect><Stream>`` ends the list (what follows runs when the
+stream is over), ``<Hangup>`` and ``<Reject>`` end the call, all others (``<Say>``, ``<Pause>``,
+``<Play>``) are noted and passed over.
 """
 
 from __future__ import annotations

@@ -1,0 +1,481 @@
+"""The shell of one call: link, conversation, Realtime socket, facts, words and tools.
+
+It carries out what the conversation wants and decides nothing about it. What comes from the link
+comes as plain calls, since it comes fifty times a second; what they raise ends this call alone.
+
+The call's course: the socket is opened and configured while the caller's audio is kept; then audio
+and events flow; when the media stream ends, words still to be transcribed and timed are waited for,
+bounded, and the last fact is written. When the model fails first, the gateway is told and what it
+still plays is waited for, since how much of that was heard belongs to the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from asheard.v1 import fact_pb2, session_service_pb2
+from runtime.errors import PeerProtocolError, Unavailable
+from runtime.facts import FactWriter
+from runtime.log import get_log
+from session.agent import Agent
+from session.metrics import SessionMetrics
+from session.realtime import events, faults
+from session.realtime.connection import Connect, RealtimeConnection
+from session.realtime.conversation import Conversation
+from session.realtime.input_clock import InputClock, audio_bytes, silence_payload
+from session.realtime.outputs import (
+    AudioReceived,
+    CallerStopped,
+    CallTool,
+    Fatal,
+    Interrupt,
+    Note,
+    Noted,
+    PartCut,
+    PartGenerated,
+    PartPlayed,
+    ToCaller,
+    ToModel,
+    WriteFact,
+)
+from session.tools import ToolRunner
+from session.words import CallWords, Refine
+
+CONFIGURE_S = 10.0
+"""Deadline of the answer to ``session.update``; it takes one round trip."""
+
+KEPT_FRAMES = 1_100
+"""Caller's audio kept while the socket opens: 22 s, longer than both deadlines together, 350 KB."""
+
+TRANSCRIPTION_S = 3.0
+"""How long the transcripts of the caller's last words are waited for after the call."""
+
+WORDS_S = 3.0
+"""How long refined word times are waited for after the call; they take a second."""
+
+AFTER_FAILURE_S = 600.0
+"""How long the gateway may play what it has after the model failed: Twilio's buffer holds ten
+minutes."""
+
+
+class Outcome(enum.Enum):
+    """Why a session ended; the values are labels of ``asheard_calls_total``."""
+
+    COMPLETED = "completed"
+    MODEL_FAILED = "model_failed"
+    LINK_LOST = "link_lost"
+    FAILED = "failed"
+
+
+class Outlet(Protocol):
+    """A call's way to its gateway. Nothing here waits."""
+
+    def audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+        """Give audio to the gateway, in order."""
+        ...
+
+    def interrupt(self, interrupt: session_service_pb2.Interrupt) -> None:
+        """Take back this call's audio that has not left yet, and overtake everything else."""
+        ...
+
+    def finished(self, outcome: fact_pb2.CallOutcome.ValueType, detail: str) -> None:
+        """The session is over; comes behind all audio."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """What all calls of a worker have in common."""
+
+    agent: Agent
+    model: str
+    realtime_url: str
+    key: str | None
+    align: str
+    connect: Connect
+    tools: ToolRunner
+    refine: Refine
+    metrics: SessionMetrics
+
+
+class _SessionFailed(Exception):
+    """The model said something after which the session cannot go on; the text is the reason."""
+
+
+class Call:
+    """One call. :meth:`run` lives as long as it does; the rest is what the link calls.
+
+    Args:
+        call_sid: The call, for the log.
+        settings: What it shares with others.
+        outlet: To the gateway.
+        writer: Of its facts.
+    """
+
+    def __init__(
+        self, call_sid: str, settings: CallSettings, outlet: Outlet, writer: FactWriter
+    ) -> None:
+        self._log = get_log(__name__).bind(call=call_sid)
+        self._settings = settings
+        self._outlet = outlet
+        self._writer = writer
+        self._clock = InputClock()
+        self._conversation = Conversation(settings.agent, settings.model, self._clock)
+        self._words = CallWords(
+            language=settings.agent.language,
+            align=settings.align,
+            refine=settings.refine,
+            write=lambda fact: writer.write(words_timed=fact),
+        )
+        self._connection: RealtimeConnection | None = None
+        self._kept: deque[tuple[bytes, int, int]] | None = deque()
+        self._appends = 0
+        self._tools: set[asyncio.Task[None]] = set()
+        self._began = time.monotonic()
+        self._stopped_unix_us: int | None = None
+        self._speech_started_at = 0.0
+        self._outcome: Outcome | None = None
+        self._left = asyncio.Event()
+        self._transcribed = asyncio.Event()
+        self._deadline: asyncio.Timeout | None = None
+        self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what the link calls ----------------------------------------------------------------
+
+    def receive_audio(
+        self, frames: Iterable[session_service_pb2.CallerAudio], now_unix_us: int
+    ) -> None:
+        """Frames of the caller's, in order.
+
+        Args:
+            frames: All of this call.
+            now_unix_us: The wall clock, in microseconds.
+        """
+        with _Guard(self):
+            for frame in frames:
+                if self._kept is None:
+                    self._append(frame.payload, frame.media_ms, frame.received_unix_us, now_unix_us)
+                    continue
+                if len(self._kept) >= KEPT_FRAMES:
+                    self._kept.popleft()
+                    self._settings.metrics.dropped_frames.labels("overflow").inc()
+                self._kept.append((frame.payload, frame.media_ms, frame.received_unix_us))
+
+    def receive_positions(self, fixed: session_service_pb2.PositionsFixed) -> None:
+        """How much of some items was played."""
+        with _Guard(self):
+            self._conversation.positions_fixed(fixed)
+            self._carry_out()
+
+    def leave(self, outcome: Outcome = Outcome.COMPLETED) -> None:
+        """The media stream is over, or the link to it."""
+        if not self._left.is_set():
+            self._outcome = self._outcome or outcome
+            self._left.set()
+
+    # --- its life ---------------------------------------------------------------------------
+
+    async def run(self) -> Outcome:
+        """Live through the call; every fact is written when this returns or is cancelled."""
+        reason = "the worker was stopped"
+        self._log.info("call started", writer=self._writer.writer)
+        try:
+            reason = await self._live()
+        except Exception as error:
+            # One call's bug is not the other calls' end.
+            self._outcome = Outcome.FAILED
+            reason = f"internal error: {type(error).__name__}"
+            self._log.error("call failed by our own fault", exc_info=error)
+            self._outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason)
+        finally:
+            outcome = self._outcome or Outcome.FAILED
+            failed = outcome is not Outcome.COMPLETED
+            self._conversation.finish(failed=failed)
+            self._conversation.ended(reason, failed=failed)
+            self._carry_out()
+            lasted_s = time.monotonic() - self._began
+            self._settings.metrics.calls.labels(outcome.value).inc()
+            self._settings.metrics.call_duration.observe(lasted_s)
+            self._log.info("call ended", outcome=outcome.value, seconds=round(lasted_s, 1))
+        return outcome
+
+    async def _live(self) -> str:
+        """The reason why the session ended."""
+        async with asyncio.TaskGroup() as group:
+            model = group.create_task(self._talk(), name="realtime socket")
+            left = group.create_task(self._left.wait(), name="caller leaves")
+            try:
+                await self._first_of(model, left)
+                if self._crashed.done():
+                    self._crashed.result()
+                if self._left.is_set():
+                    reason = await self._after_caller(model)
+                else:
+                    reason = await self._after_model(model.result(), left)
+                if self._crashed.done():
+                    self._crashed.result()
+                await self._words.drain(WORDS_S)
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                for task in (model, left, *self._tools):
+                    task.cancel()
+        return reason
+
+    async def _talk(self) -> str:
+        """Open the socket, configure the session, pass on what comes; why that ended."""
+        settings = self._settings
+        try:
+            self._connection = connection = await settings.connect(
+                settings.realtime_url, model=settings.model, key=settings.key
+            )
+        except Unavailable as error:
+            return str(error)
+        try:
+            async with asyncio.timeout(CONFIGURE_S) as deadline:
+                self._deadline = deadline
+                self._conversation.open()
+                self._carry_out()
+                closed = await connection.run(self._receive)
+        except TimeoutError:
+            return f"the model did not answer session.update in {CONFIGURE_S:.0f} s"
+        except (PeerProtocolError, _SessionFailed) as error:
+            return str(error)
+        finally:
+            # In a cancelled task too: a closing handshake that nobody waits for is bounded.
+            await connection.close()
+        return closed.explain()
+
+    async def _after_caller(self, model: asyncio.Task[str]) -> str:
+        """The caller has left: wait for what is still to be learnt about the call."""
+        self._conversation.caller_left(now=time.monotonic())
+        self._carry_out()
+        if self._conversation.waiting_for_caller and not model.done():
+            waiting = asyncio.create_task(self._transcribed.wait(), name="last transcripts")
+            ends: set[asyncio.Future[Any]] = {waiting, model, self._crashed}
+            try:
+                await asyncio.wait(
+                    ends, timeout=TRANSCRIPTION_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                waiting.cancel()
+        self._conversation.finish(failed=False)
+        self._carry_out()
+        if self._outcome is Outcome.LINK_LOST:
+            return "the link to the gateway broke"
+        return "the media stream ended"
+
+    async def _after_model(self, reason: str, left: asyncio.Task[bool]) -> str:
+        """The model has failed: say so, and let the gateway play what it has."""
+        self._outcome = Outcome.MODEL_FAILED
+        self._connection = None
+        self._kept = None
+        self._log.error("the model failed", reason=reason)
+        self._conversation.finish(failed=True)
+        self._carry_out()
+        self._outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason)
+        ends: set[asyncio.Future[Any]] = {left, self._crashed}
+        await asyncio.wait(ends, timeout=AFTER_FAILURE_S, return_when=asyncio.FIRST_COMPLETED)
+        return reason
+
+    async def _first_of(self, model: asyncio.Task[str], left: asyncio.Task[bool]) -> None:
+        """Until the model or the caller ends the conversation."""
+        ends: set[asyncio.Future[Any]] = {model, left, self._crashed}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    # --- the machinery ----------------------------------------------------------------------
+
+    def _receive(self, data: bytes) -> None:
+        """One message of the model's."""
+        event = events.decode(data)
+        if isinstance(event, events.SpeechStarted):
+            self._speech_started_at = time.perf_counter()
+        self._conversation.receive(event, now=time.monotonic())
+        self._carry_out()
+        if self._kept is not None and self._conversation.configured:
+            self._begin_audio(self._kept)
+
+    def _begin_audio(self, kept: deque[tuple[bytes, int, int]]) -> None:
+        """The session is configured: the caller's audio may go, first what was kept."""
+        self._kept = None
+        if self._deadline is not None:
+            self._deadline.reschedule(None)
+        self._settings.metrics.open_seconds.observe(time.monotonic() - self._began)
+        now_unix_us = time.time_ns() // 1000
+        for payload, media_ms, received_unix_us in kept:
+            self._append(payload, media_ms, received_unix_us, now_unix_us)
+
+    def _append(
+        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
+    ) -> None:
+        """Append a frame to the model's input buffer: all that happens per frame."""
+        connection = self._connection
+        if connection is None:
+            return
+        n_bytes = audio_bytes(payload)
+        if n_bytes is None:
+            self._settings.metrics.dropped_frames.labels("malformed").inc()
+            return
+        fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=time.monotonic())
+        if fill_ms:
+            self._append_silence(fill_ms)
+        self._appends += 1
+        connection.send(events.append_audio(b"a%d" % self._appends, payload))
+        self._settings.metrics.frame_forward.observe(
+            max(0, now_unix_us - received_unix_us) / 1_000_000
+        )
+
+    def _append_silence(self, length_ms: int) -> None:
+        if self._connection is not None:
+            self._appends += 1
+            self._connection.send(
+                events.append_audio(b"a%d" % self._appends, silence_payload(length_ms))
+            )
+            self._settings.metrics.filled_silence.inc(length_ms / 1000)
+
+    def _carry_out(self) -> None:
+        """Do what the conversation wants done, in order."""
+        fatal: str | None = None
+        for output in self._conversation.take():
+            match output:
+                case ToCaller():
+                    self._to_caller(output)
+                case AudioReceived(item_id, content_index, payload):
+                    self._words.audio(item_id, content_index, payload)
+                case WriteFact(name, body):
+                    self._writer.write(**{name: body})
+                case ToModel(event):
+                    if self._connection is not None:
+                        self._connection.send(events.encode(event))
+                case Interrupt():
+                    self._interrupt(output)
+                case CallerStopped(end_buffer_ms):
+                    self._stopped_unix_us = self._clock.received_at(end_buffer_ms)
+                case CallTool():
+                    task = asyncio.create_task(self._call_tool(output), name="tool call")
+                    self._tools.add(task)
+                    task.add_done_callback(self._tools.discard)
+                case PartCut(item_id, content_index, text):
+                    self._words.cut(item_id, content_index, text)
+                case PartGenerated(item_id, content_index, text, complete):
+                    self._words.generated(item_id, content_index, text, complete=complete)
+                case PartPlayed(item_id, content_index):
+                    self._words.played(item_id, content_index)
+                case Noted():
+                    self._count(output)
+                case Fatal(reason):
+                    fatal = fatal or reason
+        self._arm()
+        if not self._conversation.waiting_for_caller:
+            self._transcribed.set()
+        elif self._transcribed.is_set():
+            self._transcribed.clear()
+        if fatal is not None:
+            raise _SessionFailed(fatal)
+
+    def _to_caller(self, audio: ToCaller) -> None:
+        if self._left.is_set():
+            return
+        self._outlet.audio(audio.item_id, audio.content_index, audio.payload, audio.last)
+        if self._stopped_unix_us is not None and audio.payload:
+            waited_us = time.time_ns() // 1000 - self._stopped_unix_us
+            self._settings.metrics.first_audio.observe(max(0, waited_us) / 1_000_000)
+            self._stopped_unix_us = None
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        now_unix_us = time.time_ns() // 1000
+        onset_ms = received_us = None
+        if interrupt.onset_buffer_ms is not None:
+            onset_ms = self._clock.media_at(interrupt.onset_buffer_ms)
+            received_us = self._clock.received_at(interrupt.onset_buffer_ms)
+        self._outlet.interrupt(
+            session_service_pb2.Interrupt(
+                interrupt_id=interrupt.interrupt_id,
+                onset_ms=onset_ms,
+                detection_us=0 if received_us is None else max(0, now_unix_us - received_us),
+                worker_us=int((time.perf_counter() - self._speech_started_at) * 1_000_000),
+                sent_unix_us=now_unix_us,
+            )
+        )
+
+    def _count(self, noted: Noted) -> None:
+        self._settings.metrics.note(noted)
+        match noted.note:
+            case Note.ERROR if not faults.is_benign_code(noted.label):
+                self._log.warning("the model reported an error", code=noted.label)
+            case Note.MALFORMED_EVENT:
+                self._log.warning("the model sent a malformed event", type=noted.label)
+            case Note.POSITIONS_LATE:
+                self._log.warning("positions of a barge-in are late")
+
+    async def _call_tool(self, call: CallTool) -> None:
+        result = await self._settings.tools.call(call.name, call.arguments)
+        self._settings.metrics.tool_calls.labels(result.outcome).inc()
+        self._settings.metrics.tool_duration.observe(result.duration_ms / 1000)
+        if not result.succeeded:
+            self._log.warning("function call failed", tool=call.name, outcome=result.outcome)
+        with _Guard(self):
+            self._writer.write(
+                tool_returned=fact_pb2.ToolReturned(
+                    tool_call_id=call.call_id,
+                    succeeded=result.succeeded,
+                    duration_ms=result.duration_ms,
+                )
+            )
+            self._conversation.tool_returned(call.call_id, result.output, now=time.monotonic())
+            self._carry_out()
+
+    def _arm(self) -> None:
+        """Keep one timer, for the earliest wish; one that is early finds nothing due, arms anew."""
+        due = min(
+            (
+                t
+                for t in (self._conversation.next_timer(), self._clock.next_timer())
+                if t is not None
+            ),
+            default=None,
+        )
+        if due is None or due == float("inf"):
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.0, due - time.monotonic())
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        with _Guard(self):
+            now = time.monotonic()
+            self._conversation.timer(now=now)
+            fill_ms = self._clock.stalled(now=now)
+            if fill_ms:
+                self._append_silence(fill_ms)
+            self._carry_out()
+
+
+class _Guard:
+    """Turns what is raised in it into the end of this call, not of whoever called."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        crashed = self._call._crashed
+        if not crashed.done():
+            crashed.set_exception(error)
+        return True

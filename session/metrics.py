@@ -1,0 +1,145 @@
+"""Metrics of a session worker. Labels are bounded sets, never ids."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
+from session.realtime.outputs import Note, Noted
+
+CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
+"""Why a session ended: the caller hung up, the model failed, the gateway's link broke, there was
+no room, or our own code failed."""
+
+
+class SessionMetrics:
+    """Everything a worker counts, in the registry that is handed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.active_calls = Gauge(
+            "asheard_active_calls", "Calls under way in this process.", registry=registry
+        )
+        self.calls = Counter(
+            "asheard_calls", "Calls that ended, by why.", ["outcome"], registry=registry
+        )
+        for outcome in CALL_OUTCOMES:
+            self.calls.labels(outcome)
+        self.call_duration = Histogram(
+            "asheard_session_duration_seconds",
+            "How long Realtime sessions lasted.",
+            buckets=CALL_BUCKETS,
+            registry=registry,
+        )
+        self.frame_forward = Histogram(
+            "asheard_frame_forward_seconds",
+            "From a frame's receipt at the gateway to the model's socket, by two wall clocks; "
+            "never below 0.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.first_audio = Histogram(
+            "asheard_first_audio_seconds",
+            "From the caller's last word to the first audio of the answer on the link.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.open_seconds = Histogram(
+            "asheard_realtime_open_seconds",
+            "From a call's arrival to a Realtime session that is ready for audio.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.reconnects = Counter(
+            "asheard_realtime_reconnects",
+            "Realtime sessions that were opened anew in mid-call.",
+            registry=registry,
+        )
+        self.dropped_frames = Counter(
+            "asheard_caller_frames_dropped",
+            "Frames of the caller that never reached the model.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("overflow", "malformed"):
+            self.dropped_frames.labels(reason)
+        self.filled_silence = Counter(
+            "asheard_filled_silence_seconds",
+            "Silence appended where the telephone network had left it out.",
+            registry=registry,
+        )
+        self.errors = Counter(
+            "asheard_realtime_errors",
+            "Errors that the model reported, by code.",
+            ["code"],
+            registry=registry,
+        )
+        self.responses = Counter(
+            "asheard_responses", "Responses of the model, by status.", ["status"], registry=registry
+        )
+        self.truncations = Counter(
+            "asheard_truncations",
+            "What the model answered when it was told what had been heard.",
+            ["result"],
+            registry=registry,
+        )
+        self.positions_late = Counter(
+            "asheard_positions_late",
+            "Barge-ins whose positions took longer than 300 ms.",
+            registry=registry,
+        )
+        self.stale_deltas = Counter(
+            "asheard_stale_audio_deltas",
+            "Pieces of audio that came after their response was interrupted.",
+            registry=registry,
+        )
+        self.unknown_events = Counter(
+            "asheard_realtime_unknown_events",
+            "Events of a type that is not in the published protocol.",
+            registry=registry,
+        )
+        self.malformed_events = Counter(
+            "asheard_realtime_malformed_events",
+            "Events that lacked a field, by type.",
+            ["type"],
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "asheard_realtime_tokens", "Tokens used.", ["kind"], registry=registry
+        )
+        self.rate_limit = Gauge(
+            "asheard_realtime_rate_limit_remaining_ratio",
+            "What is left of an account's limit, 0 to 1.",
+            ["limit"],
+            registry=registry,
+        )
+        self.tool_calls = Counter(
+            "asheard_tool_calls", "Function calls, by outcome.", ["outcome"], registry=registry
+        )
+        self.tool_duration = Histogram(
+            "asheard_tool_call_seconds",
+            "How long function calls took.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+
+    def note(self, noted: Noted) -> None:
+        """Count what a conversation noted."""
+        match noted.note:
+            case Note.RESPONSE:
+                self.responses.labels(noted.label).inc()
+            case Note.ERROR:
+                self.errors.labels(noted.label).inc()
+            case Note.TRUNCATION:
+                self.truncations.labels(noted.label).inc()
+            case Note.STALE:
+                self.stale_deltas.inc()
+            case Note.UNKNOWN_EVENT:
+                self.unknown_events.inc()
+            case Note.MALFORMED_EVENT:
+                self.malformed_events.labels(noted.label).inc()
+            case Note.TOKENS:
+                self.tokens.labels(noted.label).inc(noted.amount)
+            case Note.RATE_LIMIT:
+                self.rate_limit.labels(noted.label).set(noted.amount / 1000)
+            case Note.POSITIONS_LATE:
+                self.positions_late.inc()

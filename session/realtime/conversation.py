@@ -1,0 +1,922 @@
+"""One Realtime conversation as a state machine. Pure: events in, outputs out, ``now`` an argument.
+
+Theory. The model generates audio faster than anybody can hear it, and puts all of it into the
+conversation as if it had been heard. What was heard only the gateway knows, a moment after the
+caller cut in. Between the two this machine keeps, per content part, how much was *received* from
+the model, and how much of that is *settled*: known to be played, cut or unheard.
+
+Rules:
+
+1. A response is known by its id alone, never as "the current one": late deltas, a late
+   ``response.done`` and one without ``response.created`` all occur around interruptions.
+2. When the caller begins to speak, the server cancels what it is generating. From then on audio of
+   those responses is stale: counted into what was generated, never given to the caller. Playback is
+   interrupted only if something may be playing.
+3. A part is settled once. Played to its end: nothing to say. Cut: ``truncate`` at the best
+   position, floored and never beyond what was received. Nothing of the item heard: ``delete``, also
+   when the gateway never saw it. The model may refuse either; the call goes on.
+4. An item of an interrupted response is deleted when the response is over, not while the server may
+   still be adding to it; a truncation goes out at once, as OpenAI's own clients do.
+5. No truncation before the position is known. After 300 ms without one nothing is known about the
+   parts that may be playing, since only the gateway sees the marks: they are left as they are. To
+   leave an item whole makes the model believe for a while that a sentence was heard; to cut it
+   at a guess could delete for ever what was heard. The position is used whenever it comes.
+6. All that is generated is reported as a fact once it is final, whatever became of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
+from session.agent import Agent, greeting_instructions, session_update
+from session.realtime import events
+from session.realtime.caller import CallerTranscripts
+from session.realtime.faults import (
+    Severity,
+    counted_code,
+    is_fatal_code,
+    is_truncation_refusal,
+    severity,
+    without_secrets,
+)
+from session.realtime.input_clock import BYTES_PER_MS, InputClock, audio_bytes
+from session.realtime.outputs import (
+    AudioReceived,
+    CallerStopped,
+    CallTool,
+    Fatal,
+    Interrupt,
+    Note,
+    Noted,
+    Output,
+    PartCut,
+    PartGenerated,
+    PartPlayed,
+    ToCaller,
+    ToModel,
+    WriteFact,
+)
+from session.realtime.replies import Replies
+
+POSITIONS_S = 0.3
+"""How long the positions of a barge-in may take before it is counted as late; see rule 5. A fence
+comes back within a round trip to Twilio, 30 to 200 ms."""
+
+PROGRESS_S = 0.5
+"""Progress of an item is a fact at most this often: who watches a call reads no faster."""
+
+_REMEMBERED_RESPONSES = 256
+"""Ids of ended responses, to know their stragglers by. Those come within seconds."""
+
+_REMEMBERED_ITEMS = 256
+"""Items that are over and settled are forgotten beyond this: a late event cannot be that late."""
+
+_GENERATION_STATUS = {
+    "completed": fact_pb2.GENERATION_STATUS_COMPLETED,
+    "cancelled": fact_pb2.GENERATION_STATUS_CANCELLED,
+    "incomplete": fact_pb2.GENERATION_STATUS_INCOMPLETE,
+    "failed": fact_pb2.GENERATION_STATUS_FAILED,
+}
+
+PartKey = tuple[str, int]
+"""Item id and content index."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """One content part of an agent's item."""
+
+    audible: bool = True
+    text: str = ""
+    received_bytes: int = 0
+    """Audio that the model generated, stale or not."""
+    sent: bool = False
+    """Some of its audio was given to the gateway."""
+    last_sent: bool = False
+    generated: bool = False
+    """Its last fact about generation is written."""
+    settled: bool = False
+    """What became of it at the caller's end is decided (rule 3)."""
+    position_ms: int | None = None
+    """Where playback was cut, while it is not decided whether anything lies behind."""
+    written_chars: int = 0
+    written_at: float | None = None
+
+    @property
+    def received_ms(self) -> int:
+        """Audio received, floored."""
+        return self.received_bytes // BYTES_PER_MS
+
+
+@dataclass(slots=True)
+class _Item:
+    """One item of the agent's: speech, or a function call."""
+
+    item_id: str
+    response_id: str
+    speech: bool
+    parts: dict[int, _Part] = field(default_factory=dict)
+    announced: bool = False
+    done: bool = False
+    heard: bool = False
+    """Some of it was played for certain, or may have been."""
+    removed: bool = False
+    completed: bool = False
+    """The model said all it wanted in it."""
+    tool_name: str | None = None
+    called: bool = False
+    """It is a function call, and was passed on."""
+
+    def part(self, content_index: int) -> _Part:
+        """The part, made when it is new."""
+        return self.parts.setdefault(content_index, _Part())
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to decide or to report about it."""
+        return self.done and (
+            self.removed or all(p.settled or not p.sent for p in self.parts.values())
+        )
+
+
+@dataclass(slots=True)
+class _Response:
+    """One response, from its first sign to its end."""
+
+    response_id: str
+    items: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    done: bool = False
+    tool_calls: set[str] = field(default_factory=set)
+    """Calls whose results are still out."""
+    called_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingInterrupt:
+    late_at: float
+    parts: tuple[PartKey, ...]
+    """What may have been playing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingCut:
+    """A truncation or deletion that the model has not answered."""
+
+    event_id: str
+    item_id: str
+    content_index: int
+    audio_end_ms: int | None
+    """None: a deletion."""
+
+
+class Conversation:
+    """The machine; see the module for the rules.
+
+    The shell feeds it and carries out :meth:`take` after each call. It calls :meth:`timer` when
+    :meth:`next_timer` is due, and passes every frame of the caller's audio through the same
+    :class:`~session.realtime.input_clock.InputClock`.
+
+    Args:
+        agent: Who speaks.
+        model: The model's name, for the facts.
+        clock: The model's input buffer against the call's clock.
+    """
+
+    def __init__(self, agent: Agent, model: str, clock: InputClock) -> None:
+        self._agent = agent
+        self._model = model
+        self._clock = clock
+        self._outputs: deque[Output] = deque()
+        self._events_sent = 0
+        self._session_id: str | None = None
+        self._update_id = ""
+        self._configured = False
+        self._greeted = agent.greeting is None
+        self._closing = False
+        self._speaking = False
+        self._last_item_id = ""
+        self._stand_in: dict[str, str] = {}
+        self._responses: dict[str, _Response] = {}
+        self._ended: dict[str, None] = {}
+        self._items: dict[str, _Item] = {}
+        self._announced_callers: set[str] = set()
+        self._tool_call_responses: dict[str, _Response] = {}
+        self._caller = CallerTranscripts(enabled=agent.transcription is not None)
+        self._commit_id: str | None = None
+        self._replies = Replies()
+        self._interrupts = 0
+        self._pending_interrupts: dict[int, _PendingInterrupt] = {}
+        self._pending_cuts: list[_PendingCut] = []
+
+    # --- what the shell asks ---------------------------------------------------------------
+
+    def take(self) -> list[Output]:
+        """What is to be done, in order; handed over once."""
+        outputs = list(self._outputs)
+        self._outputs.clear()
+        return outputs
+
+    @property
+    def configured(self) -> bool:
+        """The model has accepted the session's configuration: audio may be appended."""
+        return self._configured
+
+    @property
+    def waiting_for_caller(self) -> bool:
+        """Whether words of the caller are still to be transcribed."""
+        return self._caller.outstanding or self._commit_id is not None
+
+    def next_timer(self) -> float | None:
+        """When :meth:`timer` wants to be called, in monotonic seconds."""
+        due = [pending.late_at for pending in self._pending_interrupts.values()]
+        reply = self._replies.next_timer(busy=self._busy, speaking=self._speaking)
+        return min([*due, reply] if reply is not None else due, default=None)
+
+    # --- what the shell tells --------------------------------------------------------------
+
+    def open(self) -> None:
+        """The socket is open."""
+        self._update_id = self._next_event_id()
+        self._send(
+            events.UpdateSession(event_id=self._update_id, session=session_update(self._agent))
+        )
+
+    def timer(self, *, now: float) -> None:
+        """Do what is due."""
+        for interrupt_id, pending in list(self._pending_interrupts.items()):
+            if now >= pending.late_at:
+                # Rule 5: not forgotten, only counted.
+                self._pending_interrupts[interrupt_id] = _PendingInterrupt(
+                    float("inf"), pending.parts
+                )
+                self._note(Note.POSITIONS_LATE)
+        self._ask(now)
+
+    def caller_left(self, *, now: float) -> None:
+        """The media stream is over: nothing more can be heard, some may still be transcribed."""
+        self._closing = True
+        self._replies.stop()
+        for response in self._responses.values():
+            if not response.interrupted:
+                response.interrupted = True
+                self._send(
+                    events.CancelResponse(
+                        event_id=self._next_event_id(), response_id=response.response_id
+                    )
+                )
+        if self._speaking and self._agent.transcription is not None:
+            # Voice detection would wait for a silence that never comes.
+            self._commit_id = self._next_event_id()
+            self._send(events.CommitAudio(event_id=self._commit_id))
+
+    def finish(self, *, failed: bool) -> None:
+        """The socket is closed: report what was left open. Only positions may follow."""
+        self._start_facts("")
+        status = (
+            fact_pb2.GENERATION_STATUS_FAILED if failed else fact_pb2.GENERATION_STATUS_CANCELLED
+        )
+        for item in self._items.values():
+            if not item.done:
+                self._item_over(item, status)
+        self._outputs.extend(self._caller.finish())
+
+    def ended(self, reason: str, *, failed: bool) -> None:
+        """The session is over. Nothing may be fed after this; the last fact is written."""
+        self._start_facts("")
+        for cut in self._pending_cuts:
+            self._write_cut(cut, accepted=False)
+        self._pending_cuts.clear()
+        self._fact("session_ended", fact_pb2.SessionEnded(reason=reason, failed=failed))
+
+    def tool_returned(self, call_id: str, output: str, *, now: float) -> None:
+        """A function of :class:`CallTool` has answered; ``output`` is for the model."""
+        self._send(
+            events.CreateItem(
+                event_id=self._next_event_id(),
+                item={"type": "function_call_output", "call_id": call_id, "output": output},
+            )
+        )
+        response = self._tool_call_responses.pop(call_id, None)
+        if response is not None:
+            response.tool_calls.discard(call_id)
+            self._answer_tools(response, now)
+        self._ask(now)
+
+    def positions_fixed(self, fixed: session_service_pb2.PositionsFixed) -> None:
+        """The gateway's last word on some parts: how much of each was played."""
+        cut = fixed.cause != fact_pb2.POSITION_CAUSE_PLAYED
+        talking = fixed.cause == fact_pb2.POSITION_CAUSE_CLEARED
+        for position in sorted(fixed.positions, key=lambda p: p.content_index):
+            item = self._items.get(position.item_id)
+            part = item.parts.get(position.content_index) if item is not None else None
+            if item is None or part is None or part.settled or part.position_ms is not None:
+                continue
+            item.heard |= position.best_ms > 0
+            if not cut:
+                self._settle(item, position.content_index, part, part.received_ms)
+            elif talking:
+                part.position_ms = max(0, position.best_ms)
+                self._cut(item, position.content_index, part)
+            else:
+                # The stream is gone: no next turn will need a truncated item.
+                self._settle(item, position.content_index, part, position.best_ms)
+        pending = self._pending_interrupts.pop(fixed.interrupt_id, None)
+        for item_id, content_index in pending.parts if pending is not None else ():
+            item = self._items.get(item_id)
+            if item is None or item.removed:
+                continue
+            part = item.parts[content_index]
+            if not part.settled and part.position_ms is None:
+                # Not named: it never reached Twilio.
+                part.position_ms = 0
+                self._cut(item, content_index, part)
+        self._forget()
+
+    # --- what the model says ---------------------------------------------------------------
+
+    def receive(
+        self,
+        event: events.AnyServerEvent | events.UnknownEvent | events.MalformedEvent,
+        *,
+        now: float,
+    ) -> None:
+        """Take in one event of the model's."""
+        match event:
+            case events.AudioDelta():
+                self._audio_delta(event, now)
+            case events.TranscriptDelta():
+                self._transcript_delta(event, now)
+            case events.SpeechStarted():
+                self._speech_started(event, now)
+            case events.SpeechStopped():
+                self._speech_stopped(event, now)
+            case events.SessionCreated():
+                self._start_facts(event.session.id)
+            case events.SessionUpdated():
+                self._session_updated(event, now)
+            case events.ItemAdded():
+                self._item_added(event)
+            case events.ItemDone():
+                self._item_done(event.item)
+            case events.OutputItemAdded():
+                self._agent_item(event.item, event.response_id)
+            case events.OutputItemDone():
+                self._item_done(event.item)
+            case events.PartAdded():
+                self._part_added(event)
+            case events.AudioDone():
+                self._audio_done(event)
+            case events.TranscriptDone():
+                self._transcript_done(event)
+            case events.ArgumentsDone():
+                self._arguments_done(event)
+            case events.ResponseCreated():
+                self._response(event.response.id)
+                self._replies.created()
+            case events.ResponseDone():
+                self._response_done(event.response, now)
+            case events.Committed():
+                self._committed(event)
+            case events.TranscriptionDelta():
+                self._outputs.extend(self._caller.delta(event.item_id, event.delta or "", now=now))
+            case events.TranscriptionCompleted():
+                self._outputs.extend(self._caller.completed(event.item_id, event.transcript or ""))
+            case events.TranscriptionFailed():
+                code = event.error.code if event.error is not None else None
+                self._note(Note.ERROR, f"transcription_{counted_code(code)}")
+                self._outputs.extend(self._caller.failed(event.item_id))
+            case events.ItemTruncated():
+                self._cut_answered(event.item_id, deletion=False)
+            case events.ItemDeleted():
+                self._cut_answered(event.item_id, deletion=True)
+            case events.RateLimitsUpdated():
+                self._rate_limits(event)
+            case events.Error():
+                self._error(event.error)
+            case events.UnknownEvent():
+                if not event.expected:
+                    self._note(Note.UNKNOWN_EVENT)
+            case events.MalformedEvent():
+                self._note(Note.MALFORMED_EVENT, event.type)
+        self._ask(now)
+
+    def _session_updated(self, event: events.SessionUpdated, now: float) -> None:
+        self._start_facts(event.session.id)
+        if self._configured:
+            return
+        self._configured = True
+        if not self._greeted:
+            self._replies.want(now=now, instructions=greeting_instructions(self._agent))
+
+    # --- the caller ------------------------------------------------------------------------
+
+    def _speech_started(self, event: events.SpeechStarted, now: float) -> None:
+        self._speaking = True
+        self._clock.speech(True)
+        onset_ms = event.audio_start_ms + self._agent.prefix_padding_ms
+        self._fact(
+            "caller_speech_started",
+            fact_pb2.CallerSpeechStarted(
+                item_id=event.item_id, at_ms=self._clock.media_at(onset_ms)
+            ),
+        )
+        if self._agent.turn_detection.interrupt_response:
+            self._interrupt(onset_ms, now)
+
+    def _speech_stopped(self, event: events.SpeechStopped, now: float) -> None:
+        self._speaking = False
+        self._clock.speech(False)
+        self._replies.speech_stopped(now=now)
+        end_ms = max(0, event.audio_end_ms - self._agent.trailing_silence_ms)
+        self._outputs.append(CallerStopped(end_ms))
+        self._fact(
+            "caller_speech_stopped",
+            fact_pb2.CallerSpeechStopped(item_id=event.item_id, at_ms=self._clock.media_at(end_ms)),
+        )
+
+    def _committed(self, event: events.Committed) -> None:
+        self._commit_id = None
+        self._speaking = False
+        self._clock.speech(False)
+        self._caller.expect(event.item_id)
+
+    def _interrupt(self, onset_ms: int | None, now: float) -> None:
+        """Rule 2."""
+        for response in self._responses.values():
+            response.interrupted = True
+        playing = tuple(
+            (item.item_id, content_index)
+            for item in self._items.values()
+            for content_index, part in item.parts.items()
+            if part.sent and not part.settled and part.position_ms is None
+            if not any((item.item_id, content_index) in p.parts
+                       for p in self._pending_interrupts.values())
+        )  # fmt: skip
+        if not playing or self._closing:
+            return
+        self._interrupts += 1
+        self._pending_interrupts[self._interrupts] = _PendingInterrupt(now + POSITIONS_S, playing)
+        self._outputs.append(Interrupt(self._interrupts, onset_ms))
+
+    # --- items and responses ---------------------------------------------------------------
+
+    def _response(self, response_id: str) -> _Response | None:
+        """The response; None when it is over."""
+        if response_id in self._ended:
+            return None
+        response = self._responses.get(response_id)
+        if response is None:
+            response = self._responses[response_id] = _Response(response_id)
+            response.interrupted = self._closing
+        return response
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._responses)
+
+    def _agent_item(self, item: events.Item, response_id: str) -> _Item:
+        known = self._items.get(item.id)
+        if known is None:
+            known = self._items[item.id] = _Item(item.id, "", speech=item.type == "message")
+        response = self._response(response_id)
+        if response is not None and not known.response_id:
+            known.response_id = response_id
+            response.items.append(item.id)
+        known.tool_name = item.name or known.tool_name
+        return known
+
+    def _speech_part(self, response_id: str, item_id: str, content_index: int) -> _Part | None:
+        """The part that an event is about; None when its response is over."""
+        response = self._response(response_id)
+        if response is None:
+            return None
+        item = self._agent_item(events.Item(item_id), response_id)
+        self._announce(item, self._last_item_id)
+        return item.part(content_index)
+
+    def _announce(self, item: _Item, previous_item_id: str) -> None:
+        """Write that an item of the agent's joined the conversation, once."""
+        if item.announced:
+            return
+        item.announced = True
+        self._last_item_id = item.item_id
+        self._fact(
+            "item_added",
+            fact_pb2.ItemAdded(
+                item_id=item.item_id,
+                role=transcript_pb2.ROLE_AGENT if item.speech else transcript_pb2.ROLE_TOOL,
+                previous_item_id=previous_item_id,
+                response_id=item.response_id,
+            ),
+        )
+
+    def _item_added(self, event: events.ItemAdded) -> None:
+        item = event.item
+        previous = event.previous_item_id
+        if previous is None:
+            previous = ""
+        # What is no turn (a tool's result, a system message) is stood in for by the item before it.
+        previous = self._stand_in.get(previous, previous)
+        known = self._items.get(item.id)
+        if known is not None:
+            self._announce(known, previous)
+        elif item.type == "message" and item.role == "user":
+            if item.id not in self._announced_callers:
+                self._announced_callers.add(item.id)
+                self._last_item_id = item.id
+                self._fact(
+                    "item_added",
+                    fact_pb2.ItemAdded(
+                        item_id=item.id,
+                        role=transcript_pb2.ROLE_CALLER,
+                        previous_item_id=previous,
+                    ),
+                )
+            if any(content.type == "input_audio" for content in item.content or ()):
+                self._caller.expect(item.id)
+        elif (item.type == "message" and item.role == "assistant") or item.type == "function_call":
+            known = self._items[item.id] = _Item(item.id, "", speech=item.type == "message")
+            known.tool_name = item.name
+            known.done = item.status == "completed"
+            self._announce(known, previous)
+        else:
+            self._stand_in[item.id] = previous
+
+    def _part_added(self, event: events.PartAdded) -> None:
+        part = self._speech_part(event.response_id, event.item_id, event.content_index)
+        if part is not None:
+            part.audible = event.part.is_audio
+
+    def _audio_delta(self, event: events.AudioDelta, now: float) -> None:
+        try:
+            payload = event.delta.encode("ascii")
+        except UnicodeEncodeError:
+            payload = b"?"
+        n_bytes = audio_bytes(payload)
+        if n_bytes is None:
+            self._note(Note.MALFORMED_EVENT, "response.output_audio.delta")
+            return
+        part = self._speech_part(event.response_id, event.item_id, event.content_index)
+        if part is None or part.generated:
+            self._note(Note.STALE)
+            return
+        part.received_bytes += n_bytes
+        self._outputs.append(AudioReceived(event.item_id, event.content_index, payload))
+        if self._responses[event.response_id].interrupted:
+            self._note(Note.STALE)
+            if part.position_ms is not None:
+                # Cut at its very end, so it seemed; now there is something behind the cut.
+                self._cut(self._items[event.item_id], event.content_index, part)
+        else:
+            part.sent = True
+            self._outputs.append(ToCaller(event.item_id, event.content_index, payload))
+        self._progress(event.item_id, event.content_index, part, now)
+
+    def _transcript_delta(self, event: events.TranscriptDelta, now: float) -> None:
+        part = self._speech_part(event.response_id, event.item_id, event.content_index)
+        if part is None or part.generated:
+            return
+        part.text += event.delta
+        self._progress(event.item_id, event.content_index, part, now)
+
+    def _progress(self, item_id: str, content_index: int, part: _Part, now: float) -> None:
+        if part.written_at is not None and now < part.written_at + PROGRESS_S:
+            return
+        self._fact(
+            "item_progressed",
+            fact_pb2.ItemProgressed(
+                item_id=item_id,
+                content_index=content_index,
+                text_offset=part.written_chars,
+                text=part.text[part.written_chars :],
+                audio_ms=part.received_ms,
+            ),
+        )
+        part.written_at = now
+        part.written_chars = len(part.text)
+
+    def _audio_done(self, event: events.AudioDone) -> None:
+        response = self._responses.get(event.response_id)
+        item = self._items.get(event.item_id)
+        if response is not None and item is not None and event.content_index in item.parts:
+            self._send_last(item, event.content_index)
+
+    def _send_last(self, item: _Item, content_index: int) -> None:
+        part = item.parts[content_index]
+        response = self._responses.get(item.response_id)
+        stale = self._closing or (response is not None and response.interrupted)
+        if part.sent and not part.last_sent and not part.settled and not stale:
+            part.last_sent = True
+            self._outputs.append(ToCaller(item.item_id, content_index, b"", last=True))
+
+    def _transcript_done(self, event: events.TranscriptDone) -> None:
+        part = self._speech_part(event.response_id, event.item_id, event.content_index)
+        if part is not None and not part.generated and event.transcript:
+            part.text = event.transcript
+
+    def _item_done(self, item: events.Item) -> None:
+        known = self._items.get(item.id)
+        if known is None or known.done:
+            return
+        known.tool_name = item.name or known.tool_name
+        for content_index, content in enumerate(item.content or ()):
+            part = known.part(content_index)
+            part.audible = content.is_audio
+            # The item's own text is whole, also when a delta was lost.
+            part.text = content.transcript or content.text or part.text
+        if item.status != "completed":
+            # Whether it was cancelled, cut off by a limit or failed is for the response to say.
+            return
+        if item.type == "function_call" and item.call_id is not None:
+            self._tool_called(known, item.call_id, item.name, item.arguments or "")
+        self._item_over(known, fact_pb2.GENERATION_STATUS_COMPLETED)
+
+    def _item_over(self, item: _Item, status: fact_pb2.GenerationStatus.ValueType) -> None:
+        """No more of an item will be generated."""
+        item.done = True
+        item.completed = status == fact_pb2.GENERATION_STATUS_COMPLETED
+        if not item.speech:
+            return
+        self._announce(item, self._last_item_id)
+        if not item.parts:
+            item.part(0)
+        for content_index, part in sorted(item.parts.items()):
+            self._send_last(item, content_index)
+            if part.generated:
+                continue
+            part.generated = True
+            self._fact(
+                "item_generated",
+                fact_pb2.ItemGenerated(
+                    item_id=item.item_id,
+                    content_index=content_index,
+                    text=part.text,
+                    audio_ms=part.received_ms,
+                    status=status,
+                ),
+            )
+            self._outputs.append(
+                PartGenerated(
+                    item.item_id,
+                    content_index,
+                    part.text,
+                    item.completed,
+                )
+            )
+            if part.position_ms is not None and not part.settled:
+                self._cut(item, content_index, part)
+
+    def _response_done(self, done: events.Response, now: float) -> None:
+        status = done.status or "completed"
+        self._note(Note.RESPONSE, status if status in _GENERATION_STATUS else "other")
+        self._count_usage(done.usage)
+        for output in done.output or ():
+            self._item_done(output)
+        response = self._responses.pop(done.id, None)
+        if done.id in self._ended:
+            return
+        self._ended[done.id] = None
+        if len(self._ended) > _REMEMBERED_RESPONSES:
+            del self._ended[next(iter(self._ended))]
+        response = response or _Response(done.id)
+        response.done = True
+        if status == "cancelled" and not response.interrupted and not self._busy:
+            # Cancelled for speech that began before its first sign: its audio is out already.
+            response.interrupted = True
+            self._interrupt(None, now)
+        generation = _GENERATION_STATUS.get(status, fact_pb2.GENERATION_STATUS_FAILED)
+        for item_id in response.items:
+            item = self._items.get(item_id)
+            if item is None:
+                continue
+            if not item.done:
+                self._item_over(item, generation)
+            if response.interrupted and not self._closing:
+                self._delete_unheard(item)
+        self._greeted = self._greeted or status != "failed"
+        if status == "failed":
+            self._note(Note.ERROR, f"response_{counted_code(done.reason)}")
+            if is_fatal_code(done.reason):
+                self._outputs.append(Fatal(f"response failed: {done.reason}"))
+        self._replies.done(
+            failed=status == "failed",
+            instructions=None if self._greeted else greeting_instructions(self._agent),
+            now=now,
+        )
+        self._answer_tools(response, now)
+        self._forget()
+
+    # --- what was heard --------------------------------------------------------------------
+
+    def _settle(self, item: _Item, content_index: int, part: _Part, heard_ms: int) -> None:
+        """It is known how much was heard; ask for word times where they decide something.
+
+        Heard to the end of the audio is heard in full only if the model said all it wanted:
+        text of a cancelled item runs past its audio.
+        """
+        part.settled = True
+        if heard_ms > 0 and (heard_ms < part.received_ms or not item.completed):
+            self._outputs.append(PartCut(item.item_id, content_index, part.text))
+        else:
+            self._outputs.append(PartPlayed(item.item_id, content_index))
+
+    def _cut(self, item: _Item, content_index: int, part: _Part) -> None:
+        """Decide about a part whose position is known, as far as that is possible now (rule 3)."""
+        position_ms = part.position_ms
+        if part.settled or item.removed or position_ms is None:
+            return
+        if position_ms <= 0 and not item.heard:
+            if item.done and item.response_id not in self._responses:
+                self._delete(item)
+            return
+        if position_ms >= part.received_ms:
+            # All that came was played. What still comes, or the end of the item, decides.
+            if item.done:
+                self._settle(item, content_index, part, position_ms)
+            return
+        self._settle(item, content_index, part, position_ms)
+        event_id = self._next_event_id()
+        self._pending_cuts.append(_PendingCut(event_id, item.item_id, content_index, position_ms))
+        self._send(
+            events.TruncateItem(
+                event_id=event_id,
+                item_id=item.item_id,
+                content_index=content_index,
+                audio_end_ms=position_ms,
+            )
+        )
+
+    def _delete_unheard(self, item: _Item) -> None:
+        """Delete an item of an interrupted response, now over, unless it was or may be heard."""
+        if not item.speech or item.removed or item.heard:
+            return
+        parts = item.parts.values()
+        if any(part.sent and part.position_ms is None for part in parts):
+            return  # perhaps it is being heard; the positions will tell
+        if any(part.settled or (part.text and not part.audible) for part in parts):
+            return
+        self._delete(item)
+
+    def _delete(self, item: _Item) -> None:
+        item.removed = True
+        for content_index, part in item.parts.items():
+            self._settle(item, content_index, part, 0)
+        event_id = self._next_event_id()
+        self._pending_cuts.append(_PendingCut(event_id, item.item_id, 0, None))
+        self._send(events.DeleteItem(event_id=event_id, item_id=item.item_id))
+
+    def _cut_answered(self, item_id: str, *, deletion: bool) -> None:
+        for cut in self._pending_cuts:
+            if cut.item_id == item_id and (cut.audio_end_ms is None) == deletion:
+                self._pending_cuts.remove(cut)
+                self._write_cut(cut, accepted=True)
+                return
+
+    def _write_cut(self, cut: _PendingCut, *, accepted: bool) -> None:
+        result = "accepted" if accepted else "refused"
+        if cut.audio_end_ms is None:
+            self._note(Note.TRUNCATION, f"deletion_{result}")
+            self._fact("item_deleted", fact_pb2.ItemDeleted(item_id=cut.item_id, accepted=accepted))
+            return
+        self._note(Note.TRUNCATION, result)
+        self._fact(
+            "item_truncated",
+            fact_pb2.ItemTruncated(
+                item_id=cut.item_id,
+                content_index=cut.content_index,
+                audio_end_ms=cut.audio_end_ms,
+                accepted=accepted,
+            ),
+        )
+
+    # --- functions -------------------------------------------------------------------------
+
+    def _arguments_done(self, event: events.ArgumentsDone) -> None:
+        if self._response(event.response_id) is None:
+            return
+        item = self._agent_item(
+            events.Item(event.item_id, type="function_call", name=event.name), event.response_id
+        )
+        name = event.name or item.tool_name
+        if name is not None:
+            self._tool_called(item, event.call_id, name, event.arguments)
+
+    def _tool_called(self, item: _Item, call_id: str, name: str | None, arguments: str) -> None:
+        response = self._responses.get(item.response_id)
+        if response is None or item.called or self._closing:
+            return
+        item.called = True
+        self._announce(item, self._last_item_id)
+        response.tool_calls.add(call_id)
+        response.called_tools = True
+        self._tool_call_responses[call_id] = response
+        name = name or item.tool_name or ""
+        self._fact(
+            "tool_called",
+            fact_pb2.ToolCalled(
+                item_id=item.item_id, tool_call_id=call_id, name=name, arguments=arguments
+            ),
+        )
+        self._outputs.append(CallTool(call_id, name, arguments))
+
+    def _answer_tools(self, response: _Response, now: float) -> None:
+        """Let the model speak about results once the response is over and all are there."""
+        if response.done and response.called_tools and not response.tool_calls:
+            response.called_tools = False
+            self._replies.want(now=now)
+
+    # --- the rest --------------------------------------------------------------------------
+
+    def _error(self, detail: events.ErrorDetail) -> None:
+        self._note(Note.ERROR, counted_code(detail.code))
+        grave = severity(detail)
+        event_id = detail.event_id
+        if grave is Severity.FATAL:
+            self._outputs.append(Fatal(f"the model reported {detail.code}"))
+            return
+        if not self._configured and event_id in (self._update_id, None):
+            self._outputs.append(
+                Fatal(
+                    "the model refused session.update: "
+                    f"{detail.param or detail.code or 'error'}: "
+                    f"{without_secrets(detail.message or '')}"
+                )
+            )
+            return
+        if event_id is not None:
+            self._replies.refused(event_id)
+        if event_id is not None and event_id == self._commit_id:
+            self._commit_id = None
+        refused = [cut for cut in self._pending_cuts if cut.event_id == event_id]
+        if not refused and event_id is None and is_truncation_refusal(detail):
+            # Correlated by nothing: answers come in order.
+            refused = [cut for cut in self._pending_cuts if cut.audio_end_ms is not None][:1]
+        for cut in refused:
+            self._pending_cuts.remove(cut)
+            self._write_cut(cut, accepted=False)
+
+    def _rate_limits(self, event: events.RateLimitsUpdated) -> None:
+        for limit in event.rate_limits:
+            if limit.limit and limit.remaining is not None:
+                name = limit.name if limit.name in ("requests", "tokens") else "other"
+                self._note(Note.RATE_LIMIT, name, int(1000 * limit.remaining / limit.limit))
+
+    def _count_usage(self, usage: events.Usage | None) -> None:
+        if usage is None:
+            return
+        for direction, details in (
+            ("input", usage.input_token_details),
+            ("output", usage.output_token_details),
+        ):
+            if details is not None:
+                self._note(Note.TOKENS, f"{direction}_text", details.text_tokens or 0)
+                self._note(Note.TOKENS, f"{direction}_audio", details.audio_tokens or 0)
+                self._note(Note.TOKENS, f"{direction}_cached", details.cached_tokens or 0)
+
+    def _ask(self, now: float) -> None:
+        """Let the model speak if that is due."""
+        request = self._replies.next(
+            f"r{self._events_sent + 1}", busy=self._busy, speaking=self._speaking, now=now
+        )
+        if request is not None:
+            self._events_sent += 1
+            self._send(request)
+
+    def _start_facts(self, session_id: str) -> None:
+        """Write the first fact, once."""
+        if self._session_id is None:
+            self._session_id = session_id
+            self._fact(
+                "session_started",
+                fact_pb2.SessionStarted(
+                    session_id=session_id, model=self._model, language=self._agent.language
+                ),
+            )
+
+    def _forget(self) -> None:
+        """Keep what a late event may still be about, and no more."""
+        if len(self._items) <= _REMEMBERED_ITEMS:
+            return
+        for item in list(self._items.values()):
+            if item.settled and item.response_id not in self._responses:
+                del self._items[item.item_id]
+                if len(self._items) <= _REMEMBERED_ITEMS:
+                    return
+
+    def _next_event_id(self) -> str:
+        self._events_sent += 1
+        return f"e{self._events_sent}"
+
+    def _send(self, event: events.ClientEvent) -> None:
+        self._outputs.append(ToModel(event))
+
+    def _fact(self, name: str, body: Message) -> None:
+        self._outputs.append(WriteFact(name, body))
+
+    def _note(self, note: Note, label: str = "", amount: int = 1) -> None:
+        self._outputs.append(Noted(note, label, amount))

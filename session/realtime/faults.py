@@ -1,0 +1,110 @@
+"""How grave an ``error`` event is. Pure; a table.
+
+The session normally stays open after an error: most are answers to a race that a barge-in lost,
+and nothing follows from them. A few say that nothing will ever work on this socket.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from session.realtime.events import ErrorDetail
+
+
+class Severity(enum.Enum):
+    """What follows from an error."""
+
+    BENIGN = "benign"
+    """A race that was lost; nothing."""
+    WARNING = "warning"
+    """Something of ours was refused; logged, the call goes on."""
+    FATAL = "fatal"
+    """The session is over, or will never work."""
+
+
+_FATAL_CODES = frozenset(
+    {
+        "session_expired",
+        "invalid_api_key",
+        "insufficient_quota",
+        "account_deactivated",
+        "billing_hard_limit_reached",
+    }
+)
+
+_BENIGN_CODES = frozenset(
+    {
+        # The response ended by itself before our cancel came.
+        "response_cancel_not_active",
+        # Voice detection created one before us.
+        "conversation_already_has_active_response",
+        # Voice detection had committed already.
+        "input_audio_buffer_commit_empty",
+        # Truncated or deleted by the server before us.
+        "item_not_found",
+        "item_truncate_invalid_item_id",
+        "item_delete_invalid_item_id",
+    }
+)
+
+_TOO_LONG = re.compile(r"of \d+(?:\.\d+)?\s*ms is already shorter than \d+(?:\.\d+)?\s*ms")
+_NOT_AUDIO = "Only model output audio messages can be truncated"
+
+_COUNTED_CODES = _FATAL_CODES | _BENIGN_CODES | {
+    "invalid_value",
+    "unknown_parameter",
+    "missing_required_parameter",
+    "cannot_update_voice",
+    "string_above_max_length",
+    "rate_limit_exceeded",
+    "unsupported_content_type",
+    "inference_rate_limit_exceeded",
+    "server_error",
+}  # fmt: skip
+
+
+def is_truncation_refusal(detail: ErrorDetail) -> bool:
+    """Whether this is the model's No to a truncation.
+
+    By the message: the code is reported as ``invalid_value``, ``unsupported_content_type``, null.
+    """
+    message = detail.message or ""
+    return _NOT_AUDIO in message or _TOO_LONG.search(message) is not None
+
+
+def severity(detail: ErrorDetail) -> Severity:
+    """How grave an error is."""
+    code = str(detail.code or "")
+    if code in _FATAL_CODES:
+        return Severity.FATAL
+    if code in _BENIGN_CODES or is_truncation_refusal(detail):
+        return Severity.BENIGN
+    return Severity.WARNING
+
+
+def is_benign_code(code: str) -> bool:
+    """Whether an error with this code is not worth a line in the log."""
+    return code in _BENIGN_CODES
+
+
+def is_fatal_code(code: str) -> bool:
+    """Whether a response that failed with this code means that all others will."""
+    return code in _FATAL_CODES
+
+
+def counted_code(code: str | int | None) -> str:
+    """The code as a label: itself out of a bounded set, else ``other``."""
+    text = str(code or "none")
+    return text if text in _COUNTED_CODES or text == "none" else "other"
+
+
+_SECRET = re.compile(r"\b(?:sk|ek|sess)[-_][A-Za-z0-9*_-]+")
+
+
+def without_secrets(message: str) -> str:
+    """An error text with anything like a key taken out, at most 200 characters.
+
+    Only for refusals of our own configuration: other texts may quote speech.
+    """
+    return _SECRET.sub("[key]", message)[:200]

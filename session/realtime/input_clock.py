@@ -1,0 +1,195 @@
+"""The map from the model's input buffer to Twilio's media clock. Pure.
+
+The model dates the caller's speech in milliseconds of audio *appended* to its input buffer. The
+call's clock is Twilio's ``media.timestamp``. They differ: the stream begins at any timestamp, the
+telephone network may leave out silence, timestamps may go back, and silence that we append
+ourselves moves the model's clock and not Twilio's.
+
+Rules:
+
+1. The map is a list of segments; within one, both clocks run at the same rate. A new segment begins
+   where a timestamp is a frame or more off what the segment predicts. Less is jitter of the
+   timestamps: Twilio rounds them.
+2. A timestamp ahead of the prediction is omitted silence. It is filled with µ-law silence, so that
+   the model's voice detection sees the end of speech: at most 10 s a gap. The fill is inside the
+   segment as far as it goes.
+3. A timestamp behind the prediction starts a new segment and changes nothing in the audio.
+4. While the caller speaks and no media came for 750 ms, 1 s of silence is appended once, or voice
+   detection would wait for ever for the end of the speech.
+5. Beside the media clock, the gateway's wall clock at receipt is kept for the last ten seconds of
+   frames: it dates the onset of speech for latency figures.
+
+2 to 4 follow what OpenAI's own Twilio transport does, since reports about omitted silence differ.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+BYTES_PER_MS = 8
+"""µ-law at 8 kHz, mono."""
+
+FRAME_MS = 20
+"""What Twilio sends at a time; a smaller discrepancy of timestamps is jitter."""
+
+LONGEST_FILL_MS = 10_000
+"""A longer gap is no omitted silence but a fault; filling it would flood the model."""
+
+STALL_MS = 750
+"""No media for so long while the caller speaks: the network leaves out silence."""
+
+STALL_FILL_MS = 1_000
+"""More than any ``silence_duration_ms`` in use; ends the speech for server voice detection."""
+
+_KEPT_SEGMENTS = 64
+"""Old ones are forgotten: speech is dated within seconds of its audio."""
+
+_KEPT_FRAMES = 512
+"""Ten seconds; semantic voice detection waits eight at most."""
+
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def audio_bytes(payload: bytes) -> int | None:
+    """Length of the audio in a base64 payload, without decoding it; None when it is not base64.
+
+    The check is what lets :func:`session.realtime.events.append_audio` concatenate.
+    """
+    body = payload.rstrip(b"=")
+    padding = len(payload) - len(body)
+    if len(payload) % 4 or padding > 2 or body.translate(None, _BASE64):
+        return None
+    return len(payload) // 4 * 3 - padding
+
+
+def silence_payload(length_ms: int) -> bytes:
+    """Base64 of µ-law silence (0xFF, which base64 spells as a run of slashes)."""
+    whole, rest = divmod(length_ms * BYTES_PER_MS, 3)
+    return b"/" * (4 * whole) + (b"", b"/w==", b"//8=")[rest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """From ``buffer_ms`` on, the media clock is ``media_ms`` ahead in step."""
+
+    buffer_ms: int
+    media_ms: int
+
+
+class InputClock:
+    """Follows what is appended to the model's input buffer; see the module for the rules.
+
+    The shell calls :meth:`receive` for every frame *before* it appends it, and :meth:`stalled`
+    when :meth:`next_timer` is due; both say how much silence to append first. Everything that is
+    appended must pass through here, or the clocks part.
+    """
+
+    def __init__(self) -> None:
+        self._appended_bytes = 0
+        self._segments: list[_Segment] = []
+        self._frames = 0
+        # Rings of the newest frames: where each ends in the buffer, and when it was received.
+        self._frame_end_ms = array("q", bytes(8 * _KEPT_FRAMES))
+        self._frame_received_us = array("q", bytes(8 * _KEPT_FRAMES))
+        self._speech_active = False
+        self._last_media_at: float | None = None
+        self._filled_stall = False
+        self.filled_ms = 0
+        """Silence appended so far."""
+
+    @property
+    def appended_ms(self) -> int:
+        """Length of the model's input buffer since the session began, floored."""
+        return self._appended_bytes // BYTES_PER_MS
+
+    def receive(self, n_bytes: int, media_ms: int, received_unix_us: int, *, now: float) -> int:
+        """Take note of a frame that is about to be appended.
+
+        Args:
+            n_bytes: Length of its audio.
+            media_ms: Twilio's timestamp of its beginning.
+            received_unix_us: The gateway's wall clock at receipt.
+            now: Monotonic seconds.
+
+        Returns:
+            How many milliseconds of silence to append before it; 0 as a rule.
+        """
+        self._last_media_at = now
+        self._filled_stall = False
+        fill_ms = 0
+        expected_ms = self._expected_media_ms()
+        if expected_ms is None:
+            self._begin_segment(media_ms)
+        elif media_ms - expected_ms >= FRAME_MS:
+            fill_ms = min(media_ms - expected_ms, LONGEST_FILL_MS)
+            self._fill(fill_ms)
+            if media_ms - expected_ms > LONGEST_FILL_MS:
+                self._begin_segment(media_ms)
+        elif expected_ms - media_ms >= FRAME_MS:
+            self._begin_segment(media_ms)
+        self._appended_bytes += n_bytes
+        place = self._frames % _KEPT_FRAMES
+        self._frame_end_ms[place] = self.appended_ms
+        self._frame_received_us[place] = received_unix_us
+        self._frames += 1
+        return fill_ms
+
+    def speech(self, active: bool) -> None:
+        """Whether the model's voice detection says that the caller is speaking."""
+        self._speech_active = active
+
+    def next_timer(self) -> float | None:
+        """When :meth:`stalled` wants to be called, in monotonic seconds; None: not now."""
+        if not self._speech_active or self._filled_stall or self._last_media_at is None:
+            return None
+        return self._last_media_at + STALL_MS / 1000
+
+    def stalled(self, *, now: float) -> int:
+        """Silence to append because no media came in mid-speech; 0 when it is not due."""
+        due = self.next_timer()
+        if due is None or now < due:
+            return 0
+        self._filled_stall = True
+        self._fill(STALL_FILL_MS)
+        return STALL_FILL_MS
+
+    def media_at(self, buffer_ms: int) -> int | None:
+        """The call's clock at a place in the model's input buffer.
+
+        A place beyond what was appended is taken for its end. None when the place is older than
+        what is remembered, or nothing was appended yet.
+        """
+        buffer_ms = min(buffer_ms, self.appended_ms)
+        for segment in reversed(self._segments):
+            if segment.buffer_ms <= buffer_ms:
+                return segment.media_ms + buffer_ms - segment.buffer_ms
+        return None
+
+    def received_at(self, buffer_ms: int) -> int | None:
+        """The gateway's wall clock, in microseconds, when it received a place in the buffer.
+
+        None when no frame that is remembered reaches it.
+        """
+        found: int | None = None
+        for back in range(1, min(self._frames, _KEPT_FRAMES) + 1):
+            place = (self._frames - back) % _KEPT_FRAMES
+            if self._frame_end_ms[place] < buffer_ms:
+                return found
+            found = self._frame_received_us[place]
+        # The oldest frame remembered holds the place only if it is the very first one.
+        return found if self._frames <= _KEPT_FRAMES else None
+
+    def _expected_media_ms(self) -> int | None:
+        if not self._segments:
+            return None
+        segment = self._segments[-1]
+        return segment.media_ms + self.appended_ms - segment.buffer_ms
+
+    def _begin_segment(self, media_ms: int) -> None:
+        self._segments.append(_Segment(self.appended_ms, media_ms))
+        del self._segments[:-_KEPT_SEGMENTS]
+
+    def _fill(self, fill_ms: int) -> None:
+        self._appended_bytes += fill_ms * BYTES_PER_MS
+        self.filled_ms += fill_ms

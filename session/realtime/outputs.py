@@ -1,0 +1,151 @@
+"""What a conversation wants done: plain values for the shell to carry out, in order. Pure.
+
+Facts are the contract's own messages: a copy of each as a class of ours would be a second contract
+to keep in step with the first.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from session.realtime.events import ClientEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ToModel:
+    """Send an event to the model."""
+
+    event: ClientEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ToCaller:
+    """Give a piece of generated audio to the gateway."""
+
+    item_id: str
+    content_index: int
+    payload: bytes
+    """Base64 of µ-law at 8 kHz; may be empty when ``last``."""
+    last: bool = False
+    """No more audio of this part will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Stop playback. Nothing given to the gateway before may still be on its way."""
+
+    interrupt_id: int
+    onset_buffer_ms: int | None
+    """When the caller began to speak, in the model's input buffer. None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFact:
+    """Record what happened."""
+
+    name: str
+    """Field of ``Fact.body``."""
+    body: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CallerStopped:
+    """The caller stopped speaking: the answer's delay counts from here."""
+
+    end_buffer_ms: int
+    """In the model's input buffer, without the silence that voice detection waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTool:
+    """Call a function; answer with :meth:`Conversation.tool_returned`."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text as the model gave it; may be anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioReceived:
+    """Audio was generated, whether it went to the caller or was stale: word times need it all."""
+
+    item_id: str
+    content_index: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartCut:
+    """The caller heard a part of this and no more: its word times are needed now."""
+
+    item_id: str
+    content_index: int
+    text: str
+    """All text received so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartGenerated:
+    """All text and audio of a part are there."""
+
+    item_id: str
+    content_index: int
+    text: str
+    complete: bool
+    """The model said all it wanted; False: text may have no audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlayed:
+    """A part was heard to its end, or not at all: nothing is to be found out about its words."""
+
+    item_id: str
+    content_index: int
+
+
+class Note(enum.Enum):
+    """What is counted; the label's values are bounded for each."""
+
+    RESPONSE = "response"
+    """Label: status."""
+    ERROR = "error"
+    """Label: code, out of a bounded set."""
+    TRUNCATION = "truncation"
+    """Label: result."""
+    STALE = "stale"
+    """Audio of an interrupted response that came late."""
+    UNKNOWN_EVENT = "unknown event"
+    MALFORMED_EVENT = "malformed event"
+    """Label: type of the event, which is one of ours."""
+    TOKENS = "tokens"
+    """Label: direction and kind; the amount is how many."""
+    RATE_LIMIT = "rate limit"
+    """Label: name; the amount is per mille of it that remain."""
+    POSITIONS_LATE = "positions late"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something to count, and to log where the shell thinks fit."""
+
+    note: Note
+    label: str = ""
+    amount: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """The session cannot go on."""
+
+    reason: str
+    """In words for an engineer; no secrets, no speech."""
+
+
+Output = (
+    ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | AudioReceived
+    | PartCut | PartGenerated | PartPlayed | Noted | Fatal
+)  # fmt: skip

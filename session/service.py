@@ -1,0 +1,124 @@
+"""The session worker as a process: opens its ports, serves, drains.
+
+Drain, in this order: not ready, no new calls, the calls finish, their facts are delivered, exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from asheard.v1 import session_service_pb2, session_service_pb2_grpc
+from runtime.admin import AdminServer
+from runtime.config import SessionConfig
+from runtime.facts import FactOutbox
+from runtime.log import get_log
+from runtime.metrics import LoopLag
+from runtime.process import Stop
+from runtime.rpc import GrpcServer
+from session.agent import load_agent
+from session.call import CallSettings
+from session.link import SessionService
+from session.metrics import SessionMetrics
+from session.realtime.connection import Connect, connect_websockets
+from session.tools import ToolRunner
+from session.words import Refine, refine_in_thread
+
+log = get_log(__name__)
+
+FLUSH_S = 15.0
+"""How long the last facts may take to be durable; beyond it the process ends without."""
+
+LINK_GRACE_S = 1.0
+"""How long links may stay open after the last call: what was posted last has left by then."""
+
+SERVICE = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
+
+
+async def serve(
+    config: SessionConfig,
+    stop: Stop,
+    *,
+    connect: Connect = connect_websockets,
+    refine: Refine = refine_in_thread,
+) -> None:
+    """Serve calls until ``stop``.
+
+    Args:
+        config: Checked already.
+        stop: Says when to drain, and when to end at once.
+        connect: Opens Realtime sockets.
+        refine: Times the words of what was cut off.
+
+    Raises:
+        ConfigurationError: The agent file is bad, or a port is taken.
+    """
+    agent = load_agent(config.agent_path)
+    registry = CollectorRegistry()
+    metrics = SessionMetrics(registry)
+    lag = LoopLag(registry)
+    facts = FactOutbox(config.transcript_target, registry)
+    server = GrpcServer(config.listen, [SERVICE])
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+        settings = CallSettings(
+            agent=agent,
+            model=agent.model or config.realtime_model,
+            realtime_url=config.realtime_url,
+            key=config.openai_api_key,
+            align=config.align,
+            connect=connect,
+            tools=ToolRunner(agent.tools, http),
+            refine=refine,
+            metrics=metrics,
+        )
+        service = SessionService(settings, facts, lag, max_calls=config.max_calls, calls=group)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)
+        admin = AdminServer(config.admin, registry, ready=lambda: _unready(service, stop))
+        lagging = group.create_task(lag.run(), name="loop lag")
+        try:
+            await admin.start()
+            await facts.start()
+            await server.start()
+            await server.set_serving(True)
+            log.info(
+                "session worker ready",
+                port=server.port,
+                admin_port=admin.port,
+                agent=agent.name,
+                agent_file=Path(config.agent_path).name if config.agent_path else "bundled",
+            )
+            await stop.draining.wait()
+            await _drain(service, server, stop, config.drain_s)
+        finally:
+            service.cancel_calls()
+            await service.idle()
+            await server.stop(LINK_GRACE_S)
+            if not await facts.flush(FLUSH_S):
+                log.error("the transcript service did not take the last facts")
+            await facts.close()
+            await admin.close()
+            lagging.cancel()
+
+
+def _unready(service: SessionService, stop: Stop) -> str | None:
+    """Why new calls should go elsewhere. Full is not unready: the load reports say it better."""
+    return "draining" if stop.draining.is_set() else None
+
+
+async def _drain(service: SessionService, server: GrpcServer, stop: Stop, drain_s: int) -> None:
+    """Let the calls finish, until the second signal or the deadline."""
+    service.drain()
+    await server.set_serving(False)
+    log.info("draining", calls=service.active_calls, deadline_s=drain_s)
+    finished = asyncio.create_task(service.idle(), name="calls finish")
+    now = asyncio.create_task(stop.now.wait(), name="second signal")
+    try:
+        await asyncio.wait({finished, now}, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        finished.cancel()
+        now.cancel()
+    if service.active_calls:
+        log.warning("calls cut off by the end of the drain", calls=service.active_calls)

@@ -1,0 +1,175 @@
+"""Word times of what one call's agent said, as far as they decide anything.
+
+Where the caller cut in, a transcript needs to know which words lie before the cut. So for a cut
+part there are two answers, each a fact: an estimate at once, from what has been received, and a
+refined one when all of its text and audio are there. What was played to its end needs none, unless
+``ASHEARD_ALIGN=all`` asks for it.
+
+Audio is kept as the base64 that came, and decoded only for a part that needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pybase64
+
+from asheard.v1 import fact_pb2, transcript_pb2
+from runtime.log import get_log
+from words.proportional import ProportionalSource, proportional_times
+from words.timing import Speech, WordTimes
+from words.tokenize import tokenize
+
+log = get_log(__name__)
+
+Write = Callable[[fact_pb2.WordsTimed], None]
+"""Where answers go."""
+
+Refine = Callable[[Speech], Awaitable[WordTimes | None]]
+"""The better method, off the event loop. None: it has no answer, the estimate stands."""
+
+_ESTIMATED_WITH_PAUSES_BYTES = 20 * 8000
+"""Looking for pauses costs 1.5 ms for 17 s of audio on the event loop; longer parts are estimated
+without, and refined off it as all others."""
+
+
+@dataclass(slots=True)
+class _Part:
+    pieces: list[bytes] = field(default_factory=list)
+    cut: bool = False
+    played: bool = False
+    text: str | None = None
+    """None until all of it is there."""
+    complete: bool = False
+
+    def ulaw(self) -> bytes:
+        return b"".join(pybase64.b64decode(piece) for piece in self.pieces)
+
+
+class CallWords:
+    """Times the words of one call; fed with a conversation's outputs.
+
+    Args:
+        language: BCP 47; of what the agent speaks.
+        align: ``cut``, ``all`` or ``off``, as ``ASHEARD_ALIGN``.
+        refine: The better method.
+        write: Gets an estimate during :meth:`cut`, and refined answers later.
+    """
+
+    def __init__(self, *, language: str, align: str, refine: Refine, write: Write) -> None:
+        self._language = language
+        self._align = align
+        self._refine = refine
+        self._write = write
+        self._parts: dict[tuple[str, int], _Part] = {}
+        self._refining: set[asyncio.Task[None]] = set()
+
+    def audio(self, item_id: str, content_index: int, payload: bytes) -> None:
+        """Audio of a part came, base64 of µ-law at 8 kHz."""
+        if self._align != "off":
+            self._parts.setdefault((item_id, content_index), _Part()).pieces.append(payload)
+
+    def cut(self, item_id: str, content_index: int, text: str) -> None:
+        """The caller heard a part of it: estimate now.
+
+        Args:
+            item_id: The item.
+            content_index: The part.
+            text: What was received of its text so far.
+        """
+        part = self._parts.get((item_id, content_index))
+        if part is None or part.cut:
+            return
+        part.cut = True
+        self._fact(item_id, content_index, self._estimate(part, text), refined=False)
+        self._when_ready(item_id, content_index, part)
+
+    def generated(self, item_id: str, content_index: int, text: str, *, complete: bool) -> None:
+        """All text and audio of a part are there."""
+        part = self._parts.get((item_id, content_index))
+        if part is None:
+            return
+        part.text = text
+        part.complete = complete
+        self._when_ready(item_id, content_index, part)
+
+    def played(self, item_id: str, content_index: int) -> None:
+        """Nothing about its words needs to be found out."""
+        part = self._parts.get((item_id, content_index))
+        if part is None or part.cut:
+            return
+        part.played = True
+        if self._align == "cut":
+            del self._parts[item_id, content_index]
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Wait for answers under way; False when ``deadline_s`` passed and some are lost."""
+        if not self._refining:
+            return True
+        _, late = await asyncio.wait(self._refining, timeout=deadline_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return not late
+
+    def _when_ready(self, item_id: str, content_index: int, part: _Part) -> None:
+        if part.text is None or not (part.cut or self._align == "all"):
+            return
+        del self._parts[item_id, content_index]
+        speech = Speech(part.text, part.ulaw(), self._language, part.complete)
+        task = asyncio.create_task(
+            self._answer(item_id, content_index, speech), name=f"words of {item_id}"
+        )
+        self._refining.add(task)
+        task.add_done_callback(self._refining.discard)
+
+    async def _answer(self, item_id: str, content_index: int, speech: Speech) -> None:
+        try:
+            times = await self._refine(speech)
+        except Exception as error:
+            # The estimate stands, and says so; a call does not end for its word times.
+            log.error("word times failed", item=item_id, exc_info=error)
+            return
+        if times is not None:
+            self._fact(item_id, content_index, times, refined=True)
+
+    def _estimate(self, part: _Part, text: str) -> WordTimes:
+        """What can be said within a few milliseconds."""
+        ulaw = part.ulaw()
+        complete = part.text is not None and part.complete
+        text = text if part.text is None else part.text
+        if len(ulaw) <= _ESTIMATED_WITH_PAUSES_BYTES:
+            speech = Speech(text, ulaw, self._language, complete)
+            return ProportionalSource().word_times(speech)
+        return proportional_times(tokenize(text), len(ulaw) // 8, complete=complete)
+
+    def _fact(self, item_id: str, content_index: int, times: WordTimes, *, refined: bool) -> None:
+        self._write(
+            fact_pb2.WordsTimed(
+                item_id=item_id,
+                content_index=content_index,
+                source=transcript_pb2.WordTimesSource(
+                    method=times.method.value,
+                    version=times.version,
+                    confidence=times.confidence,
+                    refined=refined,
+                ),
+                audio_ms=times.audio_ms,
+                words=[
+                    fact_pb2.TimedWord(
+                        text_start=word.char_start,
+                        text_end=word.char_end,
+                        start_ms=word.start_ms,
+                        end_ms=word.end_ms,
+                    )
+                    for word in times.words
+                ],
+            )
+        )
+
+
+async def refine_in_thread(speech: Speech) -> WordTimes | None:
+    """:data:`Refine` by characters in proportion, in a thread of its own."""
+    return await asyncio.to_thread(ProportionalSource().word_times, speech)

@@ -1,0 +1,48 @@
+"""PURE. How much of what was sent the caller heard.
+
+playhead    the machine: facts in, positions out; start here
+estimate    the rules by which a position and its range are found
+clock       Twilio's media clock, and what it can date
+stretch     what was sent between two clears, with its marks
+positions   the values that go in and come out
+replay      a stored trace as a call again, and as a scenario file
+"""
+
+from gateway.playout.playhead import Counts, Playhead
+from gateway.playout.positions import (
+    Cause,
+    DatedBy,
+    Evidence,
+    Flushed,
+    ItemPosition,
+    Part,
+    PlaybackProgressed,
+    PlaybackStarted,
+    PlayoutEvent,
+    PositionFixed,
+    PositionsSettled,
+    Rule,
+    Sent,
+    TraceEvent,
+    TraceKind,
+)
+
+__all__ = [
+    "Cause",
+    "Counts",
+    "DatedBy",
+    "Evidence",
+    "Flushed",
+    "ItemPosition",
+    "Part",
+    "PlaybackProgressed",
+    "PlaybackStarted",
+    "Playhead",
+    "PlayoutEvent",
+    "PositionFixed",
+    "PositionsSettled",
+    "Rule",
+    "Sent",
+    "TraceEvent",
+    "TraceKind",
+]

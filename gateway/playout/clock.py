@@ -1,0 +1,193 @@
+"""Twilio's media clock, as seen from the other end of an ordered socket.
+
+Rules:
+
+1. Inbound media comes every 20 ms and carries ``media.timestamp``. Echoes come in the same socket, in
+   order: what arrives between two media messages was sent between them. So the newest timestamp
+   dates an echo to within a frame, and however long the network kept both is of no account.
+   (``test_delay_and_jitter_of_the_network_do_not_move_a_date``)
+2. Timestamps may jump forward over silence that Twilio left out. Then an echo in the gap lies
+   somewhere between two readings, and the gateway's clock says where.
+   (``test_an_echo_in_omitted_silence_is_placed_by_the_local_clock``)
+3. No reading can run ahead of real time: a message is never on its way for a shorter time than the
+   fastest one. A jump that would is a fault of the clock, and so is a step back; the clock goes on by
+   local time instead, so that differences across the fault still mean something.
+   (``test_a_step_back_...``, ``test_a_jump_that_outruns_real_time_...``)
+4. Without inbound media there is only the gateway's clock. (``test_without_media_...``)
+
+The call's clock is this one: equal to ``media.timestamp`` until a timestamp is at fault, and never
+going back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.playout.positions import BYTES_PER_MS
+
+FRAME_BYTES = 160
+"""20 ms, what Twilio sends as a rule; only assumed until the first message tells."""
+
+STEP_TOLERANCE_US = 10_000
+"""Timestamps that are ragged by so much still follow one another."""
+
+AHEAD_TOLERANCE_US = 40_000
+"""How far a jump may outrun real time before it is a fault: two frames, more than one message's
+haste through a network that was never so fast before is worth believing."""
+
+STALL_US = 250_000
+"""At a fault without other knowledge, so long a local pause counts as a pause; a shorter one is the
+network's jitter and the next frame is taken to follow at once."""
+
+STALE_US = 40_000
+"""Two frames. Media older than that when an echo comes means omitted silence or a network's hiccup;
+the next media message tells which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The clocks as they stood when something happened."""
+
+    now_us: int
+    """The gateway's."""
+    reading_us: int | None
+    """The media clock's newest reading. None before the first media message."""
+    received_us: int | None
+    """When that reading came, by the gateway's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """When something happened, on the call's clock: not before and before."""
+
+    earliest_us: int
+    latest_us: int
+    local: bool = False
+    """The gateway's clock placed it: right only as far as the network is steady."""
+
+    @property
+    def at_us(self) -> int:
+        """The middle."""
+        return (self.earliest_us + self.latest_us) // 2
+
+    @property
+    def at_ms(self) -> int:
+        """The media clock's reading then, in whole milliseconds."""
+        return self.earliest_us // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Two successive readings that do not follow one another, and when the first came."""
+
+    before_us: int
+    after_us: int
+    before_received_us: int
+
+
+class MediaClock:
+    """Turns media timestamps into dates. ``receive`` is on the hot path."""
+
+    __slots__ = (
+        "_fastest_us",
+        "_first_us",
+        "_frame_bytes",
+        "_frame_us",
+        "_gaps",
+        "_offset_us",
+        "newest_ms",
+        "reading_us",
+        "received_us",
+    )
+
+    def __init__(self) -> None:
+        self.newest_ms: int | None = None
+        """The newest ``media.timestamp`` as it came."""
+        self.reading_us: int | None = None
+        """The clock's newest reading: the timestamp unless one was at fault."""
+        self.received_us: int | None = None
+        """When it came, by the gateway's clock."""
+        self._offset_us = 0
+        self._frame_bytes = FRAME_BYTES
+        self._frame_us = FRAME_BYTES // BYTES_PER_MS * 1000
+        self._first_us = 0
+        """Reading of the call's clock when the gateway's was 0, by the first media message."""
+        self._fastest_us = 0
+        """Least (arrival - reading): the way of the fastest message plus a constant."""
+        self._gaps: dict[int, _Gap] = {}
+        """By the reading before. A call has few."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of the newest media message."""
+        return self._frame_bytes
+
+    def receive(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
+        """Take a media message's timestamp; say whether it did not simply follow the one before."""
+        before_us = self.reading_us
+        if before_us is not None:
+            reading_us = timestamp_ms * 1000 + self._offset_us
+            step_us = reading_us - before_us
+            if (
+                0 < step_us <= self._frame_us + STEP_TOLERANCE_US
+                and audio_bytes == self._frame_bytes
+            ):
+                way_us = now_us - reading_us
+                if way_us < self._fastest_us:
+                    self._fastest_us = way_us
+                self.newest_ms = timestamp_ms
+                self.reading_us = reading_us
+                self.received_us = now_us
+                return False
+        return self._receive_irregular(timestamp_ms, audio_bytes, now_us)
+
+    def _receive_irregular(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
+        before_us, received_us = self.reading_us, self.received_us
+        if audio_bytes > 0:
+            self._frame_bytes = audio_bytes
+            self._frame_us = max(1, audio_bytes // BYTES_PER_MS) * 1000
+        if before_us is None or received_us is None:
+            reading_us = timestamp_ms * 1000
+            self._first_us = reading_us - now_us
+            self._fastest_us = now_us - reading_us
+        else:
+            if timestamp_ms == self.newest_ms:
+                return False  # the same frame once more says nothing new
+            reading_us = timestamp_ms * 1000 + self._offset_us
+            ahead_us = self._fastest_us - (now_us - reading_us)
+            if reading_us <= before_us or ahead_us > AHEAD_TOLERANCE_US:
+                passed_us = now_us - received_us
+                pause_us = passed_us if passed_us >= STALL_US else 0
+                reading_us = before_us + max(self._frame_us, pause_us // 1000 * 1000)
+                self._offset_us = reading_us - timestamp_ms * 1000
+            if reading_us - before_us > self._frame_us + STEP_TOLERANCE_US:
+                self._gaps[before_us] = _Gap(before_us, reading_us, received_us)
+            self._fastest_us = min(self._fastest_us, now_us - reading_us)
+        self.newest_ms = timestamp_ms
+        self.reading_us = reading_us
+        self.received_us = now_us
+        return True
+
+    def stamp(self, now_us: int) -> Stamp:
+        """Note what the clocks say now; :meth:`date` turns it into a date, best not at once."""
+        return Stamp(now_us, self.reading_us, self.received_us)
+
+    def stale(self, now_us: int) -> bool:
+        """Say whether media should have come by now; the next message will say why it did not."""
+        return self.received_us is not None and now_us - self.received_us > STALE_US
+
+    def date(self, stamp: Stamp) -> Date:
+        """When the stamped thing happened, on the call's clock."""
+        if stamp.reading_us is None or stamp.received_us is None:
+            at_us = stamp.now_us + self._first_us
+            return Date(at_us, at_us, local=True)
+        passed_us = stamp.now_us - stamp.received_us
+        gap = self._gaps.get(stamp.reading_us)
+        if gap is not None:
+            at_us = min(stamp.reading_us + passed_us, gap.after_us)
+            return Date(at_us, at_us, local=True)
+        if stamp.reading_us == self.reading_us and passed_us > STALE_US:
+            # Nothing has come since that could tell a gap from a hiccup.
+            at_us = stamp.reading_us + passed_us
+            return Date(at_us, at_us, local=True)
+        return Date(stamp.reading_us, stamp.reading_us + self._frame_us)

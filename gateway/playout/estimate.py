@@ -1,0 +1,410 @@
+"""Where playback stopped: from marks, echoes and dates to a position with its range.
+
+The range rests on what cannot be otherwise; the best estimate rests on Twilio's media clock. So a
+clock at fault or an unpunctual echo moves the estimate within the range, never the truth out of it.
+
+The range
+ R1 **An echo that came before the clear was written is playback**: all before its mark was played. No
+    later echo proves that, for the clear itself returns every mark. (test_low_is_...)
+ R2 **Nothing sounds before it is sent, nor faster than real time.** A mark echoed before its audio can
+    have sounded was flushed, and so the clear was done by then; until then, no more can have been
+    played than had time to sound. Both by the gateway's own clock. (test_high_is_...)
+ R3 **While echoes keep time, dates prove as well.** If the last four or more echoes of a segment agree
+    on when it began, the range shrinks to what these dates allow: echoes that came well before the
+    burst were playback in flight, and no more was played than the media clock leaves time for.
+    One echo out of order or out of time, and only R1 and R2 count. (test_punctual_echoes_...)
+
+The best estimate
+ B1 **A segment began when its echoes say**: every echo dated D of a mark at p puts the beginning at
+    D - p, within a frame. They are intersected; a late echo puts it too late and is left out,
+    because an earlier one contradicts it. (test_a_late_echo_...)
+ B2 **A mark echoed too early was flushed.** Behind the last proven echo, marks are taken in order; one
+    whose date lies before the date that playback would have reached it is the first of the burst, and
+    its date is the flush. (test_the_first_echo_that_comes_too_early_...)
+ B3 **Without such an echo the fence dates the flush**; it follows the clear at once. Without the fence,
+    the clear's writing and the measured way there and back do. (test_a_lost_fence_...)
+ B4 **The position is what had time to sound between the beginning and the flush**, with the pauses where
+    audio came too late; not before a mark echoed ahead of the burst, not beyond the first mark of the
+    burst, not beyond what was sent. (test_an_underrun_...)
+ B5 **One missing echo is a lost one, two in a row are a stall**: at a hang-up, where no burst tells what was
+    still pending, best does not pass the second unechoed mark. (test_a_stall_before_a_hang_up_...)
+ B6 **A lost socket has no date.** Best is where playback was at the last word we had. (test_a_dropped_...)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.playout.clock import Date, MediaClock, Stamp
+from gateway.playout.positions import US_PER_BYTE, DatedBy, Rule
+from gateway.playout.stretch import Chunk, Mark, Stretch
+
+FRAME_US = 20_000
+"""What Twilio's playout and its media messages are cut into."""
+
+DRIFT = 5_000
+"""Two crystals may run apart by one part in so many (200 ppm, twice what the worst may)."""
+
+PUNCTUAL_ECHOES = 4
+"""So many agreeing echoes make dates proof (R3): late ones agree by chance once in a million."""
+
+RAGGED_US = 2_000
+"""Echoes may be rounded to whole milliseconds on their way through Twilio and still agree."""
+
+BURST_US = 2 * FRAME_US
+"""Echoes whose dates lie closer together may have come from one burst."""
+
+
+class Ending(enum.Enum):
+    """What stopped playback."""
+
+    CLEAR = enum.auto()
+    STOP = enum.auto()
+    DROP = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What is known of the end of a stretch."""
+
+    ending: Ending
+    written: Stamp
+    """When the clear was written; at a hang-up or a drop, when we heard of it."""
+    fence: Stamp | None = None
+    """When the fence came back; or, for want of it, an echo of something written later."""
+    fence_is_later_echo: bool = False
+    way_us: int | None = None
+    """There and back, as last measured on the media clock. None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class StretchPosition:
+    """How far a stretch was played, in bytes of it."""
+
+    low: int
+    best: int
+    high: int
+    rule: Rule
+    dated_by: DatedBy
+    stopped: Date | None
+    """When playback stopped. None: unknown."""
+    proven: Mark | None
+    """The mark behind ``low``, if its echo is at hand."""
+    flight: tuple[tuple[Mark, Date], ...]
+    """The echoes that were taken for playback in flight, in order."""
+    line: Line | None
+    """How the last segment played. None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """When byte 0 of the stretch would have begun, had all been like the present segment."""
+
+    earliest_us: int
+    latest_us: int
+    echoes: int
+    """How many agree."""
+    late: int
+    """How many do not."""
+    local: bool
+
+    @property
+    def origin_us(self) -> int:
+        """The middle."""
+        return (self.earliest_us + self.latest_us) // 2
+
+    def reaches_us(self, at: int) -> int:
+        """The date at which playback reaches a position of this segment."""
+        return self.origin_us + at * US_PER_BYTE
+
+
+def line_through(echoes: Iterable[tuple[int, Date]]) -> Line | None:
+    """Intersect what each echo of one segment, (position, date), says about its beginning (B1)."""
+    origins = [
+        (date.earliest_us - at * US_PER_BYTE, date.latest_us - at * US_PER_BYTE, date.local)
+        for at, date in echoes
+    ]
+    if not origins:
+        return None
+    latest_us = min(latest for _, latest, _ in origins)
+    agreeing = [origin for origin in origins if origin[0] <= latest_us + RAGGED_US]
+    earliest_us = max(earliest for earliest, _, _ in agreeing)
+    return Line(
+        earliest_us=min(earliest_us, latest_us),
+        latest_us=latest_us,
+        echoes=len(agreeing),
+        late=len(origins) - len(agreeing),
+        local=any(local for _, _, local in agreeing),
+    )
+
+
+def proofs_in(stretch: Stretch, segment: int, clock: MediaClock) -> list[tuple[int, Date]]:
+    """The proven echoes of one segment, as :func:`line_through` takes them."""
+    return [
+        (mark.at, clock.date(mark.echo))
+        for mark in stretch.proofs
+        if mark.segment == segment and mark.echo is not None
+    ]
+
+
+def line_of_proofs(stretch: Stretch, clock: MediaClock) -> Line | None:
+    """How the last proven segment plays."""
+    if not stretch.proofs:
+        return None
+    return line_through(proofs_in(stretch, stretch.proofs[-1].segment, clock))
+
+
+@dataclass(slots=True)
+class _Head:
+    """Playback on the media clock, worked forward from the last thing known (B4)."""
+
+    at: int
+    reached_us: int | None
+    """When. None: not known."""
+    way_us: int | None
+
+    def forward(self, chunk: Chunk, sent: Date) -> None:
+        """Play one more chunk to its end."""
+        self.await_chunk(chunk, sent)
+        if self.reached_us is not None:
+            self.reached_us += chunk.duration_us
+        self.at = chunk.end
+
+    def await_chunk(self, chunk: Chunk, sent: Date) -> None:
+        """Pause until the chunk was there, if it may have come too late."""
+        if chunk.opens_segment and self.way_us is not None:
+            arrived_us = sent.earliest_us + self.way_us
+            if self.reached_us is None or arrived_us > self.reached_us:
+                self.reached_us = arrived_us
+
+
+def estimate(stretch: Stretch, stop: Stop, clock: MediaClock) -> StretchPosition:
+    """Say how far a stretch was played before it was stopped."""
+    return _Estimate(stretch, stop, clock).result()
+
+
+class _Estimate:
+    """One estimate in the making; a class only so that the steps can share what they found."""
+
+    def __init__(self, stretch: Stretch, stop: Stop, clock: MediaClock) -> None:
+        self.stretch = stretch
+        self.stop = stop
+        self.clock = clock
+        self.chunks = list(stretch.chunks)
+        self.fence = None if stop.fence is None else clock.date(stop.fence)
+        self.written = clock.date(stop.written)
+        self.proven = stretch.proofs[-1] if stretch.proofs else None
+        self.way_us = stop.way_us
+        if self.fence is not None and not stop.fence_is_later_echo:
+            # The fence found an empty buffer, so its way is a fresh measure.
+            self.way_us = max(0, self.fence.earliest_us - self.written.earliest_us)
+        self.flight: list[tuple[Mark, Date]] = []
+        """Marks that came back after the clear was written and may have been played, in order."""
+        self.burst: tuple[Mark, Date] | None = None
+        """The first that was flushed."""
+        self.line: Line | None = None
+
+    # -- best ----------------------------------------------------------------------------------
+
+    def result(self) -> StretchPosition:
+        head = self._walk()
+        stopped, dated_by = self._stop_date()
+        best = self._best(head, stopped)
+        low, high = self._range()
+        tight = self._tight_range(stopped, dated_by)
+        proven = self.proven
+        if tight is not None:
+            tight_low, tight_high, tight_proven = tight
+            if tight_low > low:
+                low, proven = tight_low, tight_proven or proven
+            high = max(low, min(high, tight_high))
+        best = min(max(best, low), high)
+        local = (stopped is not None and stopped.local) or (
+            self.line is not None and self.line.local
+        )
+        if stopped is None or self.stop.ending is Ending.DROP:
+            rule = Rule.PROVEN_ONLY
+        else:
+            rule = Rule.LOCAL_CLOCK if local else Rule.MEDIA_CLOCK
+        return StretchPosition(
+            low=low,
+            best=best,
+            high=high,
+            rule=rule,
+            dated_by=dated_by,
+            stopped=stopped,
+            proven=proven,
+            flight=tuple(self.flight),
+            line=self.line,
+        )
+
+    def _walk(self) -> _Head:
+        """Take the marks in order until one came too early (B1, B2)."""
+        segment = self.proven.segment if self.proven is not None else 0
+        echoes = proofs_in(self.stretch, segment, self.clock)
+        self.line = line_through(echoes)
+        head = _Head(self.stretch.proven_bytes, None, self.way_us)
+        if self.line is not None:
+            head.reached_us = self.line.reaches_us(head.at)
+        behind = deque(self.chunks)
+        for mark in self.stretch.marks:
+            while behind and behind[0].end <= mark.at:
+                chunk = behind.popleft()
+                head.forward(chunk, self.clock.date(chunk.sent))
+            if mark.echo is None:
+                continue
+            date = self.clock.date(mark.echo)
+            if mark.dry:
+                # Nothing was buffered ahead of it: its echo dates the start, whatever came then.
+                segment, echoes = mark.segment, [(mark.at, date)]
+                self.line = line_through(echoes)
+                head.reached_us = date.at_us
+                self.flight.append((mark, date))
+                continue
+            doubt_us = FRAME_US // 2
+            if head.reached_us is not None and date.latest_us + doubt_us <= head.reached_us:
+                self.burst = (mark, date)
+                break
+            self.flight.append((mark, date))
+            if mark.segment != segment:
+                segment, echoes = mark.segment, [(mark.at, date)]
+            else:
+                echoes.append((mark.at, date))
+            self.line = line_through(echoes)
+            if self.line is not None:
+                head.reached_us = self.line.reaches_us(mark.at)
+        return head
+
+    def _stop_date(self) -> tuple[Date | None, DatedBy]:
+        """When playback stopped, and what says so (B2, B3)."""
+        if self.stop.ending is not Ending.CLEAR:
+            return self.written, DatedBy.NOTHING
+        if self.burst is not None:
+            date = self.burst[1]
+            if self.fence is not None and self.fence.earliest_us < date.earliest_us:
+                return self.fence, DatedBy.FENCE
+            return date, DatedBy.BURST
+        if self.fence is not None and not self.stop.fence_is_later_echo:
+            return self.fence, DatedBy.FENCE
+        if self.way_us is not None:
+            at_us = self.written.at_us + self.way_us
+            if self.fence is not None:
+                at_us = min(at_us, self.fence.latest_us)
+                return Date(at_us, at_us, local=True), DatedBy.LATER_ECHO
+            return Date(at_us, at_us, local=True), DatedBy.NOTHING
+        if self.fence is not None:
+            return self.fence, DatedBy.LATER_ECHO
+        return None, DatedBy.NOTHING
+
+    def _best(self, head: _Head, stopped: Date | None) -> int:
+        """Play on until the stop, between the marks that bound it (B4, B5, B6)."""
+        stop_us = (self.written if stopped is None else stopped).at_us
+        floor, ceiling = self.stretch.proven_bytes, self.stretch.sent_bytes
+        anchor = self._anchor()
+        if self.stop.ending is Ending.CLEAR:
+            if stopped is not None:
+                for mark, date in self.flight:
+                    if date.latest_us <= stopped.earliest_us:
+                        floor = mark.at
+                    elif not mark.dry:
+                        ceiling = mark.at
+                        break
+            if self.burst is not None:
+                ceiling = min(ceiling, self.burst[0].at)
+        else:
+            silent = [mark.at for mark in self.stretch.marks if mark.echo is None]
+            positions = sorted({at for at in silent if at > self.stretch.proven_bytes})
+            if len(positions) > 1:
+                ceiling = positions[1]
+        for chunk in self.chunks:
+            if chunk.end <= anchor.at:
+                continue
+            anchor.await_chunk(chunk, self.clock.date(chunk.sent))
+            if anchor.reached_us is None or stop_us <= anchor.reached_us:
+                break
+            left_us = stop_us - anchor.reached_us
+            if left_us < chunk.duration_us:
+                anchor.at = chunk.start + left_us // US_PER_BYTE
+                break
+            anchor.forward(chunk, self.clock.date(chunk.sent))
+        return min(max(anchor.at, floor), max(floor, ceiling))
+
+    def _anchor(self) -> _Head:
+        """The last position whose date is known: from the line of the last segment seen."""
+        at = self.stretch.proven_bytes
+        last = self.flight[-1][0] if self.flight else self.proven
+        if last is None or self.line is None:
+            return _Head(at, None, self.way_us)
+        return _Head(last.at, self.line.reaches_us(last.at), self.way_us)
+
+    # -- the range -----------------------------------------------------------------------------
+
+    def _range(self) -> tuple[int, int]:
+        """What cannot be otherwise (R1, R2)."""
+        low = self.stretch.proven_bytes
+        if self.stop.ending is Ending.DROP:
+            return low, self.stretch.sent_bytes
+        until_us = self.stop.written.now_us if self.stop.ending is Ending.STOP else None
+        if self.stop.fence is not None:
+            until_us = self.stop.fence.now_us
+        ends = {chunk.end: chunk for chunk in self.chunks}
+        for mark in self.stretch.marks:
+            chunk = ends.get(mark.at)
+            if mark.echo is None or chunk is None:
+                continue
+            soonest_us = chunk.earliest_us + chunk.duration_us
+            if mark.echo.now_us + self._slack_us(soonest_us, chunk.sent) < soonest_us and (
+                until_us is None or mark.echo.now_us < until_us
+            ):
+                until_us = mark.echo.now_us
+        if until_us is None:
+            return low, self.stretch.sent_bytes
+        high = low
+        for chunk in self.chunks:
+            left_us = until_us + self._slack_us(until_us, chunk.sent) - chunk.earliest_us
+            if left_us <= 0:
+                break
+            played = chunk.end - chunk.start
+            if not chunk.overflow:
+                played = min(played, -(-left_us // US_PER_BYTE))
+            high = max(high, chunk.start + played)
+            if chunk.start + played < chunk.end:
+                break
+        return low, high
+
+    def _slack_us(self, until_us: int, sent: Stamp) -> int:
+        """A frame may count as played when it begins, and crystals run apart."""
+        return FRAME_US + max(0, until_us - sent.now_us) // DRIFT
+
+    def _tight_range(
+        self, stopped: Date | None, dated_by: DatedBy
+    ) -> tuple[int, int, Mark | None] | None:
+        """What the dates prove while echoes keep time (R3); None when they do not."""
+        line = self.line
+        if (
+            line is None
+            or stopped is None
+            or stopped.local
+            or line.local
+            or line.late
+            or line.echoes < PUNCTUAL_ECHOES
+            or self.stretch.unpunctual
+            or dated_by not in (DatedBy.BURST, DatedBy.FENCE)
+        ):
+            return None
+        high_us = stopped.latest_us - line.earliest_us + FRAME_US
+        high = -(-high_us // US_PER_BYTE)
+        low, proven = 0, None
+        for mark, date in self.flight:
+            if date.latest_us + BURST_US > stopped.earliest_us:
+                break
+            reached = (date.earliest_us - line.latest_us) // US_PER_BYTE
+            at = min(mark.at, max(0, reached))
+            if at > low:
+                low = at
+            if at == mark.at:
+                proven = mark
+        return low, high, proven

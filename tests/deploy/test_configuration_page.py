@@ -1,0 +1,138 @@
+"""docs/configuration.md: every variable that is read is on it, with its true default."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.config import GatewayConfig, LogConfig, SessionConfig, TranscriptConfig
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "configuration.md").read_text()
+
+SECTIONS: Mapping[str, tuple[Any, ...]] = {
+    "The gateway": (GatewayConfig,),
+    "A session worker": (SessionConfig,),
+    "The transcript service": (TranscriptConfig,),
+    "Gateway and session worker": (GatewayConfig, SessionConfig),
+    "Every service": (LogConfig,),
+}
+"""Who reads the variables of a section of the page."""
+
+ENOUGH = {
+    GatewayConfig: {"ASHEARD_TWILIO_VALIDATE": "off"},
+    SessionConfig: {"OPENAI_API_KEY": "key"},
+    TranscriptConfig: {},
+    LogConfig: {},
+}
+"""The least that makes each of them start."""
+
+INTERNAL = {"ASHEARD_SUPERVISED"}
+
+
+class Recording(dict[str, str]):
+    """An environment that knows what it was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+
+def documented() -> Iterator[tuple[str, str, str | None]]:
+    """(section, variable, default or None) of each row."""
+    section = ""
+    for line in PAGE.splitlines():
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
+        elif row := re.match(r"\| `([A-Z_]+)` \| (none|`([^`]+)`) \| \S", line):
+            yield section, row[1], row[3]
+        else:
+            assert not line.startswith("| `"), f"not a row as the others are: {line}"
+
+
+ROWS = list(documented())
+
+
+def read_by(config: Any) -> set[str]:
+    environment = Recording(ENOUGH[config])
+    config.from_env(environment)
+    return environment.asked
+
+
+def test_a_section_has_what_its_services_read_and_no_variable_is_in_two() -> None:
+    names = [name for _, name, _ in ROWS]
+    assert len(names) == len(set(names))
+    for config in ENOUGH:
+        on_the_page = {name for section, name, _ in ROWS if config in SECTIONS[section]}
+        assert on_the_page == read_by(config), config.__name__
+
+
+def test_no_other_variable_is_named_in_the_code() -> None:
+    packages = ["bench", "cli", "gateway", "runtime", "session", "simulators", "transcript"]
+    named: set[str] = set()
+    for package in [*packages, "words"]:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    # A whole string that is a name; texts about variables are no readings.
+                    named |= set(re.findall(r"^(?:ASHEARD|TWILIO|OPENAI)_[A-Z_]+$", node.value))
+    assert named - INTERNAL == {name for _, name, _ in ROWS}
+    assert all(name in PAGE for name in INTERNAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "config"),
+    [
+        pytest.param(name, default, config, id=f"{name}-{config.__name__}")
+        for section, name, default in ROWS
+        for config in SECTIONS[section]
+    ],
+)
+def test_a_default_is_what_an_unset_variable_means(
+    name: str, default: str | None, config: Any
+) -> None:
+    without = {key: value for key, value in ENOUGH[config].items() if key != name}
+    # Something else has to make it start, where the variable itself is what makes it start.
+    without |= {
+        "OPENAI_API_KEY": {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:1"},
+        "ASHEARD_TWILIO_VALIDATE": {"TWILIO_AUTH_TOKEN": "token"},
+    }.get(name, {})
+    unset = config.from_env(without)
+    assert config.from_env({**without, name: ""}) == unset, "empty is unset"
+    if default is not None:
+        assert config.from_env({**without, name: default}) == unset
+
+
+def test_every_variable_makes_a_difference() -> None:
+    another = {
+        "ASHEARD_STORE": "sqlite:///other.db",
+        "ASHEARD_PUBLIC_URL": "https://other.example.com",
+        "ASHEARD_REALTIME_URL": "wss://other.example.com",
+        "ASHEARD_ALIGN": "off",
+        "ASHEARD_LOG_FORMAT": "json",
+        "ASHEARD_LOG_LEVEL": "debug",
+    }
+    for section, name, _ in ROWS:
+        if name == "ASHEARD_TWILIO_VALIDATE":
+            continue  # it decides whether the gateway starts, which its own test says
+        value = another.get(name, "1.2.3.4:5" if re.search("LISTEN|ADMIN|TARGET", name) else "7")
+        for config in SECTIONS[section]:
+            enough = ENOUGH[config]
+            assert config.from_env({**enough, name: value}) != config.from_env(enough), name

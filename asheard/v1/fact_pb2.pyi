@@ -82,7 +82,7 @@ class _PlayoutEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Play
     PLAYOUT_EVENT_KIND_TIMED: _PlayoutEventKind.ValueType  # 7
     """PLAYOUT_EVENT_KIND_TIMED means that a timer of the playhead fired (a fence that does not return)."""
     PLAYOUT_EVENT_KIND_MEDIA: _PlayoutEventKind.ValueType  # 8
-    """PLAYOUT_EVENT_KIND_MEDIA means that inbound media moved the clock otherwise than by 20 ms: a gap or a step back."""
+    """PLAYOUT_EVENT_KIND_MEDIA means that inbound media moved the clock otherwise than by 20 ms (a gap, a step back), or was waited for. Two follow one another: the message before, and that one."""
 
 class PlayoutEventKind(_PlayoutEventKind, metaclass=_PlayoutEventKindEnumTypeWrapper):
     """PlayoutEventKind is which input the playhead got."""
@@ -104,7 +104,7 @@ PLAYOUT_EVENT_KIND_DROPPED: PlayoutEventKind.ValueType  # 6
 PLAYOUT_EVENT_KIND_TIMED: PlayoutEventKind.ValueType  # 7
 """PLAYOUT_EVENT_KIND_TIMED means that a timer of the playhead fired (a fence that does not return)."""
 PLAYOUT_EVENT_KIND_MEDIA: PlayoutEventKind.ValueType  # 8
-"""PLAYOUT_EVENT_KIND_MEDIA means that inbound media moved the clock otherwise than by 20 ms: a gap or a step back."""
+"""PLAYOUT_EVENT_KIND_MEDIA means that inbound media moved the clock otherwise than by 20 ms (a gap, a step back), or was waited for. Two follow one another: the message before, and that one."""
 Global___PlayoutEventKind: _TypeAlias = PlayoutEventKind  # noqa: Y015
 
 class _CallOutcome:
@@ -670,6 +670,7 @@ class PlayoutEvent(_message.Message):
     AUDIO_BYTES_FIELD_NUMBER: _builtins.int
     MARK_FIELD_NUMBER: _builtins.int
     INTERRUPT_ID_FIELD_NUMBER: _builtins.int
+    MEDIA_US_FIELD_NUMBER: _builtins.int
     kind: Global___PlayoutEventKind.ValueType
     """kind is which input."""
     now_us: _builtins.int
@@ -681,11 +682,13 @@ class PlayoutEvent(_message.Message):
     content_index: _builtins.int
     """content_index is the content part: for SENT and ENDED."""
     audio_bytes: _builtins.int
-    """audio_bytes is the length of µ-law audio: for SENT."""
+    """audio_bytes is the length of µ-law audio: for SENT, and for MEDIA that of the message."""
     mark: _builtins.str
     """mark is the mark's name: for ECHOED."""
     interrupt_id: _builtins.int
     """interrupt_id is the interrupt: for CLEARED."""
+    media_us: _builtins.int
+    """media_us is when the message with media_ms came, on the clock of now_us. Absent before the first media message."""
     def __init__(
         self,
         *,
@@ -697,14 +700,20 @@ class PlayoutEvent(_message.Message):
         audio_bytes: _builtins.int = ...,
         mark: _builtins.str = ...,
         interrupt_id: _builtins.int = ...,
+        media_us: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_media_ms", b"_media_ms", "media_ms", b"media_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_media_ms", b"_media_ms", "_media_us", b"_media_us", "media_ms", b"media_ms", "media_us", b"media_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_media_ms", b"_media_ms", "audio_bytes", b"audio_bytes", "content_index", b"content_index", "interrupt_id", b"interrupt_id", "item_id", b"item_id", "kind", b"kind", "mark", b"mark", "media_ms", b"media_ms", "now_us", b"now_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_media_ms", b"_media_ms", "_media_us", b"_media_us", "audio_bytes", b"audio_bytes", "content_index", b"content_index", "interrupt_id", b"interrupt_id", "item_id", b"item_id", "kind", b"kind", "mark", b"mark", "media_ms", b"media_ms", "media_us", b"media_us", "now_us", b"now_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__media_ms: _TypeAlias = _typing.Literal["media_ms"]  # noqa: Y015
     _WhichOneofArgType__media_ms: _TypeAlias = _typing.Literal["_media_ms", b"_media_ms"]  # noqa: Y015
+    _WhichOneofReturnType__media_us: _TypeAlias = _typing.Literal["media_us"]  # noqa: Y015
+    _WhichOneofArgType__media_us: _TypeAlias = _typing.Literal["_media_us", b"_media_us"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__media_ms) -> _WhichOneofReturnType__media_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__media_us) -> _WhichOneofReturnType__media_us | None: ...
 
 Global___PlayoutEvent: _TypeAlias = PlayoutEvent  # noqa: Y015
 

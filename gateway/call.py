@@ -1,0 +1,508 @@
+"""The shell of one call: the playhead between Twilio's socket and the session worker's link.
+
+::
+
+    Twilio ── media, marks, keys ──▶ Call ── caller audio, positions ──▶ lane ──▶ session worker
+    Twilio ◀─ media, marks, clear ── Call ◀─ agent audio, interrupts ─── lane ◀── session worker
+                                      │▲
+                                    Playhead: what was sent, echoed, cleared
+                                      │
+                                      ▼ facts ──▶ transcript service (never waited for)
+
+A call has no task. Whoever brings something (the socket's reader, the link's reader, a timer)
+calls a method; the method feeds the playhead, writes what there is to write, and returns. So a
+``clear`` is in the socket before the method that brought the interrupt has returned.
+
+Agent audio that the socket cannot take yet waits here, where an interrupt can still drop it. The
+playhead hears of audio when it is written, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
+from gateway import evidence
+from gateway.bargein import BargeIn
+from gateway.link import Lane, LaneListener
+from gateway.metrics import GatewayMetrics, outcome_label
+from gateway.playout.playhead import Playhead
+from gateway.playout.positions import (
+    Cause,
+    Flushed,
+    Part,
+    PlaybackProgressed,
+    PlaybackStarted,
+    PositionFixed,
+    PositionsSettled,
+)
+from gateway.twilio.frames import text_frame
+from gateway.twilio.messages import Encoder, MediaDetails, Start, split
+from runtime.facts import FactOutbox
+from runtime.log import get_log
+
+SOCKET_AHEAD_BYTES = 16 * 1024
+"""Written ahead of what the network took: 1.5 s of speech. What is in the socket can no longer be
+overtaken by a ``clear``, so it is no more than a slow network needs to keep up."""
+
+BACKED_UP_RETRY_S = 0.01
+"""When a backed-up socket is looked at again: it holds enough for a second and more."""
+
+TWILIO_FULL_RETRY_S = 1.0
+"""When Twilio's ten minutes of buffer are looked at again: they empty at the pace of speech."""
+
+TRACE_EVERY_US = 30_000_000
+"""A trace is handed in when positions are fixed, and in a long monologue every half minute."""
+
+FINISH_MARGIN_S = 5.0
+"""After the session finished, how much longer than its audio the last mark may take: Twilio's way
+there and back with a bad network's jitter."""
+
+NORMAL_CLOSURE = 1000
+INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
+
+OnEnd = Callable[[str, "fact_pb2.CallOutcome.ValueType", int, str], None]
+
+
+class Sink(Protocol):
+    """Where frames for Twilio go. Nothing here waits."""
+
+    def write(self, frames: bytes) -> None:
+        """Write whole WebSocket frames."""
+
+    def unsent_bytes(self) -> int:
+        """How much was written that the network has not taken."""
+
+
+class Placer(Protocol):
+    """Finds a session worker for a call: :class:`gateway.links.Links`."""
+
+    def place(self, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
+        """A lane for the call; the listener hears later whether it leads anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallServices:
+    """What all calls of a gateway share."""
+
+    links: Placer
+    outbox: FactOutbox
+    metrics: GatewayMetrics
+
+
+@dataclass(slots=True)
+class _Given:
+    """A part that the session worker gave us and whose position is not fixed yet."""
+
+    audio_bytes: int = 0
+    sent: bool = False
+    """Whether the playhead knows of it."""
+    played_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    """Agent audio that is not written yet; empty for the end of a part."""
+
+    part: Part
+    payload: bytes
+    audio_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one message of positions says of all of them."""
+
+    interrupt_id: int
+    cause: Cause
+
+
+class Call:
+    """One call, from ``start`` to its last fact.
+
+    Args:
+        start: The message that started it.
+        sink: Where frames for Twilio go.
+        services: What calls share.
+        on_end: Told once, with CallSid, outcome, close code and reason, when the call is over.
+    """
+
+    def __init__(self, start: Start, sink: Sink, services: CallServices, *, on_end: OnEnd) -> None:
+        self._call_sid = start.start.call_sid
+        self._sink = sink
+        self._metrics = services.metrics
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._started_ns = time.monotonic_ns()
+        self._encoder = Encoder(start.stream_sid)
+        self._playhead = Playhead()
+        self._unsent: deque[_Unsent] = deque()
+        self._given: dict[Part, _Given] = {}
+        self._barge_ins: dict[int, BargeIn] = {}
+        self._unanswered: set[int] = set()
+        """Interrupts whose positions the worker waits for."""
+        self._fixed: dict[_Told, list[transcript_pb2.ItemPosition]] = {}
+        """Positions not told to the worker yet, by what they will be told with."""
+        self._traced_us = 0
+        self._finished: session_service_pb2.CallFinished | None = None
+        self._session_writer = ""
+        self._over = False
+        self._pump_handle: asyncio.Handle | None = None
+        """Set while unsent audio waits for the socket."""
+        self._playhead_timer: asyncio.TimerHandle | None = None
+        self._playhead_due_us = 0
+        """When that timer fires; means nothing without it."""
+        self._finish_timer: asyncio.TimerHandle | None = None
+
+        self._log = get_log(__name__).bind(call=self._call_sid, stream=start.stream_sid)
+        self._log.info("call started")
+        self._metrics.active_calls.inc()
+        self._facts = services.outbox.writer(self._call_sid, f"gateway/{start.stream_sid}")
+        started = fact_pb2.CallStarted(
+            account_sid=start.start.account_sid,
+            stream_sid=start.stream_sid,
+            from_number=start.start.parameter("from"),
+            to_number=start.start.parameter("to"),
+        )
+        started.start_time.FromNanoseconds(time.time_ns())
+        self._facts.write(call_started=started)
+        self._lane = services.links.place(self, self._call_sid, start.stream_sid)
+
+    # -- what Twilio says ----------------------------------------------------------------------
+
+    def receive_media(self, media: MediaDetails) -> None:
+        """Take 20 ms of the caller.
+
+        Raises:
+            TwilioProtocolError: The payload is not base64.
+        """
+        audio_bytes = media.audio_bytes()
+        if media.track != "inbound" or not audio_bytes:
+            return
+        self._playhead.receive_media(media.timestamp, audio_bytes, now_us=self._now_us())
+        if not self._lane.send_audio(
+            media.payload.encode(), media.timestamp, time.time_ns() // 1000
+        ):
+            self._metrics.dropped_caller_frames.inc()
+        self._settle()
+
+    def receive_mark(self, name: str) -> None:
+        """Take an echoed mark."""
+        self._playhead.receive_mark(name, now_us=self._now_us())
+        self._settle()
+
+    def receive_key(self, digit: str) -> None:
+        """Take a pressed key."""
+        self._facts.write(key_pressed=fact_pb2.KeyPressed(at_ms=self._playhead.media_ms or 0))
+        self._lane.send(
+            session_service_pb2.GatewayControl(
+                key_pressed=session_service_pb2.CallerKeyPressed(digit=digit)
+            )
+        )
+
+    def receive_stop(self) -> None:
+        """The caller hung up."""
+        self._playhead.stop(now_us=self._now_us())
+        # A session that had failed before stays the reason; the caller only ran out of patience.
+        failed = self._finished is not None and (
+            self._finished.outcome == fact_pb2.CALL_OUTCOME_MODEL_FAILED
+        )
+        self.end(
+            fact_pb2.CALL_OUTCOME_MODEL_FAILED if failed else fact_pb2.CALL_OUTCOME_COMPLETED,
+            NORMAL_CLOSURE,
+            "",
+        )
+
+    # -- what the session worker says (LaneListener) -------------------------------------------
+
+    def session_accepted(self, session_writer: str) -> None:
+        """A worker took the call."""
+        self._session_writer = session_writer
+        self._facts.write(session_assigned=fact_pb2.SessionAssigned(session_writer=session_writer))
+
+    def session_refused(self, reason: str) -> None:
+        """No worker took the call."""
+        self._log.warning("no session worker for the call", reason=reason)
+        self.end(fact_pb2.CALL_OUTCOME_REFUSED, TRY_AGAIN_LATER, "no room")
+
+    def session_lost(self, reason: str) -> None:
+        """The link to the worker broke: Twilio will be given a new stream, another worker."""
+        self._log.warning("session lost", reason=reason)
+        self._facts.write(
+            session_lost=fact_pb2.SessionLost(session_writer=self._session_writer, reason=reason)
+        )
+        self.end(fact_pb2.CALL_OUTCOME_SESSION_LOST, INTERNAL_ERROR, "session lost")
+
+    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+        """The session is over: end the call when Twilio has played what it was given."""
+        self._log.info("session finished", detail=finished.detail)
+        self._finished = finished
+        unplayed_ms = sum(
+            given.audio_bytes // 8 - given.played_ms for given in self._given.values()
+        )
+        self._finish_timer = self._loop.call_later(
+            unplayed_ms / 1000 + FINISH_MARGIN_S, self._finish
+        )
+        self._settle()
+
+    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+        """Audio to be played."""
+        part = Part(item_id, content_index)
+        given = self._given.get(part)
+        if given is None:
+            given = self._given[part] = _Given()
+        for piece, audio_bytes in split(payload):
+            given.audio_bytes += audio_bytes
+            self._unsent.append(_Unsent(part, piece, audio_bytes))
+        if last:
+            self._unsent.append(_Unsent(part, b"", 0))
+        self._pump()
+
+    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+        """The caller speaks: nothing more is to be heard of what was given before."""
+        arrived_us = self._now_us()
+        self._unsent.clear()
+        fence = self._playhead.interrupt(interrupt.interrupt_id, now_us=arrived_us)
+        if fence is not None:
+            self._sink.write(
+                text_frame(self._encoder.clear()) + text_frame(self._encoder.mark(fence))
+            )
+            link_us = time.time_ns() // 1000 - interrupt.sent_unix_us
+            self._barge_ins[interrupt.interrupt_id] = BargeIn(
+                interrupt_id=interrupt.interrupt_id,
+                onset_ms=interrupt.onset_ms if interrupt.HasField("onset_ms") else None,
+                detection_us=interrupt.detection_us,
+                worker_us=interrupt.worker_us,
+                link_us=max(0, link_us) if interrupt.sent_unix_us else 0,
+                arrived_us=arrived_us,
+                cleared_us=self._now_us(),
+            )
+        self._unanswered.add(interrupt.interrupt_id)
+        self._fix_never_sent(interrupt.interrupt_id, Cause.CLEARED)
+        self._settle()
+
+    # -- toward Twilio -------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Write agent audio, as much as the socket takes without a jam."""
+        if self._over or self._pump_handle is not None or not self._unsent:
+            return
+        room = SOCKET_AHEAD_BYTES - self._sink.unsent_bytes()
+        if room <= 0:
+            self._pump_handle = self._loop.call_later(BACKED_UP_RETRY_S, self._pump_on)
+            return
+        frames = bytearray()
+        sent_bytes = 0
+        now_us = self._now_us()
+        while self._unsent and len(frames) < room:
+            if self._unsent[0].audio_bytes > self._playhead.room_bytes:
+                break
+            unsent = self._unsent.popleft()
+            if not unsent.audio_bytes:
+                self._playhead.end(unsent.part, now_us=now_us)
+                continue
+            marks = self._playhead.send(unsent.part, unsent.audio_bytes, now_us=now_us)
+            self._given[unsent.part].sent = True
+            for name in marks.marks_before:
+                frames += text_frame(self._encoder.mark(name))
+            frames += text_frame(self._encoder.media(unsent.payload))
+            for name in marks.marks_after:
+                frames += text_frame(self._encoder.mark(name))
+            sent_bytes += unsent.audio_bytes
+        if frames:
+            self._sink.write(bytes(frames))
+            self._metrics.sent_audio.inc(sent_bytes / 8000)
+        if self._unsent and len(frames) < room:
+            self._pump_handle = self._loop.call_later(TWILIO_FULL_RETRY_S, self._pump_on)
+        elif self._unsent:
+            # The socket may well take all of it; it can only try when this turn of the loop ends.
+            self._pump_handle = self._loop.call_soon(self._pump_on)
+        self._settle()
+
+    def _pump_on(self) -> None:
+        self._pump_handle = None
+        self._pump()
+
+    # -- what the playhead says ----------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Act on what the playhead made of its last input, and keep its timer."""
+        for event in self._playhead.events():
+            match event:
+                case PlaybackStarted():
+                    self._facts.write(playback_started=evidence.playback_started(event))
+                case PlaybackProgressed():
+                    self._progressed(event)
+                case PositionFixed():
+                    self._position_fixed(event)
+                case Flushed():
+                    self._flushed(event)
+                case PositionsSettled():
+                    self._answer(event.interrupt_id)
+        if self._fixed:
+            self._tell_fixed(0)
+        self._arm()
+        if self._finished is not None and not self._unsent and self._playhead.idle:
+            self._finish()
+
+    def _arm(self) -> None:
+        """Have the playhead called when it wants to be, or earlier, when it does nothing.
+
+        Its wish moves with every mark; a timer that fires too early is cheaper than one that is
+        set anew each time.
+        """
+        due_us = self._playhead.next_timer_us()
+        if due_us is None or self._over:
+            return
+        if self._playhead_timer is not None:
+            if due_us >= self._playhead_due_us:
+                return
+            self._playhead_timer.cancel()
+        self._playhead_due_us = due_us
+        wait_s = max(0, due_us - self._now_us()) / 1e6
+        self._playhead_timer = self._loop.call_later(wait_s, self._playhead_timed)
+
+    def _playhead_timed(self) -> None:
+        self._playhead_timer = None
+        self._playhead.handle_timer(now_us=self._now_us())
+        self._settle()
+
+    def _progressed(self, event: PlaybackProgressed) -> None:
+        given = self._given.get(event.part)
+        if given is None:
+            return
+        given.played_ms = event.played_ms
+        self._facts.write(playback_progressed=evidence.playback_progressed(event))
+        if self._now_us() - self._traced_us >= TRACE_EVERY_US:
+            self._hand_in_trace()
+
+    def _fix_never_sent(self, interrupt_id: int, cause: Cause) -> None:
+        """Parts that were dropped before the first byte was written: the playhead has no word."""
+        for part in [part for part, given in self._given.items() if not given.sent]:
+            self._position_fixed(
+                PositionFixed(evidence.never_sent(part), cause, None, interrupt_id)
+            )
+
+    def _position_fixed(self, event: PositionFixed) -> None:
+        position = event.position
+        self._facts.write(position_fixed=evidence.position_fixed(event))
+        cause = event.cause
+        if event.interrupt_id and cause is Cause.PLAYED:
+            cause = Cause.CLEARED  # of the answer as a whole
+        told = self._fixed.setdefault(_Told(event.interrupt_id, cause), [])
+        told.append(evidence.item_position(position))
+        given = self._given.pop(position.part, _Given())
+        self._metrics.heard_audio.inc(position.best_ms / 1000)
+        self._metrics.unheard_audio.inc(max(0, given.audio_bytes // 8 - position.best_ms) / 1000)
+
+    def _flushed(self, event: Flushed) -> None:
+        barge_in = self._barge_ins.get(event.interrupt_id)
+        if barge_in is not None:
+            barge_in.flushed_us = self._now_us()
+            barge_in.flushed_at_ms = event.at_ms
+
+    def _answer(self, interrupt_id: int) -> None:
+        """All positions that an interrupt cut are known: tell the worker, even if there is none."""
+        if interrupt_id not in self._unanswered:
+            return
+        self._unanswered.remove(interrupt_id)
+        if not any(told.interrupt_id == interrupt_id for told in self._fixed):
+            self._fixed[_Told(interrupt_id, Cause.CLEARED)] = []
+        self._tell_fixed(interrupt_id)
+        self._account(self._barge_ins.pop(interrupt_id, None))
+        self._hand_in_trace()
+
+    def _tell_fixed(self, interrupt_id: int) -> None:
+        for told in [told for told in self._fixed if told.interrupt_id == interrupt_id]:
+            self._lane.send(
+                session_service_pb2.GatewayControl(
+                    positions_fixed=session_service_pb2.PositionsFixed(
+                        interrupt_id=interrupt_id,
+                        positions=self._fixed.pop(told),
+                        cause=evidence.cause(told.cause),
+                    )
+                )
+            )
+
+    def _account(self, barge_in: BargeIn | None) -> None:
+        if barge_in is None:
+            return
+        self._facts.write(barged_in=barge_in.as_fact())
+        if barge_in.latency_ms is not None:
+            self._metrics.barge_in_latency.observe(barge_in.latency_ms / 1000)
+        for stage, duration_us in barge_in.stages_us().items():
+            self._metrics.barge_in_stage.labels(stage).observe(duration_us / 1e6)
+
+    def _hand_in_trace(self) -> None:
+        self._traced_us = self._now_us()
+        trace = self._playhead.trace()
+        if trace:
+            self._facts.write(playout_traced=evidence.playout_traced(trace))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        if self._finished is None:
+            raise AssertionError("only a finished session finishes the call")
+        if not self._over:
+            self.end(self._finished.outcome, NORMAL_CLOSURE, "")
+
+    def end(self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str) -> None:
+        """End the call: fix all positions, tell the worker, write the last facts.
+
+        Repeats are ignored. Twilio's socket is for ``on_end`` to close.
+
+        Args:
+            outcome: Why.
+            code: The WebSocket close code.
+            reason: What the close frame says.
+        """
+        if self._over:
+            return
+        self._over = True
+        for timer in (self._pump_handle, self._playhead_timer, self._finish_timer):
+            if timer is not None:
+                timer.cancel()
+        self._unsent.clear()
+        self._playhead.drop(now_us=self._now_us())
+        self._fix_never_sent(0, _cause_of_end(outcome))
+        self._settle()
+        for interrupt_id in sorted({told.interrupt_id for told in self._fixed}):
+            self._tell_fixed(interrupt_id)
+        for barge_in in self._barge_ins.values():
+            self._account(barge_in)
+        self._barge_ins.clear()
+        self._hand_in_trace()
+        ended = fact_pb2.CallEnded(outcome=outcome, at_ms=self._playhead.media_ms or 0)
+        ended.end_time.FromNanoseconds(time.time_ns())
+        self._facts.write(call_ended=ended)
+        self._lane.close(outcome)
+
+        counts = self._playhead.counts
+        for kind, number in (
+            ("unknown", counts.unknown_echoes),
+            ("repeated", counts.repeated_echoes),
+            ("late", counts.late_echoes),
+            ("missed", counts.missed_echoes),
+        ):
+            self._metrics.odd_echoes.labels(kind).inc(number)
+        seconds = self._now_us() / 1e6
+        self._metrics.active_calls.dec()
+        self._metrics.calls.labels(outcome_label(outcome)).inc()
+        self._metrics.call_seconds.observe(seconds)
+        self._log.info("call ended", outcome=outcome_label(outcome), seconds=round(seconds, 3))
+        self._on_end(self._call_sid, outcome, code, reason)
+
+    def _now_us(self) -> int:
+        """The playhead's clock: microseconds since the call started, monotonic."""
+        return (time.monotonic_ns() - self._started_ns) // 1000
+
+
+def _cause_of_end(outcome: fact_pb2.CallOutcome.ValueType) -> Cause:
+    return Cause.HUNG_UP if outcome == fact_pb2.CALL_OUTCOME_COMPLETED else Cause.DROPPED

@@ -1,0 +1,436 @@
+"""One link: the gRPC stream to one session worker, with all the calls that the worker has.
+
+gRPC's price is per message, not per byte, so a message is a batch:
+
+* Audio on an idle link goes at once; on a busy one at most every :data:`FLUSH_INTERVAL_S`.
+* Control (an open, a position) goes at once, before the audio of its batch. Only the end of a call
+  goes behind the call's audio, in a later message.
+* Each call has a lane of its own, bounded: a worker that does not take audio loses the oldest of
+  that call, counted, and no other's. Lanes take turns.
+
+There is no task per call or frame: a call appends to its lane, one writer per link empties them,
+one reader per link hands out what comes. A broken link is the loss of its calls; it reconnects for
+new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ParamSpec, Protocol
+
+import grpc
+import grpc.aio
+
+from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
+from gateway.metrics import GatewayMetrics
+from gateway.placement import WorkerLoad
+from runtime.log import get_log
+from runtime.rpc import channel
+
+log = get_log(__name__)
+
+FLUSH_INTERVAL_S = 0.002
+"""Measured: at 100 calls, flushing every 2 ms instead of each loop turn halves the CPU of both
+ends, and adds 1.5 ms to a frame that lasts 20."""
+
+KEPT_FRAMES = 250
+"""Caller audio kept per call, 5 s: a worker that stalls for longer would answer what was said
+long ago."""
+
+BATCH_FRAMES = 400
+"""The most frames in a message, some 100 KB, so that control never waits behind a large one."""
+
+TURN_FRAMES = 10
+"""The most frames of one call in a batch while others wait."""
+
+OPEN_ANSWER_S = 2.0
+"""How long a worker may take to accept a call. It does so at once; a caller waits in silence."""
+
+FIRST_REPORT_S = 5.0
+"""How long a fresh link may take to bring its first load report, which is sent at once."""
+
+_FIRST_RETRY_S = 0.1
+_LAST_RETRY_S = 5.0
+
+Stream = grpc.aio.StreamStreamCall[
+    session_service_pb2.LinkRequest, session_service_pb2.LinkResponse
+]
+
+Arguments = ParamSpec("Arguments")
+
+
+class LaneListener(Protocol):
+    """What a call wants to hear from its session worker. None of it may block."""
+
+    def session_accepted(self, session_writer: str) -> None:
+        """A worker took the call; ``session_writer`` names it in the transcript's facts."""
+
+    def session_refused(self, reason: str) -> None:
+        """No worker took the call. Nothing follows."""
+
+    def session_lost(self, reason: str) -> None:
+        """The link broke. Nothing follows."""
+
+    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+        """The session is over; what was sent may be played to its end."""
+
+    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+        """Audio to be played: base64 text of µ-law; nothing more of this part when ``last``."""
+
+    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+        """The caller speaks: stop playback."""
+
+
+class Lane:
+    """One call's way to its session worker, whichever that comes to be.
+
+    Audio given before a worker took the call waits here, bounded like all audio.
+    """
+
+    def __init__(self, listener: LaneListener, call_sid: str, stream_sid: str) -> None:
+        self.listener = listener
+        self.call_sid = call_sid
+        self.stream_sid = stream_sid
+        self.tried: set[Link] = set()
+        """Links that refused the call."""
+        self.link: Link | None = None
+        self.handle = 0
+        self.accepted = False
+        self.audio: deque[tuple[bytes, int, int]] = deque()
+        """Payload, media_ms, received_unix_us of each waiting frame, oldest first."""
+        self.queued = False
+        """Whether the link has it in its round."""
+        self.outcome: fact_pb2.CallOutcome.ValueType | None = None
+        """Why the call ended; None while it goes on."""
+        self.answer_timer: asyncio.TimerHandle | None = None
+
+    def send_audio(self, payload: bytes, media_ms: int, received_unix_us: int) -> bool:
+        """Pass a frame of the caller on; False when the oldest waiting one was dropped for it."""
+        room = len(self.audio) < KEPT_FRAMES
+        if not room:
+            self.audio.popleft()
+        self.audio.append((payload, media_ms, received_unix_us))
+        if not self.queued and self.accepted and self.link is not None:
+            self.link.enqueue(self)
+        return room
+
+    def send(self, control: session_service_pb2.GatewayControl) -> None:
+        """Send control, ahead of audio. Without a session it has no reader and is dropped."""
+        if self.accepted and self.link is not None:
+            control.call = self.handle
+            self.link.post(control)
+
+    def close(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+        """The call is over: say so behind its last audio. The listener hears nothing more."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        self.stop_answer_timer()
+        if self.link is not None:
+            self.link.release(self)
+
+    def stop_answer_timer(self) -> None:
+        """The answer came, or nobody waits for it any more."""
+        if self.answer_timer is not None:
+            self.answer_timer.cancel()
+            self.answer_timer = None
+
+
+class Link:
+    """The link to one worker.
+
+    Args:
+        target: ``host:port`` of the worker.
+        metrics: Where to count.
+        on_refused: Called with a lane that this worker did not take and why; finds another.
+    """
+
+    def __init__(
+        self, target: str, metrics: GatewayMetrics, on_refused: Callable[[Lane, str], None]
+    ) -> None:
+        self.target = target
+        self.load: WorkerLoad | None = None
+        """The newest report. None while the link is down."""
+        self.retired = False
+        """No new calls, and no reconnecting: the worker is not wanted any more."""
+        self._metrics = metrics
+        self._on_refused = on_refused
+        self._lanes: dict[int, Lane] = {}
+        self._last_handle = 0
+        self._control: list[session_service_pb2.GatewayControl] = []
+        self._round: deque[Lane] = deque()
+        self._wake = asyncio.Event()
+        self._armed = False
+        self._flushed_at_s = 0.0
+        self._finished = asyncio.Event()
+        self._said_unreachable = False
+
+    @property
+    def calls(self) -> int:
+        """How many calls it carries."""
+        return len(self._lanes)
+
+    # -- what calls do ---------------------------------------------------------------------
+
+    def open(self, lane: Lane) -> None:
+        """Offer a call to the worker. The lane's listener or ``on_refused`` hears the answer."""
+        if self.load is None:
+            raise AssertionError("only a link that is up is chosen")
+        self._last_handle += 1
+        lane.link, lane.handle, lane.accepted = self, self._last_handle, False
+        self._lanes[lane.handle] = lane
+        self.load = replace(self.load, given_since=self.load.given_since + 1)
+        self.post(
+            session_service_pb2.GatewayControl(
+                call=lane.handle,
+                open_call=session_service_pb2.OpenCall(
+                    call_sid=lane.call_sid, stream_sid=lane.stream_sid
+                ),
+            )
+        )
+        lane.answer_timer = asyncio.get_running_loop().call_later(
+            OPEN_ANSWER_S, self._unanswered, lane
+        )
+
+    def post(self, control: session_service_pb2.GatewayControl) -> None:
+        """Send control at once."""
+        self._control.append(control)
+        self._wake.set()
+
+    def enqueue(self, lane: Lane) -> None:
+        """Put a lane with waiting audio into the round."""
+        lane.queued = True
+        self._round.append(lane)
+        if self._armed:
+            return
+        self._armed = True
+        loop = asyncio.get_running_loop()
+        wait_s = self._flushed_at_s + FLUSH_INTERVAL_S - loop.time()
+        if wait_s <= 0:
+            self._wake.set()
+        else:
+            loop.call_later(wait_s, self._wake.set)
+
+    def release(self, lane: Lane) -> None:
+        """Say that a call is over, once its audio is out."""
+        if lane.outcome is None:
+            raise AssertionError("a lane is released by closing it")
+        if self._lanes.pop(lane.handle, None) is not None and not lane.queued:
+            self._post_close(lane.handle, lane.outcome)
+
+    def retire(self) -> None:
+        """Take no new calls, and part from the worker when the last call is over."""
+        self.retired = True
+        self._wake.set()
+
+    async def wait_finished(self) -> None:
+        """Wait until a retired link has said its last word and the worker has heard it."""
+        await self._finished.wait()
+
+    # -- the stream ------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the link up until it is retired and empty, or the task is cancelled."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            try:
+                reason = await self._serve()
+            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                reason = _reason(error)
+            if self.load is not None:
+                retry_s = _FIRST_RETRY_S
+            self._lose(reason)
+            if self.retired:
+                break
+            # Half of it random, so that many gateways do not come back in step.
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
+            retry_s = min(2 * retry_s, _LAST_RETRY_S)
+        self._finished.set()
+
+    async def _serve(self) -> str:
+        """Run one connection; why it ended."""
+        # A new channel each time: an old one would keep to its own, much longer backoff.
+        async with channel(self.target) as connection:
+            stream = session_service_pb2_grpc.SessionServiceStub(connection).Link()
+            writer = asyncio.create_task(self._write(stream), name=f"link to {self.target}")
+            try:
+                async with asyncio.timeout(FIRST_REPORT_S):
+                    response = await stream.read()
+                while isinstance(response, session_service_pb2.LinkResponse):  # else EOF
+                    self._dispatch(response)
+                    response = await stream.read()
+            finally:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+                stream.cancel()
+        return "the worker closed the link"
+
+    async def _write(self, stream: Stream) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                self._armed = False
+                request = self._batch()
+                if request is not None:
+                    self._flushed_at_s = loop.time()
+                    self._metrics.link_messages.inc()
+                    await stream.write(request)
+                elif self.retired and not self._lanes:
+                    await stream.done_writing()  # the worker ends the stream when it has read all
+                    return
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the stream is over: the reader learns it too, and says why
+
+    def _batch(self) -> session_service_pb2.LinkRequest | None:
+        """Take the next message out of control and lanes; None when there is nothing to say."""
+        if not self._control and not self._round:
+            return None
+        request = session_service_pb2.LinkRequest(control=self._control)
+        self._control = []
+        add = request.caller_audio.add
+        room = BATCH_FRAMES
+        waiting = self._round
+        while waiting and room > 0:
+            lane = waiting.popleft()
+            audio = lane.audio
+            take = min(len(audio), room, TURN_FRAMES)
+            room -= take
+            for _ in range(take):
+                payload, media_ms, received_unix_us = audio.popleft()
+                add(
+                    call=lane.handle,
+                    payload=payload,
+                    media_ms=media_ms,
+                    received_unix_us=received_unix_us,
+                )
+            if audio:
+                waiting.append(lane)
+                continue
+            lane.queued = False
+            if lane.outcome is not None:
+                self._post_close(lane.handle, lane.outcome)
+        if waiting or self.retired:
+            self._wake.set()
+        return request
+
+    def _post_close(self, handle: int, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+        self.post(
+            session_service_pb2.GatewayControl(
+                call=handle, close_call=session_service_pb2.CloseCall(outcome=outcome)
+            )
+        )
+
+    def _dispatch(self, response: session_service_pb2.LinkResponse) -> None:
+        for control in response.control:
+            if control.WhichOneof("body") == "load_report":
+                self._take_report(control.load_report)
+                continue
+            lane = self._lanes.get(control.call)
+            if lane is not None:  # else the call ended while the message was under way
+                self._guarded(lane, self._control_for, lane, control)
+        for audio in response.agent_audio:
+            lane = self._lanes.get(audio.call)
+            if lane is not None:
+                self._guarded(
+                    lane,
+                    lane.listener.agent_audio,
+                    audio.item_id,
+                    audio.content_index,
+                    audio.payload,
+                    audio.last,
+                )
+
+    def _control_for(self, lane: Lane, control: session_service_pb2.SessionControl) -> None:
+        match control.WhichOneof("body"):
+            case "call_accepted":
+                lane.stop_answer_timer()
+                lane.accepted = True
+                if lane.audio and not lane.queued:
+                    self.enqueue(lane)
+                lane.listener.session_accepted(control.call_accepted.session_writer)
+            case "call_refused":
+                refused = control.call_refused
+                reason = session_service_pb2.RefusalReason.Name(refused.reason)
+                self._refuse(lane, f"{reason.removeprefix('REFUSAL_REASON_')} {refused.detail}")
+            case "interrupt":
+                lane.listener.interrupted(control.interrupt)
+            case "call_finished":
+                lane.listener.session_finished(control.call_finished)
+            case _:
+                log.warning("unknown control from a session worker", target=self.target)
+
+    def _guarded(
+        self, lane: Lane, action: Callable[Arguments, None], *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> None:  # fmt: skip
+        """A bug that one call meets ends that call, not the link with all the others."""
+        try:
+            action(*args, **kwargs)
+        except Exception:
+            log.exception("fault while handling a session worker's message", call=lane.call_sid)
+            if lane.outcome is None:
+                lane.listener.session_lost("a fault of the gateway")
+
+    def _take_report(self, report: session_service_pb2.LoadReport) -> None:
+        if self.load is None:
+            log.info("session worker linked", target=self.target, max_calls=report.max_calls)
+            self._said_unreachable = False
+            self._metrics.links_up.inc()
+        self.load = WorkerLoad(
+            active_calls=report.active_calls,
+            max_calls=max(1, report.max_calls),
+            event_loop_lag_us=report.event_loop_lag_us,
+            draining=report.draining,
+        )
+
+    def _refuse(self, lane: Lane, reason: str) -> None:
+        lane.stop_answer_timer()
+        self._lanes.pop(lane.handle, None)
+        lane.link = None
+        lane.tried.add(self)
+        self._on_refused(lane, reason)
+
+    def _unanswered(self, lane: Lane) -> None:
+        # It may still take the call in its own time: tell it that there is none any more.
+        self._post_close(lane.handle, fact_pb2.CALL_OUTCOME_REFUSED)
+        self._refuse(lane, "no answer")
+
+    def _lose(self, reason: str) -> None:
+        if self.load is not None:
+            self._metrics.links_up.dec()
+        if self.retired:
+            log.info("session worker parted from", target=self.target)
+        elif self.load is not None:
+            self._metrics.links_lost.inc()
+            log.warning("session worker lost", target=self.target, reason=reason, calls=self.calls)
+        elif not self._said_unreachable:
+            log.warning("session worker unreachable", target=self.target, reason=reason)
+            self._said_unreachable = True
+        lanes = list(self._lanes.values())
+        self.load = None
+        self._lanes.clear()
+        self._control.clear()
+        for waiting in self._round:
+            waiting.queued = False
+        self._round.clear()
+        for lane in lanes:
+            lane.link = None
+            if lane.accepted:
+                lane.accepted = False
+                self._guarded(lane, lane.listener.session_lost, reason)
+            else:
+                self._guarded(lane, self._refuse, lane, reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    if isinstance(error, TimeoutError):
+        return "no load report"
+    return str(error)

@@ -1,0 +1,187 @@
+"""The shell of one WebSocket of Twilio: its messages, their order, and the call that they start.
+
+A socket is not a call until ``start`` came, with a good nonce where one is asked for. From then on
+it hands messages on to its :class:`~gateway.call.Call`. Every fault of the peer ends here: one log
+line, one close code, and no other call disturbed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from asheard.v1 import fact_pb2
+from gateway.call import Call, CallServices
+from gateway.nonce import NonceChecker
+from gateway.registry import Registry
+from gateway.twilio.messages import (
+    POLICY_VIOLATION,
+    UNSUPPORTED_DATA,
+    Dtmf,
+    Mark,
+    Media,
+    Start,
+    Stop,
+    TwilioProtocolError,
+    Unknown,
+    decode,
+)
+from gateway.twilio.stream import MediaStream
+from runtime.errors import PeerProtocolError
+from runtime.log import get_log
+
+START_DEADLINE_S = 10.0
+"""A socket without ``start`` for so long is not a call; Twilio sends it at once."""
+
+NORMAL_CLOSURE = 1000
+GOING_AWAY = 1001
+INTERNAL_ERROR = 1011
+
+
+class Transport(Protocol):
+    """What is needed of a WebSocket. Nothing here waits."""
+
+    def write(self, frames: bytes) -> None:
+        """Write whole WebSocket frames."""
+
+    def unsent_bytes(self) -> int:
+        """How much was written that the network has not taken."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake. Repeats are ignored."""
+
+
+class MediaSocket:
+    """One socket at ``/twilio/media``, from its opening to its end.
+
+    Args:
+        transport: Twilio's end.
+        services: What calls share.
+        registry: Where running calls are known.
+        nonces: None: anybody may start a stream, and no nonce is looked at.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        services: CallServices,
+        registry: Registry,
+        nonces: NonceChecker | None,
+    ) -> None:
+        self._transport = transport
+        self._services = services
+        self._registry = registry
+        self._nonces = nonces
+        self._stream = MediaStream()
+        self._call: Call | None = None
+        self._over = False
+        self._unknown_said = False
+        self._log = get_log(__name__)
+        self._start_timer = asyncio.get_running_loop().call_later(START_DEADLINE_S, self._no_start)
+        registry.opened(self)
+
+    # -- what Twilio does --------------------------------------------------------------------
+
+    def receive_text(self, text: str | bytes) -> None:
+        """Take one WebSocket text message."""
+        if self._over:
+            return
+        try:
+            message = decode(text)
+            self._stream.receive(message)
+            call = self._call
+            if call is None:
+                if type(message) is Start:
+                    self._start(message)
+                elif type(message) is Unknown:
+                    self._unknown(message)
+            elif type(message) is Media:  # first: fifty a second
+                call.receive_media(message.media)
+            elif type(message) is Mark:
+                call.receive_mark(message.mark.name)
+            elif type(message) is Dtmf:
+                call.receive_key(message.dtmf.digit)
+            elif type(message) is Stop:
+                call.receive_stop()
+            elif type(message) is Unknown:
+                self._unknown(message)
+        except PeerProtocolError as error:
+            self._break(error)
+
+    def receive_binary(self) -> None:
+        """Take one WebSocket binary message: there is none in this protocol."""
+        if not self._over:
+            self._break(TwilioProtocolError("a binary WebSocket message", UNSUPPORTED_DATA))
+
+    def receive_fault(self, text: str, close_code: int) -> None:
+        """Take what the WebSocket layer refused: too large, or no WebSocket frame at all."""
+        if not self._over:
+            self._break(TwilioProtocolError(text, close_code))
+
+    def disconnected(self) -> None:
+        """The socket is closed, whoever did it. The last thing that it hears."""
+        self._end(fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "")
+        self._registry.closed(self)
+
+    # -- what this process does --------------------------------------------------------------
+
+    def supersede(self) -> None:
+        """End: the same call has a newer stream, so this one was lost without our noticing."""
+        self._end(fact_pb2.CALL_OUTCOME_DROPPED, POLICY_VIOLATION, "replaced by a newer stream")
+
+    def abort(self) -> None:
+        """End: the process does."""
+        self._end(fact_pb2.CALL_OUTCOME_DROPPED, GOING_AWAY, "the gateway is going away")
+
+    def fail(self) -> None:
+        """End: a fault of our own met this call."""
+        self._end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
+
+    def _start(self, message: Start) -> None:
+        call_sid = message.start.call_sid
+        self._log = self._log.bind(call=call_sid)
+        if self._nonces is not None:
+            nonce = message.start.parameter("nonce")
+            fault = self._nonces.fault(nonce, call_sid, now_s=int(time.time()))
+            if fault is not None:
+                self._services.metrics.rejected_requests.labels("nonce").inc()
+                raise TwilioProtocolError(f"start message: {fault}", POLICY_VIOLATION)
+        self._start_timer.cancel()
+        self._registry.started(self, call_sid)
+        self._call = Call(message, self._transport, self._services, on_end=self._call_ended)
+
+    def _unknown(self, message: Unknown) -> None:
+        self._services.metrics.unknown_events.inc()
+        if not self._unknown_said:
+            self._unknown_said = True
+            self._log.warning("unknown event of Twilio ignored", event_name=message.event)
+
+    def _break(self, error: PeerProtocolError) -> None:
+        """The peer broke its protocol: say so once, and end."""
+        code = error.close_code if isinstance(error, TwilioProtocolError) else POLICY_VIOLATION
+        self._services.metrics.protocol_errors.inc()
+        self._log.warning("media stream broke its protocol", fault=str(error), close_code=code)
+        self._end(fact_pb2.CALL_OUTCOME_PROTOCOL_ERROR, code, str(error))
+
+    def _no_start(self) -> None:
+        self._break(TwilioProtocolError("no start message in time", POLICY_VIOLATION))
+
+    def _end(self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str) -> None:
+        if self._over:
+            return
+        if self._call is None:
+            self._close(code, reason)
+        else:
+            self._call.end(outcome, code, reason)  # comes back through _call_ended
+
+    def _call_ended(
+        self, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str
+    ) -> None:
+        self._registry.ended(self, call_sid, outcome)
+        self._close(code, reason)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._over = True
+        self._start_timer.cancel()
+        self._transport.close(code, reason)

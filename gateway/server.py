@@ -1,0 +1,270 @@
+"""The one public port: webhooks and media sockets.
+
+``/twilio/voice``   POST, GET   what to do with a call; also asked when a media stream is over
+``/twilio/status``  POST        what became of a media stream
+``/twilio/media``   GET         the media stream's WebSocket
+
+With an auth token each request must bear a valid signature, or is answered 403.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from aiohttp import web
+
+from asheard.v1 import fact_pb2
+from gateway import nonce, webhook
+from gateway.call import CallServices
+from gateway.media_socket import MediaSocket
+from gateway.metrics import outcome_label
+from gateway.nonce import NonceChecker
+from gateway.public_url import (
+    MEDIA_PATH,
+    STATUS_PATH,
+    VOICE_PATH,
+    base_url,
+    stream_url,
+    webhook_urls,
+)
+from gateway.registry import Registry
+from gateway.twilio import signature, twiml
+from gateway.websocket import WebSocketTransport, new_response, pump
+from runtime.config import Address
+from runtime.errors import ConfigurationError
+from runtime.log import get_log
+
+log = get_log(__name__)
+
+MOST_BODY_BYTES = 64 * 1024
+"""Twilio's webhooks have some hundred bytes of parameters."""
+
+SHUTDOWN_WAIT_S = 3.0
+"""How long open requests may take once the port is closed: a closing handshake."""
+
+STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
+
+_LONG_NUMBER = re.compile(r"\+?\d{7,}")
+"""What may be a telephone number in a text of Twilio; its error codes have five digits."""
+
+
+class Admission(Protocol):
+    """Whether new calls are welcome."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether this gateway is on its way out."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a session worker would take a call."""
+
+
+class PublicServer:
+    """Serves Twilio.
+
+    Args:
+        address: Where to listen; port 0 lets the system choose.
+        services: What calls share.
+        registry: Where running calls are known.
+        admission: Whether new calls are welcome.
+        configured_url: ``ASHEARD_PUBLIC_URL``; None: derived from each request.
+        auth_token: None: no signature and no nonce is looked at.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        services: CallServices,
+        registry: Registry,
+        admission: Admission,
+        *,
+        configured_url: str | None,
+        auth_token: str | None,
+    ) -> None:
+        self._address = address
+        self._services = services
+        self._metrics = services.metrics
+        self._registry = registry
+        self._admission = admission
+        self._configured_url = configured_url
+        self._auth_token = auth_token
+        self._nonces = NonceChecker(auth_token) if auth_token is not None else None
+        self._port = address.port
+        app = web.Application(client_max_size=MOST_BODY_BYTES)
+        app.router.add_post(VOICE_PATH, self._voice)
+        app.router.add_get(VOICE_PATH, self._voice)
+        app.router.add_post(STATUS_PATH, self._status)
+        app.router.add_get(MEDIA_PATH, self._media)
+        app.router.add_get(MEDIA_PATH + "/", self._media)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_WAIT_S)
+
+    @property
+    def port(self) -> int:
+        """The port it listens at, once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Open the port.
+
+        Raises:
+            ConfigurationError: The address cannot be listened at.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._address.host, self._address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigurationError(
+                f"ASHEARD_GATEWAY_LISTEN={self._address}: {error.strerror}; choose another"
+            ) from error
+        self._port = self._runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Close the port and what is still open there."""
+        await self._runner.cleanup()
+
+    # -- webhooks ------------------------------------------------------------------------------
+
+    async def _voice(self, request: web.Request) -> web.Response:
+        parameters = await self._signed_parameters(request)
+        call_sid = parameters.get("CallSid", "")
+        attempt_text = request.query.get(webhook.ATTEMPT_PARAMETER)
+        if attempt_text is None:
+            attempt = 0
+            answer = webhook.answer_new_call(
+                has_room=self._admission.has_room and not self._admission.draining
+            )
+            if answer is webhook.Answer.LINES_BUSY:
+                log.warning("call turned away: all lines are busy", call=call_sid)
+                self._metrics.calls.labels(outcome_label(fact_pb2.CALL_OUTCOME_REFUSED)).inc()
+        else:
+            attempt = webhook.attempt_of(attempt_text)
+            answer = webhook.answer_after_stream(
+                parameters.get("CallStatus", ""), self._registry.ending(call_sid), attempt
+            )
+            log.info("media stream is over", call=call_sid, attempt=attempt, answer=answer.value)
+        text = self._twiml(answer, request, parameters, call_sid, attempt + 1)
+        return web.Response(text=text, content_type=twiml.CONTENT_TYPE, charset="utf-8")
+
+    def _twiml(
+        self,
+        answer: webhook.Answer,
+        request: web.Request,
+        parameters: Mapping[str, str],
+        call_sid: str,
+        attempt: int,
+    ) -> str:
+        match answer:
+            case webhook.Answer.NOTHING:
+                return twiml.EMPTY
+            case webhook.Answer.HANG_UP:
+                return twiml.hang_up()
+            case webhook.Answer.LINES_BUSY:
+                return twiml.say_and_hang_up(webhook.LINES_BUSY)
+            case webhook.Answer.OUT_OF_ORDER:
+                return twiml.say_and_hang_up(webhook.OUT_OF_ORDER)
+            case webhook.Answer.STREAM:
+                pass
+        base = self._base_url(request)
+        given_back = {"from": parameters.get("From", ""), "to": parameters.get("To", "")}
+        if self._auth_token is not None:
+            given_back["nonce"] = nonce.mint(
+                self._auth_token,
+                call_sid,
+                now_s=int(time.time()),
+                random=os.urandom(nonce.RANDOM_BYTES),
+            )
+        return twiml.connect(
+            stream_url(base, configured=self._configured_url is not None),
+            action_url=f"{base}{VOICE_PATH}?{webhook.ATTEMPT_PARAMETER}={attempt}",
+            status_url=base + STATUS_PATH,
+            parameters=given_back,
+        )
+
+    async def _status(self, request: web.Request) -> web.Response:
+        parameters = await self._signed_parameters(request)
+        event = parameters.get("StreamEvent", "")
+        self._metrics.stream_events.labels(event if event in STREAM_EVENTS else "other").inc()
+        if event == "stream-error":
+            log.error(
+                "Twilio reports a stream error",
+                call=parameters.get("CallSid", ""),
+                stream=parameters.get("StreamSid", ""),
+                error=_LONG_NUMBER.sub("…", parameters.get("StreamError", ""))[:300],
+            )
+        return web.Response(status=204)
+
+    async def _signed_parameters(self, request: web.Request) -> Mapping[str, str]:
+        """The parameters of a webhook, once its signature is found good; 403 otherwise."""
+        posted = await request.post() if request.method == "POST" else {}
+        pairs = [(name, value) for name, value in posted.items() if isinstance(value, str)]
+        if self._auth_token is not None:
+            urls = webhook_urls(
+                self._base_url(request),
+                request.raw_path,
+                configured=self._configured_url is not None,
+            )
+            self._check_signature(request, urls, pairs, await request.read())
+        return dict(pairs) if request.method == "POST" else dict(request.query)
+
+    # -- media sockets -------------------------------------------------------------------------
+
+    async def _media(self, request: web.Request) -> web.StreamResponse:
+        if self._auth_token is not None:
+            urls = list(signature.socket_urls(self._base_url(request), MEDIA_PATH))
+            self._check_signature(request, urls, [], b"")
+        response = new_response()
+        if not response.can_prepare(request):
+            return web.Response(status=426, text="this is a WebSocket\n")
+        if self._admission.draining:
+            # Twilio asks the action URL then, and another replica answers with a new stream.
+            return web.Response(status=503, text="the gateway is draining\n")
+        await response.prepare(request)
+        tcp = request.transport
+        if not isinstance(tcp, asyncio.Transport):
+            return response  # the peer has gone already
+        transport = WebSocketTransport(tcp)
+        media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
+        await pump(response, media_socket)
+        if transport.close_sent:
+            tcp.close()  # both sides have said that they close
+        return response
+
+    # -- what both have in common --------------------------------------------------------------
+
+    def _base_url(self, request: web.Request) -> str:
+        return base_url(
+            self._configured_url,
+            host=request.host,
+            forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
+            scheme=request.scheme,
+        )
+
+    def _check_signature(
+        self, request: web.Request, urls: list[str], pairs: list[tuple[str, str]], body: bytes
+    ) -> None:
+        given = request.headers.get(signature.SIGNATURE_HEADER, "")
+        if self._auth_token is not None and signature.is_valid(
+            self._auth_token,
+            urls,
+            given,
+            parameters=pairs,
+            body=body,
+            settings=request.headers.get(signature.SETTINGS_HEADER, ""),
+        ):
+            return
+        self._metrics.rejected_requests.labels("signature").inc()
+        log.warning(
+            "request rejected: X-Twilio-Signature is " + ("wrong" if given else "missing"),
+            method=request.method,
+            path=request.path,
+            expected_url=urls[0].partition("?")[0],
+        )
+        raise web.HTTPForbidden(text="X-Twilio-Signature is missing or wrong\n")

@@ -1,0 +1,179 @@
+"""A gateway as a service: builds its parts, runs them, drains them.
+
+Drain, in this order: not ready and no new calls → calls finish, for as long as the configuration
+allows → session workers hear the last words → facts are delivered → exit. A second signal skips
+the waiting. Liveness stays true all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+
+from gateway.call import CallServices
+from gateway.links import Links
+from gateway.metrics import GatewayMetrics
+from gateway.registry import Registry
+from gateway.server import PublicServer
+from runtime.admin import AdminServer
+from runtime.config import GatewayConfig
+from runtime.facts import FactOutbox
+from runtime.log import get_log
+from runtime.metrics import LoopLag
+from runtime.process import Stop
+
+log = get_log(__name__)
+
+LAST_WORDS_S = 2.0
+"""How long session workers may take to hear that the last calls are over."""
+
+FLUSH_S = 20.0
+"""How long the transcript service may take to make the last facts durable."""
+
+FLUSH_NOW_S = 2.0
+"""The same after a second signal."""
+
+STILL_DRAINING_EVERY_S = 30.0
+
+
+class Gateway:
+    """One gateway process, from open ports to closed ones.
+
+    Args:
+        config: Checked configuration.
+        registry: Where its metrics go.
+    """
+
+    def __init__(self, config: GatewayConfig, registry: CollectorRegistry | None = None) -> None:
+        self._config = config
+        self._metrics_registry = registry or CollectorRegistry()
+        self._metrics = GatewayMetrics(self._metrics_registry)
+        self._lag = LoopLag(self._metrics_registry)
+        self._calls = Registry()
+        self._links = Links(config.session_targets, self._metrics)
+        self._outbox = FactOutbox(config.transcript_target, self._metrics_registry)
+        self._draining = False
+        self._public = PublicServer(
+            config.listen,
+            CallServices(self._links, self._outbox, self._metrics),
+            self._calls,
+            self,
+            configured_url=config.public_url,
+            auth_token=config.twilio_auth_token,
+        )
+        self._admin = AdminServer(config.admin, self._metrics_registry, ready=self.not_ready)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is on its way out."""
+        return self._draining
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a session worker would take a call."""
+        return self._links.has_room
+
+    @property
+    def port(self) -> int:
+        """The public port, once started."""
+        return self._public.port
+
+    @property
+    def admin_port(self) -> int:
+        """The admin port, once started."""
+        return self._admin.port
+
+    def not_ready(self) -> str | None:
+        """Why new calls should go elsewhere; None when they are welcome."""
+        if self._draining:
+            return "draining"
+        if not self._links.up:
+            return "no session worker is linked"
+        return None
+
+    async def run(self, stop: Stop, started: asyncio.Event | None = None) -> None:
+        """Serve until ``stop`` is set, then drain.
+
+        Args:
+            stop: Set by signals.
+            started: Set here once the ports are open.
+
+        Raises:
+            ConfigurationError: A port cannot be listened at.
+        """
+        background = [
+            asyncio.create_task(self._links.run(), name="links"),
+            asyncio.create_task(self._lag.run(), name="loop lag"),
+        ]
+        try:
+            await self._outbox.start()
+            await self._admin.start()
+            await self._public.start()
+            log.info("gateway serves", address=str(self._config.listen), port=self.port)
+            if self._config.twilio_auth_token is None:
+                log.warning("signatures are not checked: anybody may start a call")
+            if started is not None:
+                started.set()
+            await self._until_stopped(stop, background)
+            await self._drain(stop)
+        finally:
+            await self._public.close()
+            await self._admin.close()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._outbox.close()
+
+    async def _until_stopped(self, stop: Stop, background: list[asyncio.Task[None]]) -> None:
+        """Wait for the first signal, or for a background task to fail, which is a bug."""
+        signal = asyncio.create_task(stop.draining.wait())
+        try:
+            done, _ = await asyncio.wait([signal, *background], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            signal.cancel()
+        for task in done:
+            task.result()
+
+    async def _drain(self, stop: Stop) -> None:
+        self._draining = True
+        log.info("gateway drains", calls=len(self._calls))
+        await self._wait_for_calls(stop)
+        for call in self._calls:
+            call.abort()
+        await self._links.close(LAST_WORDS_S)
+        await self._public.close()
+        flush_s = FLUSH_NOW_S if stop.now.is_set() else FLUSH_S
+        if not await self._outbox.flush(flush_s):
+            log.error("transcript service did not take the last facts in time")
+        log.info("gateway ends")
+
+    async def _wait_for_calls(self, stop: Stop) -> None:
+        """Wait until no call is left, the second signal, or the configured time."""
+        empty = asyncio.create_task(self._calls.wait_empty())
+        now = asyncio.create_task(stop.now.wait())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.drain_s
+        try:
+            while (left_s := deadline - loop.time()) > 0:
+                done, _ = await asyncio.wait(
+                    [empty, now],
+                    timeout=min(left_s, STILL_DRAINING_EVERY_S),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if done:
+                    return
+                log.info("gateway still drains", calls=len(self._calls))
+            log.warning("drain time is over: calls are cut off", calls=len(self._calls))
+        finally:
+            empty.cancel()
+            now.cancel()
+
+
+async def serve(config: GatewayConfig, stop: Stop) -> None:
+    """Run a gateway until ``stop`` is set.
+
+    Raises:
+        ConfigurationError: A port cannot be listened at.
+    """
+    await Gateway(config).run(stop)

@@ -1,0 +1,103 @@
+"""The order of messages within one Media Stream.
+
+::
+
+    AWAITING ── connected ──▶ CONNECTED ── start ──▶ STARTED ── stop ──▶ STOPPED
+        └────────────── start ─────────────────────────▲ └ media, mark, dtmf ┘
+
+``connected`` carries nothing that is needed, so a peer that leaves it out is forgiven. Whatever is
+not in the table is an error of the peer, and so is a message of another stream. Unknown events
+pass in every state: Twilio may add some.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from gateway.twilio.messages import (
+    POLICY_VIOLATION,
+    Connected,
+    Dtmf,
+    Mark,
+    Media,
+    Message,
+    Start,
+    Stop,
+    TwilioProtocolError,
+    Unknown,
+)
+
+
+class StreamState(enum.Enum):
+    """How far a stream has come."""
+
+    AWAITING = "awaiting"
+    CONNECTED = "connected"
+    STARTED = "started"
+    STOPPED = "stopped"
+
+
+TRANSITIONS: dict[tuple[StreamState, type], StreamState] = {
+    (StreamState.AWAITING, Connected): StreamState.CONNECTED,
+    (StreamState.AWAITING, Start): StreamState.STARTED,
+    (StreamState.CONNECTED, Start): StreamState.STARTED,
+    (StreamState.STARTED, Media): StreamState.STARTED,
+    (StreamState.STARTED, Mark): StreamState.STARTED,
+    (StreamState.STARTED, Dtmf): StreamState.STARTED,
+    (StreamState.STARTED, Stop): StreamState.STOPPED,
+}
+
+
+class MediaStream:
+    """One stream, from its first message to its last."""
+
+    def __init__(self) -> None:
+        self.state = StreamState.AWAITING
+        self.stream_sid = ""
+        """Twilio's identifier of the stream; empty before ``start``."""
+
+    def receive(self, message: Message) -> None:
+        """Judge that a message may come now.
+
+        Raises:
+            TwilioProtocolError: It may not, belongs to another stream, or starts a stream whose
+                audio is not µ-law at 8 kHz.
+        """
+        kind = type(message)
+        if kind is Unknown:
+            return
+        state = TRANSITIONS.get((self.state, kind))
+        if state is None:
+            raise TwilioProtocolError(
+                f"{kind.__name__.lower()} message in a stream that is {self.state.value}",
+                POLICY_VIOLATION,
+            )
+        if isinstance(message, Start):
+            self._check_start(message)
+            self.stream_sid = message.stream_sid
+        elif not isinstance(message, Connected | Unknown) and (
+            message.stream_sid != self.stream_sid
+        ):
+            raise TwilioProtocolError(
+                f"{kind.__name__.lower()} message with the streamSid of another stream",
+                POLICY_VIOLATION,
+            )
+        self.state = state
+
+    @staticmethod
+    def _check_start(message: Start) -> None:
+        details = message.start
+        if not message.stream_sid or not details.call_sid:
+            raise TwilioProtocolError(
+                "start message with an empty streamSid or callSid", POLICY_VIOLATION
+            )
+        if details.stream_sid not in ("", message.stream_sid):
+            raise TwilioProtocolError(
+                "start message with two different streamSids", POLICY_VIOLATION
+            )
+        format_ = details.media_format
+        if (format_.encoding, format_.sample_rate, format_.channels) != ("audio/x-mulaw", 8000, 1):
+            raise TwilioProtocolError(
+                "start message with a mediaFormat other than mono audio/x-mulaw at 8000 Hz",
+                POLICY_VIOLATION,
+            )

@@ -1,0 +1,96 @@
+"""aiohttp's WebSocket as the transport of a media socket.
+
+aiohttp reads; frames are written straight into the TCP transport, many in one piece and at once.
+So is the close frame, after which the reader goes on reading and throwing away until the peer has
+closed too: a socket that is closed with audio unread would be reset by the kernel, and the peer
+would never see the close code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from gateway.media_socket import MediaSocket
+from gateway.twilio.frames import close_frame
+from runtime.log import get_log
+
+log = get_log(__name__)
+
+MOST_MESSAGE_BYTES = 256 * 1024
+"""Twilio's messages have 400 bytes; ``start`` may have some kilobytes of parameters."""
+
+CLOSE_WAIT_S = 2.0
+"""How long the peer may take to answer a close frame."""
+
+_KEEPALIVE = (
+    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
+    # A peer that vanished without a word is found within half a minute. Twilio may send nothing
+    # for as long as a caller is silent, so silence itself proves nothing.
+    (socket.TCP_KEEPIDLE, socket.IPPROTO_TCP, 15),
+    (socket.TCP_KEEPINTVL, socket.IPPROTO_TCP, 5),
+    (socket.TCP_KEEPCNT, socket.IPPROTO_TCP, 3),
+)
+
+
+class WebSocketTransport:
+    """What a media socket writes to: see :class:`gateway.media_socket.Transport`."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.close_sent = False
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            for option, level, value in _KEEPALIVE:
+                raw.setsockopt(level, option, value)
+
+    def write(self, frames: bytes) -> None:
+        """Write whole frames; nothing follows a close frame."""
+        if not self.close_sent and not self._transport.is_closing():
+            self._transport.write(frames)
+
+    def unsent_bytes(self) -> int:
+        """What the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and let the reader wait for the answer, but not for ever."""
+        if self.close_sent:
+            return
+        self.write(close_frame(code, reason))
+        self.close_sent = True
+        asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)
+
+
+def new_response() -> web.WebSocketResponse[bool]:
+    """A WebSocket without compression (Twilio offers none, audio has none to give), without pings
+    of ours (TCP keepalive finds dead peers), with pongs for the pings of others."""
+    return web.WebSocketResponse(
+        timeout=CLOSE_WAIT_S,
+        autoclose=False,
+        autoping=True,
+        heartbeat=None,
+        compress=False,
+        max_msg_size=MOST_MESSAGE_BYTES,
+        decode_text=False,
+    )
+
+
+async def pump(response: web.WebSocketResponse[bool], media_socket: MediaSocket) -> None:
+    """Hand a socket's messages to its owner until it is closed. Never raises for the peer."""
+    try:
+        async for message in response:
+            if message.type is WSMsgType.TEXT:
+                media_socket.receive_text(message.data)
+            elif message.type is WSMsgType.BINARY:
+                media_socket.receive_binary()
+            elif message.type is WSMsgType.ERROR:
+                code = response.close_code or WSCloseCode.PROTOCOL_ERROR
+                media_socket.receive_fault(f"not WebSocket as we take it (close code {code})", code)
+    except Exception:
+        log.exception("fault while handling a media stream")
+        media_socket.fail()
+    finally:
+        media_socket.disconnected()

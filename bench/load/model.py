@@ -1,0 +1,518 @@
+"""The Realtime API for figures: many sessions, one cheap process (``python -m bench.load.model``).
+
+What a bridge is sent, and in which order, is as recorded (protocol notes B.5); what it sends is
+believed. Voice detection is scripted: a caller's frame says by a flag in its tag that speech begins
+or ends with it, so that the time a bridge takes to act on it can be measured to the microsecond.
+Each end of the caller's speech, and each ``response.create``, brings the next line.
+
+With ``--bare`` the far end is not a bridge but a blind relay: appended audio comes as Twilio's
+frames, and audio and interrupts go out as Twilio's messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+
+from bench.load import control, lines, record, tag
+from bench.load.clock import Beat
+
+PREFIX_PADDING_MS = 300
+"""What the bundled agent asks for: ``audio_start_ms`` lies so far before the onset."""
+
+THINKING_S = 0.25
+"""From the end of the caller's speech to ``response.created``; the lines add their own delay."""
+
+_FRAME_MS = 20
+
+
+class Model:
+    """All sessions of the process, and what they write down."""
+
+    def __init__(self, *, seed: int, bare: bool) -> None:
+        self.seed = seed
+        self.bare = bare
+        self.beat = Beat()
+        self.forward_us = array("I")
+        self.begin_ns = self.end_ns = 0
+        """The window; frames sent within it are measured."""
+        self.finished: list[record.ModelCall] = []
+        self.sessions: set[Session] = set()
+        self._ids = 0
+
+    def new_id(self, kind: str) -> str:
+        """Unique in the run."""
+        self._ids += 1
+        return f"{kind}_{self._ids:012x}"
+
+    def accept(self, request: WSUpgradeRequest) -> WSListener:
+        """A new session."""
+        return Session(self)
+
+    async def begin(self) -> None:
+        """The window begins."""
+        self.end_ns = 1 << 63
+        self.begin_ns = time.monotonic_ns()
+        self.beat.measure(True)
+
+    async def end(self) -> None:
+        """The window ends."""
+        self.end_ns = time.monotonic_ns()
+        self.beat.measure(False)
+
+    def record(self) -> record.ModelRecord:
+        """What was written down, of ended sessions and of those still open."""
+        calls = self.finished + [session.close() for session in self.sessions]
+        return record.ModelRecord(
+            calls=calls,
+            forward_us=self.forward_us.tobytes(),
+            lag=record.Lag(self.beat.late_us.tobytes()),
+        )
+
+
+class Session(WSListener):
+    """One Realtime session."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._loop = asyncio.get_running_loop()
+        self._bare = model.bare
+        self._call = record.ModelCall(call=-1)
+        self._next_frame = 0
+        self._missing: set[int] = set()
+        self._appended_bytes = 0
+        self._last_item: str | None = None
+        self._user_item = ""
+        self._response: _Response | None = None
+        self._wish: asyncio.TimerHandle | None = None
+        """The response that voice detection will create."""
+        self._lines: list[int] = []
+        self._random = random.Random(model.seed)
+        self._items: dict[str, record.SpokenItem] = {}
+        self._transport: WSTransport | None = None
+
+    # --- the socket -----------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Say hello first, as the API does."""
+        self._transport = transport
+        self._model.sessions.add(self)
+        if not self._bare:
+            self.send({"type": "session.created", "session": self._session({})})
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The bridge has gone."""
+        self._transport = None
+        self._stop()
+        self._model.sessions.discard(self)
+        self._model.finished.append(self.close())
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """One client event."""
+        kind = frame.msg_type
+        if kind is WSMsgType.TEXT:
+            data = frame.get_payload_as_bytes()
+            if self._bare:
+                self._bare_message(data)
+            elif data.find(b"input_audio_buffer.append", 0, 100) >= 0:
+                at = data.index(b'"', data.index(b'"audio"') + 7) + 1
+                self._append(data[at : data.index(b'"', at)])
+            else:
+                self._event(msgspec.json.decode(data))
+        elif kind is WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def close(self) -> record.ModelCall:
+        """What was written down of this session."""
+        self._call.lost = sorted(self._missing)
+        return self._call
+
+    def send(self, event: Mapping[str, object]) -> None:
+        """Send one event, with an id."""
+        if self._transport is not None:
+            self._transport.send(
+                WSMsgType.TEXT,
+                msgspec.json.encode({"event_id": self._model.new_id("event"), **event}),
+            )
+
+    def send_raw(self, data: bytes) -> None:
+        """Send what is JSON already."""
+        if self._transport is not None:
+            self._transport.send(WSMsgType.TEXT, data)
+
+    # --- caller audio ---------------------------------------------------------------------------
+
+    def _bare_message(self, data: bytes) -> None:
+        at = data.find(b'"payload":"')
+        if at >= 0:
+            self._append(data[at + 11 : at + 11 + tag.FRAME_CHARS])
+
+    def _append(self, base64: bytes) -> None:
+        now_ns = time.monotonic_ns()
+        if len(base64) == tag.FRAME_CHARS and (found := tag.read_one(base64)) is not None:
+            self._frame(found, now_ns)
+            return
+        found_tags, foreign_bytes = tag.read_all(base64)
+        self._call.foreign_bytes += foreign_bytes
+        self._appended_bytes += foreign_bytes
+        for found in found_tags:
+            self._frame(found, now_ns)
+
+    def _frame(self, found: tag.Tag, now_ns: int) -> None:
+        model = self._model
+        flags, call, number, sent_ns = found
+        self._appended_bytes += tag.FRAME_BYTES
+        if model.begin_ns <= sent_ns < model.end_ns:
+            model.forward_us.append((now_ns - sent_ns) // 1000)
+        if number == self._next_frame and call == self._call.call:
+            self._next_frame += 1
+            self._call.frames += 1
+        else:
+            self._unexpected(call, number)
+        if flags:
+            if flags & tag.ONSET:
+                self._speech_started()
+            if flags & tag.END:
+                self._speech_stopped()
+
+    def _unexpected(self, call: int, number: int) -> None:
+        if self._call.call < 0:
+            self._call.call = call
+            self._random.seed(f"{self._model.seed}/{call}")
+        if call != self._call.call:
+            self._call.strangers += 1
+        elif number >= self._next_frame:
+            self._missing.update(range(self._next_frame, number))
+            self._next_frame = number + 1
+            self._call.frames += 1
+        elif number in self._missing:
+            self._missing.remove(number)
+            self._call.reordered += 1
+            self._call.frames += 1
+        else:
+            self._call.repeated += 1
+
+    # --- voice detection ------------------------------------------------------------------------
+
+    def _speech_started(self) -> None:
+        self._user_item = self._model.new_id("item")
+        onset_ms = self._appended_bytes // 8 - _FRAME_MS
+        self._call.interrupts_ns.append(time.monotonic_ns())
+        if self._bare:
+            self.send_raw(b'{"event":"clear","streamSid":""}')
+        else:
+            self.send(
+                {
+                    "type": "input_audio_buffer.speech_started",
+                    "audio_start_ms": max(0, onset_ms - PREFIX_PADDING_MS),
+                    "item_id": self._user_item,
+                }
+            )
+        if self._wish is not None:
+            self._wish.cancel()
+            self._wish = None
+        if self._response is not None:
+            self._response.cancel("turn_detected")
+
+    def _speech_stopped(self) -> None:
+        if self._bare:
+            self._wish = self._loop.call_later(THINKING_S, self._respond)
+            return
+        item_id, before = self._user_item, self._last_item
+        self._last_item = item_id
+        self.send(
+            {
+                "type": "input_audio_buffer.speech_stopped",
+                "audio_end_ms": self._appended_bytes // 8,
+                "item_id": item_id,
+            }
+        )
+        self.send(
+            {
+                "type": "input_audio_buffer.committed",
+                "item_id": item_id,
+                "previous_item_id": before,
+            }
+        )
+        item = {
+            "id": item_id, "object": "realtime.item", "type": "message", "status": "completed",
+            "role": "user", "content": [{"type": "input_audio", "transcript": None}],
+        }  # fmt: skip
+        for kind in ("conversation.item.added", "conversation.item.done"):
+            self.send({"type": kind, "previous_item_id": before, "item": item})
+        self.send(
+            {
+                "type": "conversation.item.input_audio_transcription.completed",
+                "item_id": item_id,
+                "content_index": 0,
+                "transcript": "Hold on a second.",
+                "usage": {"type": "duration", "seconds": 1},
+            }
+        )
+        self._wish = self._loop.call_later(THINKING_S, self._respond)
+
+    # --- client events --------------------------------------------------------------------------
+
+    def _event(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "session.update":
+            self.send({"type": "session.updated", "session": self._session(event["session"])})
+        elif kind == "response.create":
+            if self._response is not None:
+                self._refuse(event, "conversation_already_has_active_response", "one is active")
+            else:
+                self._respond()
+        elif kind == "response.cancel":
+            if self._response is None:
+                self._refuse(event, "response_cancel_not_active", "no active response found")
+            else:
+                self._response.cancel("client_cancelled")
+        elif kind == "conversation.item.truncate":
+            self._truncate(event)
+        elif kind == "conversation.item.delete":
+            self._call.truncations.append(record.Truncation(event["item_id"], -1, True))
+            self.send({"type": "conversation.item.deleted", "item_id": event["item_id"]})
+        elif kind == "conversation.item.create":
+            item = {"id": self._model.new_id("item"), **event["item"]}
+            for answer in ("conversation.item.added", "conversation.item.done"):
+                self.send({"type": answer, "previous_item_id": self._last_item, "item": item})
+            self._last_item = item["id"]
+        else:
+            self._refuse(event, "invalid_value", f"no event of type {kind}")
+
+    def _truncate(self, event: dict[str, Any]) -> None:
+        item = self._items.get(event["item_id"])
+        wanted_ms = event["audio_end_ms"]
+        exists_ms = 0 if item is None else item.audio_bytes // 8
+        accepted = item is not None and wanted_ms <= exists_ms
+        self._call.truncations.append(record.Truncation(event["item_id"], wanted_ms, accepted))
+        if accepted:
+            answer = {key: event[key] for key in ("item_id", "content_index", "audio_end_ms")}
+            self.send({"type": "conversation.item.truncated", **answer})
+        else:
+            text = f"Audio content of {exists_ms}ms is already shorter than {wanted_ms}ms"
+            self._refuse(event, "invalid_value", text)
+
+    def _refuse(self, event: dict[str, Any], code: str, message: str) -> None:
+        self._call.errors.append(f"{event['type']}: {code}: {message}")
+        error = {
+            "type": "invalid_request_error", "code": code, "message": message, "param": None,
+            "event_id": event.get("event_id"),
+        }  # fmt: skip
+        self.send({"type": "error", "error": error})
+
+    def _session(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "realtime",
+            "object": "realtime.session",
+            "id": self._model.new_id("sess"),
+            "model": "gpt-realtime-2.1",
+            "expires_at": int(time.time()) + 3600,
+            **wanted,
+        }
+
+    # --- responses ------------------------------------------------------------------------------
+
+    def _respond(self) -> None:
+        self._wish = None
+        if self._transport is None or self._response is not None:
+            return
+        if not self._lines:
+            # Every line once before any comes again: what Twilio's end plays is then told apart.
+            self._lines = list(range(len(lines.names())))
+            self._random.shuffle(self._lines)
+        item = record.SpokenItem(self._model.new_id("item"), self._lines.pop())
+        self._call.items.append(item)
+        self._items[item.item_id] = item
+        delta_ms = lines.DELTAS_MS[max(0, self._call.call) % len(lines.DELTAS_MS)]
+        before, self._last_item = self._last_item, item.item_id
+        self._response = _Response(self, item, before, delta_ms, self._bare, self._model.new_id)
+
+    def ended(self) -> None:
+        """The response under way has come to its end."""
+        self._response = None
+
+    def _stop(self) -> None:
+        if self._wish is not None:
+            self._wish.cancel()
+        if self._response is not None:
+            self._response.forget()
+
+
+class _Response:
+    """One response under way."""
+
+    def __init__(
+        self,
+        session: Session,
+        item: record.SpokenItem,
+        before: str | None,
+        delta_ms: int,
+        bare: bool,
+        new_id: Callable[[str], str],
+    ) -> None:
+        self._session = session
+        self._item = item
+        self._bare = bare
+        self._id = new_id("resp")
+        self._pieces = lines.pieces(item.line, delta_ms)
+        self._place = 0
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        ids = (
+            f'"response_id":"{self._id}","item_id":"{item.item_id}",'
+            f'"output_index":0,"content_index":0,"event_id":"event_{self._id}'
+        ).encode()
+        self._audio_head = b'{"type":"response.output_audio.delta",' + ids
+        self._text_head = b'{"type":"response.output_audio_transcript.delta",' + ids
+        if not bare:
+            self._open(before)
+        self._go_on()
+
+    def _open(self, before: str | None) -> None:
+        send = self._session.send
+        send({"type": "response.created", "response": self._response("in_progress", None, [])})
+        item = self._message("in_progress", [])
+        send(self._about("response.output_item.added", item=item))
+        send({"type": "conversation.item.added", "previous_item_id": before, "item": item})
+        part = {"type": "audio", "transcript": ""}
+        send(self._about("response.content_part.added", content=True, part=part))
+
+    def _go_on(self) -> None:
+        """Send what is due, then sleep until the next piece is."""
+        item = self._item
+        now_ms = (self._loop.time() - self._began_s) * 1000
+        while self._place < len(self._pieces):
+            piece = self._pieces[self._place]
+            if piece.due_ms > now_ms:
+                self._timer = self._loop.call_at(self._began_s + piece.due_ms / 1000, self._go_on)
+                return
+            self._place += 1
+            item.chars += piece.chars
+            if piece.audio:
+                item.audio_bytes += piece.audio_bytes
+                item.text_at_delta.append(item.chars)
+                item.delta_bytes.append(piece.audio_bytes)
+                if not item.first_audio_ns:
+                    item.first_audio_ns = time.monotonic_ns()
+            if self._bare:
+                if piece.audio:
+                    self._session.send_raw(
+                        b'{"event":"media","streamSid":"","media":{"payload":"'
+                        + piece.base64
+                        + b'"}}'
+                    )
+                continue
+            head = self._audio_head if piece.audio else self._text_head
+            self._session.send_raw(b'%b-%d","delta":%b' % (head, self._place, piece.tail))
+        item.completed = True
+        self._close("completed", None)
+
+    def cancel(self, reason: str) -> None:
+        """End it before its end."""
+        self.forget()
+        self._close("cancelled", {"type": "cancelled", "reason": reason})
+
+    def forget(self) -> None:
+        """Send nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _close(self, status: str, details: dict[str, str] | None) -> None:
+        self._session.ended()
+        if self._bare:
+            return
+        send = self._session.send
+        text = lines.speech(self._item.line).text[: self._item.chars]
+        send(self._about("response.output_audio.done", content=True))
+        send(self._about("response.output_audio_transcript.done", content=True, transcript=text))
+        part = {"type": "audio", "transcript": text}
+        send(self._about("response.content_part.done", content=True, part=part))
+        content = [{"type": "output_audio", "transcript": text}]
+        item = self._message("completed" if details is None else "incomplete", content)
+        send({"type": "conversation.item.done", "previous_item_id": None, "item": item})
+        send(self._about("response.output_item.done", item=item))
+        send({"type": "response.done", "response": self._response(status, details, [item])})
+        limit = {"name": "tokens", "limit": 15000000, "remaining": 14999371, "reset_seconds": 0.002}
+        send({"type": "rate_limits.updated", "rate_limits": [limit]})
+
+    def _about(self, kind: str, *, content: bool = False, **more: object) -> dict[str, object]:
+        event: dict[str, object] = {
+            "type": kind,
+            "response_id": self._id,
+            "output_index": 0,
+            **more,
+        }
+        if content:
+            event |= {"item_id": self._item.item_id, "content_index": 0}
+        return event
+
+    def _message(self, status: str, content: list[dict[str, str]]) -> dict[str, object]:
+        return {
+            "id": self._item.item_id, "object": "realtime.item", "type": "message",
+            "status": status, "role": "assistant", "content": content,
+        }  # fmt: skip
+
+    def _response(
+        self, status: str, details: dict[str, str] | None, output: list[dict[str, object]]
+    ) -> dict[str, object]:
+        done = status != "in_progress"
+        audio_tokens = self._item.audio_bytes // 8 // 50
+        usage = {
+            "total_tokens": 60 + audio_tokens,
+            "input_tokens": 50,
+            "output_tokens": 10 + audio_tokens,
+            "input_token_details": {"text_tokens": 30, "audio_tokens": 20, "cached_tokens": 0},
+            "output_token_details": {"text_tokens": 10, "audio_tokens": audio_tokens},
+        }  # fmt: skip
+        return {
+            "object": "realtime.response", "id": self._id, "status": status,
+            "status_details": details, "output": output, "usage": usage if done else None,
+        }  # fmt: skip
+
+
+async def serve(listen: str, model: Model, out: Path) -> None:
+    """Serve until the parent says ``finish``."""
+    host, _, port = listen.rpartition(":")
+    for line in range(len(lines.names())):
+        for delta_ms in lines.DELTAS_MS:
+            lines.pieces(line, delta_ms)
+    gc.collect()
+    gc.freeze()
+    server = await ws_create_server(model.accept, host, int(port))
+    model.beat.start()
+    control.say(ready=f"{host}:{server.sockets[0].getsockname()[1]}")
+
+    async def finish() -> None:
+        record.write(out, model.record())
+
+    await control.obey({"begin": model.begin, "end": model.end, "finish": finish})
+    server.close()
+
+
+def main() -> None:
+    """Command line of the process."""
+    parser = argparse.ArgumentParser(description="the Realtime API's end of many calls")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bare", action="store_true", help="the far end is a blind relay")
+    parser.add_argument("--out", type=Path, required=True, help="where the record goes")
+    args = parser.parse_args()
+    uvloop.run(serve(args.listen, Model(seed=args.seed, bare=args.bare), args.out))
+
+
+if __name__ == "__main__":
+    main()

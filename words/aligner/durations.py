@@ -1,0 +1,60 @@
+"""How long phones last, and what a path pays for lasting longer or shorter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from words.aligner.features import FRAME_MS
+from words.aligner.spelling import ANY_CONSONANT, ANY_VOWEL
+
+USUAL_MS = {
+    "AA": 110, "AE": 115, "AH": 65, "AO": 115, "AW": 150, "AY": 150, "EH": 90, "ER": 95, "EY": 125,
+    "IH": 65, "IY": 95, "OW": 125, "OY": 160, "UH": 65, "UW": 100, "B": 65, "D": 55, "G": 65, "P": 85,
+    "T": 70, "K": 80, "CH": 105, "JH": 90, "F": 95, "V": 60, "TH": 85, "DH": 45, "S": 100, "Z": 80,
+    "SH": 110, "ZH": 80, "HH": 60, "M": 70, "N": 60, "NG": 75, "L": 65, "R": 65, "W": 60, "Y": 55,
+    ANY_VOWEL: 95, ANY_CONSONANT: 75,
+}  # fmt: skip
+"""Mean lengths in fluent read speech, rounded; common knowledge of phonetics."""
+
+_LONGEST_FRAMES = 80
+_SPREAD = 0.45
+"""Standard deviation of the logarithm of a phone's length, given the rate of speech."""
+
+_SHARE = 0.5
+"""How much of the log probability counts: states and words around a phone say part of the same."""
+
+_MOST_DEVIATIONS_SQUARED = 8.0
+"""Costs stop growing here: a drawled vowel is odd, not impossible."""
+
+_NUMBER = {phone: number for number, phone in enumerate(USUAL_MS, 1)}
+
+
+def duration_row(phone: str) -> int:
+    """Row of a phone in the table; 0 for pauses and garbage, which may last any time."""
+    return _NUMBER.get(phone, 0)
+
+
+def duration_table(rate: float = 1.0) -> npt.NDArray[np.float64]:
+    """Cost of each length in frames, shape (rows, frames).
+
+    Args:
+        rate: Length of phones in this speech relative to usual; above 1 is slow.
+    """
+    frames = np.maximum(np.arange(_LONGEST_FRAMES), 1)
+    table = np.zeros((len(USUAL_MS) + 1, _LONGEST_FRAMES))
+    for phone, row in _NUMBER.items():
+        deviation = np.log(frames * FRAME_MS / (USUAL_MS[phone] * rate)) / _SPREAD
+        table[row] = -_SHARE * 0.5 * np.minimum(deviation**2, _MOST_DEVIATIONS_SQUARED)
+    return table
+
+
+def log_survival(phone: str, length_ms: float, rate: float) -> float:
+    """Log probability that a phone lasts at least this long; 0 for pauses."""
+    usual_ms = USUAL_MS.get(phone)
+    if usual_ms is None:
+        return 0.0
+    deviation = math.log(max(length_ms, 1.0) / (usual_ms * rate)) / _SPREAD
+    return math.log(max(0.5 * math.erfc(deviation / math.sqrt(2)), 1e-6))

@@ -1,0 +1,318 @@
+"""Aligns one item of agent speech with its text while both arrive.
+
+Audio and text may come in any pieces and in any order. Work is done as soon as it can be: a frame is
+searched once the text that may sound there is known, which for a speech model is as soon as the audio
+comes, for its text runs ahead. So when the caller barges in little is left to do, and it is as little
+for a long item as for a short one.
+
+The end is free. While generation is not complete, the audio may stop in any word; the path that ends
+best, with the length of its last phone taken into account, says in which. Words behind it have no
+audio yet, and the word it stops in ends when its remaining phones would have been said.
+
+The average that is taken off the cepstra is not known at the start of an item. The search starts
+once there is a second of audio and starts over, with the better average, at two and four: a bounded
+cost an item that later frames do not pay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from words.aligner.durations import USUAL_MS, duration_table, log_survival
+from words.aligner.features import (
+    CEPSTRA,
+    CONTEXT_FRAMES,
+    FRAME_CENTRE_MS,
+    FRAME_MS,
+    CepstrumStream,
+    differences,
+)
+from words.aligner.search import Record, Search
+from words.aligner.senones import GARBAGE, senone_scorer
+from words.aligner.textgraph import BETWEEN, SILENCE, TextGraph
+from words.timing import Method, WordTime, WordTimes
+from words.tokenize import TextJoiner, Token
+
+VERSION = "phone-hmm/1"
+
+_RESTART_FRAMES = (100, 200, 400)
+"""The search starts, and starts over, at so many frames; see above."""
+
+_BLOCK_FRAMES = 20
+_WORDS_AHEAD = 3
+"""Known words that must follow the best path before it is led on: the path must have somewhere to
+go, and the next word may be short."""
+
+_INCOMPLETE_PENALTY = 60.0
+"""A path to the end of a complete text may be this much worse than one that stops elsewhere."""
+
+_END_WINDOW = 40.0
+"""Paths this far behind the best one are considered as ends."""
+
+_RATE_EVIDENCE_PHONES = 20.0
+"""The usual rate of speech is worth this many phones of evidence."""
+
+
+class ItemAligner:
+    """Word times of one item; not thread-safe."""
+
+    def __init__(self, language: str = "en", *, rate_hz: int = 8000) -> None:
+        """Start an item.
+
+        Args:
+            language: BCP 47 tag of what is spoken.
+            rate_hz: Rate of the samples given to :meth:`add_samples`; 8000 for µ-law.
+        """
+        self._language = language.lower().partition("-")[0].partition("_")[0]
+        self._scorer = senone_scorer()
+        self._stream = CepstrumStream(rate_hz)
+        self._rate_hz = rate_hz
+        self._samples = 0
+        self._cepstra = np.empty((256, CEPSTRA), np.float32)
+        self._n_frames = 0
+        self._mean: npt.NDArray[np.float32] | None = None
+        self._restarts = 0
+        self._joiner = TextJoiner()
+        self._tokens: list[Token] = []
+        self._text = TextGraph(self._language, self._scorer)
+        self._search: Search | None = None
+
+    @property
+    def audio_ms(self) -> int:
+        """Length of the audio so far, rounded down."""
+        return self._samples * 1000 // self._rate_hz
+
+    @property
+    def frames_waiting(self) -> int:
+        """Frames of audio that were not searched yet: a measure of the work that is left."""
+        return self._n_frames - (self._search.frame if self._search else 0)
+
+    def add_audio(self, ulaw: bytes) -> None:
+        """Add mono µ-law at 8 kHz."""
+        self._samples += len(ulaw)
+        self._add_cepstra(self._stream.add_ulaw(ulaw))
+
+    def add_samples(self, samples: npt.NDArray[np.int16]) -> None:
+        """Add 16-bit mono samples at the rate given at the start."""
+        self._samples += len(samples)
+        self._add_cepstra(self._stream.add_samples(samples.astype(np.float32)))
+
+    def add_text(self, delta: str) -> None:
+        """Add a transcript delta."""
+        self._add_words(self._joiner.add(delta))
+
+    def add_words(self, words: Sequence[str]) -> None:
+        """Add words that were told apart elsewhere, as if joined by single spaces.
+
+        Do not mix with :meth:`add_text`: a word given here stays one word whatever it contains.
+        """
+        tokens: list[Token] = []
+        place = self._tokens[-1].char_end + 1 if self._tokens else 0
+        for word in words:
+            tokens.append(Token(word, place, place + len(word)))
+            place += len(word) + 1
+        self._add_words(tokens)
+
+    def work(self) -> None:
+        """Search the audio for which enough text is known. Call it after adding."""
+        if self._n_frames < _RESTART_FRAMES[0]:
+            return
+        self._restart_if_due()
+        while self._n_frames - CONTEXT_FRAMES - self._frame >= _BLOCK_FRAMES:
+            if self._words_reached() + _WORDS_AHEAD > self._text.n_words:
+                return
+            self._advance(_BLOCK_FRAMES)
+
+    def estimate(self) -> WordTimes:
+        """Word times from what was searched so far; words behind go on at the rate of speech."""
+        return self._word_times(self._unsettled(), complete=False)
+
+    def finish(self, complete: bool = True) -> WordTimes:
+        """Word times from all audio and text; nothing may be added afterwards.
+
+        Args:
+            complete: Generation came to its end, so all text was spoken. False: it was cut off,
+                and the text may run past the audio.
+        """
+        self._add_words(self._joiner.unsettled())
+        self._joiner = _Finished(self._joiner.text)
+        self._restart_if_due(last=True)
+        if self._text.n_words and self._n_frames:
+            self._advance(self._n_frames - self._frame)
+        return self._word_times((), complete=complete)
+
+    # -- sound --------------------------------------------------------------------------------
+
+    def _add_cepstra(self, cepstra: npt.NDArray[np.float32]) -> None:
+        needed = self._n_frames + len(cepstra)
+        while needed > len(self._cepstra):
+            self._cepstra = np.concatenate([self._cepstra, np.empty_like(self._cepstra)])
+        self._cepstra[self._n_frames : needed] = cepstra
+        self._n_frames = needed
+
+    @property
+    def _frame(self) -> int:
+        return self._search.frame if self._search else 0
+
+    def _restart_if_due(self, *, last: bool = False) -> None:
+        """Start the search over when the item's average is known better than before."""
+        due = sum(self._n_frames >= frames for frames in _RESTART_FRAMES)
+        if self._search is not None and due == self._restarts:
+            return
+        if self._search is None or due > self._restarts:
+            self._restarts = due
+            self._mean = self._cepstra[: self._n_frames].mean(axis=0) if self._n_frames else None
+            self._search = Search(self._text.graph, duration_table(), self._text.start)
+
+    def _advance(self, n: int) -> None:
+        """Search the next n frames."""
+        assert self._search is not None and self._mean is not None
+        first = self._search.frame
+        low, high = max(first - CONTEXT_FRAMES, 0), first + n + CONTEXT_FRAMES
+        features = differences(self._cepstra[low : min(high, self._n_frames)] - self._mean)
+        self._search.advance(self._scorer.scores(features[first - low : first - low + n]))
+
+    # -- text ---------------------------------------------------------------------------------
+
+    def _add_words(self, tokens: Sequence[Token]) -> None:
+        if not tokens:
+            return
+        first_jump = self._text.graph.n_jumps
+        for token in tokens:
+            self._text.add_word(token.text)
+            self._tokens.append(token)
+        if self._search is not None:
+            self._search.graph_grew(first_jump)
+
+    def _unsettled(self) -> tuple[Token, ...]:
+        return self._joiner.unsettled()
+
+    def _words_reached(self) -> int:
+        """Number of words that the best path has come to."""
+        if self._search is None or self._search.frame == 0:
+            return 0
+        scores = self._search.ends()
+        best = int(scores.max(axis=1).argmax())
+        # A pause belongs to no word: the phones before it do.
+        while best >= 0 and self._text.phones[best].word == BETWEEN:
+            best -= 1
+        return self._text.phones[best].word + 1 if best >= 0 else 0
+
+    # -- answer -------------------------------------------------------------------------------
+
+    def _word_times(self, unsettled: Sequence[Token], *, complete: bool) -> WordTimes:
+        tokens = [*self._tokens, *unsettled]
+        path, last = self._best_path(complete=complete)
+        spans = self._spans(path)
+        rate = self._rate_of(path)
+        times = self._laid_out(tokens, spans, path, last, rate)
+        words = tuple(
+            WordTime(token.text, token.char_start, token.char_end, start, end)
+            for token, (start, end) in zip(tokens, times, strict=True)
+        )
+        return WordTimes(Method.ALIGNED, VERSION, self._confidence(path), self.audio_ms, words)
+
+    def _best_path(self, *, complete: bool) -> tuple[list[Record], int | None]:
+        """Phones of the path chosen, and its last state if it stopped inside a phone."""
+        search = self._search
+        if search is None or search.frame == 0:
+            return [], None
+        scores = search.ends()
+        best = float(scores.max())
+        if complete and search.junction_score(self._text.ready) > best - _INCOMPLETE_PENALTY:
+            return search.path_to_junction(self._text.ready), None
+        entered = search.entered()
+        chosen, chosen_score = (0, 0), -math.inf
+        for phone, state in np.argwhere(scores > best - _END_WINDOW).tolist():
+            length_ms = (search.frame - int(entered[phone, state])) * FRAME_MS
+            name = self._text.phones[phone].name
+            score = float(scores[phone, state]) + log_survival(name, length_ms, 1.0)
+            if score > chosen_score:
+                chosen, chosen_score = (phone, state), score
+        return search.path_to_state(*chosen), chosen[1]
+
+    def _spans(self, path: Sequence[Record]) -> dict[int, tuple[int, int]]:
+        """Frames of each word on the path."""
+        spans: dict[int, tuple[int, int]] = {}
+        for record in path:
+            phone = self._text.phones[record.phone]
+            if phone.word == BETWEEN or (phone.name == SILENCE and phone.word not in spans):
+                continue
+            start = spans[phone.word][0] if phone.word in spans else record.start
+            spans[phone.word] = (start, record.end)
+        return spans
+
+    def _rate_of(self, path: Sequence[Record]) -> float:
+        """Length of the path's phones relative to usual."""
+        total, n = 0.0, 0
+        for record in path:
+            usual_ms = USUAL_MS.get(self._text.phones[record.phone].name)
+            if usual_ms is not None:
+                total += math.log((record.end - record.start) * FRAME_MS / usual_ms)
+                n += 1
+        return math.exp(total / (n + _RATE_EVIDENCE_PHONES))
+
+    def _laid_out(
+        self,
+        tokens: Sequence[Token],
+        spans: dict[int, tuple[int, int]],
+        path: Sequence[Record],
+        last_state: int | None,
+        rate: float,
+    ) -> list[tuple[int, int]]:
+        """Start and end of every word: measured, squeezed in, or yet to come."""
+        frame = self._frame
+        last_word = max(spans, default=-1)
+        times: list[tuple[int, int]] = []
+        at_ms = 0
+        for number in range(last_word + 1):
+            if number in spans:
+                start, end = (f * FRAME_MS + FRAME_CENTRE_MS for f in spans[number])
+                at_ms = max(end, at_ms)
+                times.append((max(start, times[-1][1]) if times else start, at_ms))
+            else:
+                times.append((at_ms, at_ms))
+        if path and last_state is not None and self._text.phones[path[-1].phone].word >= 0:
+            rest_ms = self._rest_ms(path[-1], last_state, rate)
+            at_ms = max(at_ms, round(frame * FRAME_MS + FRAME_CENTRE_MS + rest_ms))
+            times[-1] = (times[-1][0], at_ms)
+        # Frames that were searched hold no further word; those that were not may.
+        at_ms = max(at_ms, frame * FRAME_MS if frame < self._n_frames else self.audio_ms)
+        for number in range(last_word + 1, len(tokens)):
+            length_ms = self._usual_ms(number, tokens[number]) * rate
+            times.append((at_ms, at_ms + round(length_ms)))
+            at_ms = times[-1][1]
+        return times
+
+    def _usual_ms(self, number: int, token: Token) -> float:
+        if number < self._text.n_words:
+            return self._text.usual_ms[number]
+        return 65.0 * len(token.text)  # not settled, so not in the graph: by its letters
+
+    def _rest_ms(self, record: Record, state: int, rate: float) -> float:
+        """Time until the end of a word that the audio stopped in."""
+        phone = self._text.phones[record.phone]
+        usual_ms = USUAL_MS.get(phone.name, 0) * rate
+        share_left = (0.5, 0.35, 0.15)[state]
+        length_ms = (self._frame - record.start) * FRAME_MS
+        own_ms = max(usual_ms - length_ms, share_left * usual_ms)
+        return own_ms + phone.after_ms * rate
+
+    def _confidence(self, path: Sequence[Record]) -> float:
+        """Share of the searched audio that is not garbage, taken down for what is implausible."""
+        if not path:
+            return 0.0
+        garbage = sum(r.end - r.start for r in path if self._text.phones[r.phone].name == GARBAGE)
+        return round(0.95 * (1.0 - garbage / max(self._frame, 1)), 3)
+
+
+class _Finished(TextJoiner):
+    """Stands in for the joiner of a finished item: its text is in the graph, all of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._parts = [text]

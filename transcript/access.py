@@ -54,7 +54,7 @@ class Access:
         if not self.by_token:
             if not is_loopback(host.removeprefix("::ffff:")):
                 raise PermissionDenied(
-                    "only readers on this machine are served; set ASHEARD_API_TOKENS for others"
+                    "Only readers on this machine are served; set ASHEARD_API_TOKENS for others"
                 )
             return
         scheme, _, token = (authorization or "").partition(" ")

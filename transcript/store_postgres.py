@@ -28,6 +28,7 @@ class _Postgres:
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
     begin = "BEGIN"
     for_update = " FOR UPDATE"
+    attempts = 2  # the server may have been started anew since we last asked
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -3,8 +3,8 @@
 One thread writes, a few read; the event loop waits for neither. All appends that wait when the
 writer becomes free are one transaction, so one flush to the disk makes them all durable (group
 commit): the more callers, the larger the groups, at the same rate of flushes. Every operation can
-be repeated, so each is tried a second time on a new connection before it counts as failed; then
-the store is ``Unavailable`` until the database comes back, which the next attempt will find out.
+be repeated, so over a network each is tried a second time on a new connection before it counts as
+failed; then the store is ``Unavailable``, until an attempt finds the database again.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ class Dialect(Protocol):
     """Opens a transaction that writes."""
     for_update: str
     """Behind a SELECT: keeps the row from all others until the end of the transaction."""
+    attempts: int
+    """How often to try before the store counts as unavailable, each time on a new connection."""
 
     def connect(self) -> Connection:
         """Open a connection, and make the tables where they are not there yet."""
@@ -293,7 +295,7 @@ class SqlStore:
 
     async def _read(self, run: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._attempt, run, 2
+            self._readers, self._attempt, run, self._dialect.attempts
         )
 
     def _write(self) -> None:
@@ -335,7 +337,7 @@ class SqlStore:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(self._attempt(run, 2))
+            future.set_result(self._attempt(run, self._dialect.attempts))
         except Exception as error:  # it belongs to whoever waits, whatever it is
             future.set_exception(error)
 

@@ -13,16 +13,20 @@ from runtime.errors import ConfigurationError
 from transcript.store_sql import SCHEMA, Connection, Rows, SqlStore
 
 _LOCKED_AFTER_S = 2.0
-"""How long to wait for another process that has the file locked (a backup, a shell)."""
+"""Long enough for a backup to take its turn, well below the ten seconds that writers wait."""
 
 
-def open_sqlite(path: Path) -> SqlStore:
+def open_sqlite(path: Path, *, locked_after_s: float = _LOCKED_AFTER_S) -> SqlStore:
     """Open, or make, the file.
+
+    Args:
+        path: The file; its directory must exist.
+        locked_after_s: How long to wait for another process that has the file locked.
 
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    dialect = _Sqlite(path)
+    dialect = _Sqlite(path, locked_after_s)
     try:
         dialect.connect().close()
     except sqlite3.Error as error:
@@ -40,8 +44,11 @@ class _Sqlite:
     begin = "BEGIN IMMEDIATE"
     for_update = ""  # BEGIN IMMEDIATE keeps all other writers out
 
-    def __init__(self, path: Path) -> None:
+    attempts = 1  # there is no line that could have been cut
+
+    def __init__(self, path: Path, locked_after_s: float) -> None:
         self._path = path
+        self._locked_after_s = locked_after_s
         self._made = False
 
     def connect(self) -> Connection:
@@ -51,7 +58,7 @@ class _Sqlite:
         connection = sqlite3.connect(
             f"file:{quote(str(self._path))}?mode={mode}",
             uri=True,
-            timeout=_LOCKED_AFTER_S,
+            timeout=self._locked_after_s,
             isolation_level=None,  # we say BEGIN ourselves
             check_same_thread=False,  # closed by another thread, when its own has ended
         )

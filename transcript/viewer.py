@@ -98,7 +98,7 @@ class Viewer:
             else:
                 response = web.Response(status=303, headers={"Location": "/login"})
         except PermissionDenied as error:
-            response = _page(pages.message(str(error).capitalize() + "."), status=403)
+            response = _page(pages.message(f"{error}."), status=403)
         except NotFound:
             response = _page(pages.message("There is no such call."), status=404)
         except Unavailable:

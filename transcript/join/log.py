@@ -62,14 +62,15 @@ def call_log(facts: Iterable[Fact]) -> CallLog:
         ValueError: There are no facts, or facts of several calls.
     """
     distinct: dict[tuple[str, int], Fact] = {}
+    call_sids: set[str] = set()
     for fact in facts:
+        call_sids.add(fact.call_sid)
         key = (fact.writer, fact.sequence)
         known = distinct.get(key)
         # The store refuses a second body under one number. Should one be handed in all the same,
         # the choice must not depend on which came first.
         if known is None or (known != fact and _bytes(fact) < _bytes(known)):
             distinct[key] = fact
-    call_sids = {fact.call_sid for fact in distinct.values()}
     if len(call_sids) != 1:
         raise ValueError(f"facts must be of one call, got facts of {len(call_sids)} calls")
 

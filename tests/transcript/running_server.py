@@ -1,0 +1,93 @@
+"""A transcript service on ports of its own, with a client, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from asheard.v1.fact_pb2 import Fact
+from asheard.v1.ingest_service_pb2 import AppendFactsRequest, AppendFactsResponse
+from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
+from asheard.v1.transcript_pb2 import Transcript
+from asheard.v1.transcript_service_pb2 import GetTranscriptRequest, WatchTranscriptRequest
+from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
+from runtime.config import Address, TranscriptConfig
+from transcript.serve import TranscriptServer
+
+if TYPE_CHECKING:  # these exist for the type checker alone
+    from asheard.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub
+    from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceAsyncStub
+
+ANY_PORT = Address("127.0.0.1", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A running service, and both of its gRPC interfaces."""
+
+    server: TranscriptServer
+    channel: grpc.aio.Channel
+    ingest: IngestServiceAsyncStub
+    transcripts: TranscriptServiceAsyncStub
+
+    async def append(self, facts: Iterable[Fact]) -> AppendFactsResponse:
+        """Hand in facts."""
+        return await self.ingest.AppendFacts(AppendFactsRequest(facts=facts))
+
+    async def get(self, call_sid: str) -> Transcript:
+        """Read a transcript."""
+        request = GetTranscriptRequest(call_sid=call_sid)
+        return (await self.transcripts.GetTranscript(request)).transcript
+
+    async def is_serving(self) -> bool:
+        """Ask the health service."""
+        check: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
+        check = self.channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        answer = await check(HealthCheckRequest())
+        return answer.status == HealthCheckResponse.SERVING
+
+    async def watch(self, call_sid: str) -> AsyncIterator[Transcript]:
+        """Follow a transcript."""
+        request = WatchTranscriptRequest(call_sid=call_sid)
+        async for response in self.transcripts.WatchTranscript(request):
+            yield response.transcript
+
+
+def config(path: Path, tokens: Sequence[str] = ()) -> TranscriptConfig:
+    """A configuration with a SQLite file and free ports."""
+    return TranscriptConfig(
+        listen=ANY_PORT,
+        admin=ANY_PORT,
+        viewer=ANY_PORT,
+        store=f"sqlite:///{path}",
+        api_tokens=tuple(tokens),
+    )
+
+
+@asynccontextmanager
+async def running(path: Path, tokens: Sequence[str] = ()) -> AsyncIterator[Client]:
+    """Run a service on this file, and wait until it is ready."""
+    server = TranscriptServer(config(path, tokens))
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc.port}") as channel:
+            client = Client(
+                server, channel, IngestServiceStub(channel), TranscriptServiceStub(channel)
+            )
+            while not await client.is_serving():
+                await asyncio.sleep(0.01)
+            yield client
+    finally:
+        await server.close()

@@ -1,0 +1,186 @@
+"""What every store must do: one suite, inherited by the tests of each (integration)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asheard.v1.fact_pb2 import CallerTranscribed, Fact
+from asheard.v1.transcript_pb2 import CallState
+from asheard.v1.transcript_service_pb2 import CallSummary
+from runtime.errors import NotFound
+from tests.transcript.call_facts import START_S, Writer, short_call
+from transcript.store import CallQuery, Cursor, Outcome, Store, start_us
+
+
+def said(writer: Writer, text: str) -> Fact:
+    """Any fact."""
+    return writer.write(caller_transcribed=CallerTranscribed(item_id="i", text=text))
+
+
+def summary(call_sid: str, start_s: int, number: str = "", state: int = 1) -> CallSummary:
+    """An entry of the index."""
+    entry = CallSummary(call_sid=call_sid, from_number=number, state=CallState.ValueType(state))
+    entry.start_time.FromSeconds(start_s)
+    return entry
+
+
+class StoreContract:
+    """Inherit, and give a fixture ``store``."""
+
+    async def test_an_empty_append_is_nothing(self, store: Store) -> None:
+        assert await store.append([]) == []
+
+    async def test_facts_come_back_in_the_order_of_their_storing(self, store: Store) -> None:
+        facts = short_call()
+        assert await store.append(facts) == [Outcome.STORED] * len(facts)
+        stored = await store.read("CA1")
+        assert list(stored.facts) == facts
+        assert stored.revision == len(facts)
+
+    async def test_only_what_is_new_is_read(self, store: Store) -> None:
+        session = Writer("CA1", "session/1")
+        await store.append([said(session, "one"), said(session, "two")])
+        revision = (await store.read("CA1")).revision
+        await store.append([said(session, "three")])
+        news = await store.read("CA1", after=revision)
+        assert [fact.caller_transcribed.text for fact in news.facts] == ["three"]
+        assert (await store.read("CA1", after=news.revision)).facts == ()
+
+    async def test_a_repeat_adds_nothing(self, store: Store) -> None:
+        facts = short_call()
+        await store.append(facts)
+        again = await store.append([*facts, *facts])
+        assert again == [Outcome.REPEATED] * 2 * len(facts)
+        assert (await store.read("CA1")).revision == len(facts)
+
+    async def test_a_repeat_within_one_append_adds_nothing(self, store: Store) -> None:
+        fact = said(Writer("CA1", "session/1"), "one")
+        assert await store.append([fact, fact]) == [Outcome.STORED, Outcome.REPEATED]
+
+    async def test_another_fact_under_the_same_number_is_refused(self, store: Store) -> None:
+        first = said(Writer("CA1", "session/1"), "one")
+        other = said(Writer("CA1", "session/1"), "another")
+        same_number_of_another_writer = said(Writer("CA1", "session/2"), "another")
+        await store.append([first])
+        assert await store.append([other, same_number_of_another_writer]) == [
+            Outcome.CONFLICTING,
+            Outcome.STORED,
+        ]
+        texts = [fact.caller_transcribed.text for fact in (await store.read("CA1")).facts]
+        assert texts == ["one", "another"]
+
+    async def test_fields_that_we_do_not_know_are_kept(self, store: Store) -> None:
+        fact = Fact(call_sid="CA1", writer="session/1", sequence=1)
+        fact.MergeFromString(b"\xfa\x7f\x03new")  # field 2047, from a newer writer
+        await store.append([fact])
+        assert b"new" in (await store.read("CA1")).facts[0].SerializeToString()
+
+    async def test_many_callers_at_once_all_get_their_own_answer(self, store: Store) -> None:
+        calls = [short_call(f"CA{n}") for n in range(20)]
+        stored, repeated = Outcome.STORED, Outcome.REPEATED
+        answers = await asyncio.gather(*(store.append(facts) for facts in [*calls, *calls]))
+        for first, second in zip(answers[:20], answers[20:], strict=True):
+            assert {frozenset(first), frozenset(second)} == {
+                frozenset([stored]),
+                frozenset([repeated]),
+            }
+        for facts in calls:
+            assert list((await store.read(facts[0].call_sid)).facts) == facts
+
+    async def test_a_cancelled_append_disturbs_nobody(self, store: Store) -> None:
+        hasty = asyncio.create_task(store.append(short_call("CA1")))
+        patient = asyncio.create_task(store.append(short_call("CA2")))
+        await asyncio.sleep(0)
+        hasty.cancel()
+        assert set(await patient) == {Outcome.STORED}
+        assert set(await store.append(short_call("CA3"))) == {Outcome.STORED}
+
+    async def test_an_unknown_call_is_not_found(self, store: Store) -> None:
+        with pytest.raises(NotFound):
+            await store.read("CA404")
+        with pytest.raises(NotFound):
+            await store.delete("CA404")
+
+    async def test_a_deleted_call_is_gone_and_stays_away(self, store: Store) -> None:
+        facts = short_call()
+        await store.append(facts[:-1])
+        await store.append(short_call("CA2"))
+        await store.delete("CA1")
+        with pytest.raises(NotFound):
+            await store.read("CA1")
+        assert await store.append(facts) == [Outcome.DISCARDED] * len(facts)
+        with pytest.raises(NotFound):
+            await store.read("CA1")
+        with pytest.raises(NotFound):
+            await store.delete("CA1")
+        assert (await store.read("CA2")).revision == len(facts)
+
+    async def test_the_index_knows_when_it_is_old(self, store: Store) -> None:
+        session = Writer("CA1", "session/1")
+        await store.append([said(session, "one")])
+        assert await store.unindexed() == ["CA1"]
+        assert await store.index(summary("CA1", START_S), 1, ())
+        assert await store.unindexed() == []
+        await store.append([said(session, "two")])
+        assert await store.unindexed() == ["CA1"]
+        assert not await store.index(summary("CA1", START_S), 1, ())
+        assert await store.unindexed() == ["CA1"]
+
+    async def test_sealed_writers_add_nothing_and_new_ones_do(self, store: Store) -> None:
+        old, new = Writer("CA1", "session/1"), Writer("CA1", "gateway/MZ2")
+        await store.append([said(old, "one")])
+        assert await store.index(summary("CA1", START_S), 1, {"session/1"})
+        first = old.facts[0]
+        assert await store.append([first, said(old, "late"), said(new, "anew")]) == [
+            Outcome.REPEATED,
+            Outcome.DISCARDED,
+            Outcome.STORED,
+        ]
+        # The next entry of the index, of a call that goes on, does not break the seal.
+        assert await store.index(summary("CA1", START_S), 2, ())
+        assert await store.append([said(old, "later")]) == [Outcome.DISCARDED]
+
+    async def test_calls_are_listed_newest_first(self, store: Store) -> None:
+        await self._index_some(store)
+        assert await self._listed(store, CallQuery(limit=10)) == ["CA5", "CA4", "CA3", "CA2", "CA1"]
+
+    async def test_calls_are_filtered(self, store: Store) -> None:
+        await self._index_some(store)
+        second = 1_000_000
+        assert await self._listed(store, CallQuery(limit=10, number="+1")) == ["CA3", "CA1"]
+        assert await self._listed(
+            store, CallQuery(limit=10, state=CallState.CALL_STATE_COMPLETED)
+        ) == ["CA5", "CA4"]
+        assert await self._listed(
+            store,
+            CallQuery(
+                limit=10,
+                started_after_us=(START_S + 2) * second,
+                started_before_us=(START_S + 4) * second,
+            ),
+        ) == ["CA3", "CA2"]
+
+    async def test_pages_follow_each_other_through_ties(self, store: Store) -> None:
+        await self._index_some(store)
+        listed: list[CallSummary] = []
+        behind: Cursor | None = None
+        while page := await store.calls(CallQuery(limit=2, behind=behind)):
+            listed += page
+            behind = Cursor(start_us(page[-1]), page[-1].call_sid)
+        assert [call.call_sid for call in listed] == ["CA5", "CA4", "CA3", "CA2", "CA1"]
+
+    async def test_a_check_of_a_working_store_passes(self, store: Store) -> None:
+        await store.check()
+
+    async def _index_some(self, store: Store) -> None:
+        for call_sid, offset_s, number, state in (
+            ("CA1", 1, "+1", 1), ("CA2", 2, "+2", 1), ("CA3", 3, "+1", 3), ("CA4", 4, "+4", 2),
+            ("CA5", 4, "+5", 2),
+        ):  # fmt: skip
+            await store.append([said(Writer(call_sid, "session/1"), "x")])
+            assert await store.index(summary(call_sid, START_S + offset_s, number, state), 1, ())
+
+    async def _listed(self, store: Store, query: CallQuery) -> list[str]:
+        return [call.call_sid for call in await store.calls(query)]

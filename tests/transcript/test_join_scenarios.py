@@ -1,0 +1,100 @@
+"""Golden calls: facts in, the transcript as a person would read it out (unit).
+
+A file of ``tests/scenarios/transcript`` begins with prose that says what it proves. Behind
+``facts`` each line is a writer, the kind of fact, and its fields in protobuf's text format;
+``skip WRITER`` leaves out a number. Behind ``transcript`` is what comes of it. Run with
+ASHEARD_REWRITE_SCENARIOS=1 to write what the join says now, and explain the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from asheard.v1.fact_pb2 import Fact
+from asheard.v1.transcript_pb2 import CallState, Heard, Role, Transcript, Turn, Word
+from transcript.join import join
+
+SCENARIOS = sorted(
+    (Path(__file__).parent.parent / "scenarios" / "transcript").glob("*.txt"),
+    key=lambda path: path.name,
+)
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path: Path) -> None:
+    prose, _, rest = path.read_text("utf-8").partition("\nfacts\n")
+    lines, _, expected = rest.partition("\ntranscript\n")
+    facts = parse(lines)
+    transcript = join(facts)
+    if os.environ.get("ASHEARD_REWRITE_SCENARIOS"):
+        path.write_text(f"{prose}\nfacts\n{lines}\ntranscript\n{render(transcript)}\n", "utf-8")
+    assert render(transcript) == expected.strip("\n")
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_order_and_repeats_of_facts_change_nothing(path: Path) -> None:
+    facts = parse(path.read_text("utf-8").partition("\nfacts\n")[2].partition("\ntranscript\n")[0])
+    expected = join(facts)
+    chance = random.Random(path.stem)
+    for _ in range(20):
+        shuffled = facts + chance.sample(facts, len(facts) // 2)
+        chance.shuffle(shuffled)
+        assert join(shuffled) == expected
+
+
+def parse(lines: str) -> list[Fact]:
+    """Facts of a scenario."""
+    facts: list[Fact] = []
+    written: dict[str, int] = {}
+    for line in lines.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        writer, _, rest = line.partition(" ")
+        if writer == "skip":
+            written[rest] = written.get(rest, 0) + 1
+            continue
+        kind, _, fields = rest.strip().partition(" ")
+        written[writer] = written.get(writer, 0) + 1
+        fact = text_format.Parse(f"{kind} {{ {fields} }}", Fact())
+        fact.call_sid, fact.writer, fact.sequence = "CA1", writer, written[writer]
+        facts.append(fact)
+    return facts
+
+
+def render(transcript: Transcript) -> str:
+    """A transcript for people: unheard words in brackets, partial ones with their share."""
+    state = CallState.Name(transcript.state).removeprefix("CALL_STATE_").lower()
+    final = "final" if transcript.final else "not final"
+    lines = [f"{state}, {final}, revision {transcript.revision}"]
+    for turn in transcript.turns:
+        lines += _turn_lines(turn)
+    return "\n".join(lines)
+
+
+def _turn_lines(turn: Turn) -> list[str]:
+    start = str(turn.start_ms) if turn.HasField("start_ms") else ""
+    end = str(turn.end_ms) if turn.HasField("end_ms") else ""
+    head = f"{Role.Name(turn.role).removeprefix('ROLE_').lower()} {turn.item_id} {start}..{end}"
+    if turn.role == Role.ROLE_TOOL:
+        return [head, f"  {turn.generated_text}"]
+    if turn.role == Role.ROLE_CALLER:
+        return [head, f"  {turn.heard_text!r}"]
+    source = turn.word_times
+    head += f", {turn.heard_audio_ms} of {turn.generated_audio_ms} ms, {source.method}"
+    head += " refined" if source.refined else ""
+    head += ", interrupted" if turn.interrupted else ""
+    return [head, f"  {' '.join(_word(word) for word in turn.words)}", f"  {turn.heard_text!r}"]
+
+
+def _word(word: Word) -> str:
+    doubt = "?" if word.uncertain else ""
+    if word.heard == Heard.HEARD_FULL:
+        return f"{word.text}{doubt}"
+    if word.heard == Heard.HEARD_NONE:
+        return f"[{word.text}{doubt}]"
+    return f"<{word.text} {round(100 * word.played_share)}%{doubt}>"

@@ -43,8 +43,8 @@ def _alaw_of(sample: int) -> int:
     """A-law byte of a 16-bit sample (ITU-T G.711, table 1a, even bits inverted)."""
     sign = 0x80 if sample >= 0 else 0x00
     magnitude = min(abs(sample) >> 4, 0x7FF)
-    exponent = max(0, magnitude.bit_length() - 5)
-    mantissa = (magnitude >> max(1, exponent)) & 0x0F
+    exponent = max(0, magnitude.bit_length() - 4)
+    mantissa = (magnitude >> max(0, exponent - 1)) & 0x0F
     return (sign | exponent << 4 | mantissa) ^ 0x55
 
 

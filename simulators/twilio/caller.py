@@ -133,5 +133,9 @@ class Caller:
         found = carrier.truth.audio.find(probe, self._since_byte)
         if found < 0:
             return False
-        target = found - probe_at + (end_ms + occasion.plus_ms) * BYTES_PER_MS
-        return carrier.position >= target
+        word_end = found - probe_at + end_ms * BYTES_PER_MS
+        for stretch in carrier.truth.played:
+            if stretch.start_byte < word_end <= stretch.end_byte:
+                ended_ms = stretch.start_ms + (word_end - stretch.start_byte) // BYTES_PER_MS
+                return carrier.now_ms >= ended_ms + occasion.plus_ms
+        return False

@@ -10,7 +10,8 @@ Rules, from Twilio's message reference; where it is silent, our choice is marked
    cannot leave before it was spoken (ours). ``sequenceNumber``, ``chunk`` and ``timestamp`` are
    strings.
 3. **Playout.** Audio is buffered and played in order, in real time. At each grid point the next 160
-   bytes are taken; a frame that finds fewer plays those, then silence to its end (ours).
+   bytes are taken; a frame that finds fewer plays those, then silence to its end; what arrives
+   on a grid point itself waits for the next (ours).
 4. **Marks** are echoed, first in first out, when the audio sent before them has been played, to
    the ms (rounded up); at once if none is waiting.
 5. **Clear** silences the line at that ms: the rest of the current frame and all that is buffered

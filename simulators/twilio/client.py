@@ -209,10 +209,11 @@ class TwilioCaller:
         """The URL to connect to in the clear; adds what a TLS-ending proxy would add."""
         parts = urlsplit(url)
         scheme = {"https": "http", "wss": "ws"}.get(parts.scheme, parts.scheme)
+        if scheme != parts.scheme:
+            headers["X-Forwarded-Proto"] = "https"
         if self._connect_to is None:
             return urlunsplit(parts._replace(scheme=scheme))
         headers["Host"] = parts.netloc
-        headers["X-Forwarded-Proto"] = parts.scheme
         return urlunsplit(parts._replace(scheme=scheme, netloc=self._connect_to))
 
     async def _stream_event(

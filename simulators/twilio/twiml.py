@@ -139,7 +139,7 @@ def _absolute(url: str, base_url: str, *, websocket: bool) -> str:
 
 
 def _known(element: ElementTree.Element, attributes: set[str]) -> None:
-    if unknown := element.keys() - attributes:
+    if unknown := set(element.keys()) - attributes:
         raise BadTwiml(
             INVALID_ATTRIBUTE, f"<{element.tag}> has unknown {', '.join(sorted(unknown))}"
         )

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import random
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
@@ -362,12 +363,20 @@ class Callers:
         self._finished.append(call.result())
 
 
+def _only_others(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), WSError):
+        loop.default_exception_handler(context)
+
+
 async def run(args: argparse.Namespace) -> None:
     """Place the calls and do what the parent says."""
     for line in range(len(lines.names())):
         lines.speech(line)
     gc.collect()
     gc.freeze()
+    # A bridge that closes twice, or breaks off, is counted; it is not worth a line each.
+    logging.getLogger("picows").setLevel(logging.CRITICAL)
+    asyncio.get_running_loop().set_exception_handler(_only_others)
     plan = Plan(args.url, args.run, args.seed, args.barge_ins)
     callers = Callers(plan)
     callers.start()

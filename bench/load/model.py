@@ -98,7 +98,7 @@ class Session(WSListener):
         self._wish: asyncio.TimerHandle | None = None
         """The response that voice detection will create."""
         self._lines: list[int] = []
-        self._random = random.Random(model.seed)
+        self._random = random.Random(f"{model.seed}/{len(model.finished) + len(model.sessions)}")
         self._items: dict[str, record.SpokenItem] = {}
         self._transport: WSTransport | None = None
 
@@ -183,14 +183,14 @@ class Session(WSListener):
             self._unexpected(call, number)
         if flags:
             if flags & tag.ONSET:
-                self._speech_started()
+                # Voice detection is not in step with the caller's frames.
+                self._loop.call_later(self._random.uniform(0, 0.02), self._speech_started)
             if flags & tag.END:
                 self._speech_stopped()
 
     def _unexpected(self, call: int, number: int) -> None:
         if self._call.call < 0:
             self._call.call = call
-            self._random.seed(f"{self._model.seed}/{call}")
         if call != self._call.call:
             self._call.strangers += 1
         elif number >= self._next_frame:
@@ -230,15 +230,20 @@ class Session(WSListener):
         if self._bare:
             self._wish = self._loop.call_later(THINKING_S, self._respond)
             return
-        item_id, before = self._user_item, self._last_item
-        self._last_item = item_id
         self.send(
             {
                 "type": "input_audio_buffer.speech_stopped",
                 "audio_end_ms": self._appended_bytes // 8,
-                "item_id": item_id,
+                "item_id": self._user_item,
             }
         )
+        self._committed(self._user_item)
+        self._user_item = ""
+        self._wish = self._loop.call_later(THINKING_S, self._respond)
+
+    def _committed(self, item_id: str) -> None:
+        """The input buffer became a caller's item, and was transcribed at once."""
+        before, self._last_item = self._last_item, item_id
         self.send(
             {
                 "type": "input_audio_buffer.committed",
@@ -247,9 +252,13 @@ class Session(WSListener):
             }
         )
         item = {
-            "id": item_id, "object": "realtime.item", "type": "message", "status": "completed",
-            "role": "user", "content": [{"type": "input_audio", "transcript": None}],
-        }  # fmt: skip
+            "id": item_id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_audio", "transcript": None}],
+        }
         for kind in ("conversation.item.added", "conversation.item.done"):
             self.send({"type": kind, "previous_item_id": before, "item": item})
         self.send(
@@ -261,7 +270,6 @@ class Session(WSListener):
                 "usage": {"type": "duration", "seconds": 1},
             }
         )
-        self._wish = self._loop.call_later(THINKING_S, self._respond)
 
     # --- client events --------------------------------------------------------------------------
 
@@ -284,6 +292,8 @@ class Session(WSListener):
         elif kind == "conversation.item.delete":
             self._call.truncations.append(record.Truncation(event["item_id"], -1, True))
             self.send({"type": "conversation.item.deleted", "item_id": event["item_id"]})
+        elif kind == "input_audio_buffer.commit":
+            self._committed(self._user_item or self._model.new_id("item"))
         elif kind == "conversation.item.create":
             item = {"id": self._model.new_id("item"), **event["item"]}
             for answer in ("conversation.item.added", "conversation.item.done"):

@@ -125,6 +125,8 @@ class _Item:
     heard: bool = False
     """Some of it was played for certain, or may have been."""
     removed: bool = False
+    interrupted: bool = False
+    """Its response was interrupted, and is over."""
     completed: bool = False
     """The model said all it wanted in it."""
     tool_name: str | None = None
@@ -609,7 +611,7 @@ class Conversation:
     def _send_last(self, item: _Item, content_index: int) -> None:
         part = item.parts[content_index]
         response = self._responses.get(item.response_id)
-        stale = self._closing or (response is not None and response.interrupted)
+        stale = item.interrupted or (response is not None and response.interrupted)
         if part.sent and not part.last_sent and not part.settled and not stale:
             part.last_sent = True
             self._outputs.append(ToCaller(item.item_id, content_index, b"", last=True))
@@ -694,6 +696,7 @@ class Conversation:
             item = self._items.get(item_id)
             if item is None:
                 continue
+            item.interrupted = response.interrupted
             if not item.done:
                 self._item_over(item, generation)
             if response.interrupted and not self._closing:

@@ -1,0 +1,116 @@
+"""The agent file: what becomes of it, and what its author is told of a fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import ConfigurationError
+from session.agent import greeting_instructions, load_agent, parse_agent, session_update
+
+MINIMAL = "name: x\ninstructions: Be brief.\n"
+
+
+def test_the_bundled_bakery_is_valid_and_greets() -> None:
+    agent = load_agent(None)
+    assert agent.name == "bakery"
+    instructions = greeting_instructions(agent)
+    assert instructions is not None
+    assert agent.instructions in instructions, "a response's instructions replace the session's"
+
+
+def test_every_turn_detection_value_is_explicit() -> None:
+    session = session_update(parse_agent(MINIMAL, name="x"))
+    assert session["audio"]["input"]["turn_detection"] == {
+        "type": "server_vad",
+        "threshold": 0.5,
+        "prefix_padding_ms": 300,
+        "silence_duration_ms": 500,
+        "create_response": True,
+        "interrupt_response": True,
+        "idle_timeout_ms": None,
+    }
+    semantic = parse_agent(MINIMAL + "turn_detection: {type: semantic_vad}", name="x")
+    assert session_update(semantic)["audio"]["input"]["turn_detection"] == {
+        "type": "semantic_vad",
+        "eagerness": "auto",
+        "create_response": True,
+        "interrupt_response": True,
+    }
+
+
+def test_audio_passes_without_transcoding_both_ways() -> None:
+    session = session_update(parse_agent(MINIMAL, name="x"))
+    assert session["output_modalities"] == ["audio"]
+    assert session["audio"]["input"]["format"] == {"type": "audio/pcmu"}
+    assert session["audio"]["output"]["format"] == {"type": "audio/pcmu"}
+    assert session["audio"]["input"]["transcription"] == {"model": "gpt-4o-transcribe"}
+
+
+def test_without_a_greeting_the_caller_speaks_first() -> None:
+    assert greeting_instructions(parse_agent(MINIMAL, name="x")) is None
+
+
+def test_transcription_can_be_off() -> None:
+    session = session_update(parse_agent(MINIMAL + "transcription: null", name="x"))
+    assert session["audio"]["input"]["transcription"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            MINIMAL + "turn_detection: {type: server_vad, silence_ms: 3}",
+            "turn_detection.silence_ms: unknown key (did you mean silence_duration_ms?)",
+        ),
+        (MINIMAL + "turn_detection: {threshold: 1}", "turn_detection.type: missing"),
+        (
+            MINIMAL + "turn_detection: {type: vad}",
+            "turn_detection.type: give server_vad or semantic_vad",
+        ),
+        (
+            MINIMAL + "turn_detection: {type: server_vad, threshold: 3}",
+            "turn_detection.threshold: expected `float` <= 1.0",
+        ),
+        (
+            MINIMAL + "turn_detection: {type: server_vad, create_response: false}",
+            "turn_detection.create_response: must be true: the model takes its turns by itself",
+        ),
+        ("name: x\ninstrutions: y", "instrutions: unknown key (did you mean instructions?)"),
+        ("name: x", "instructions: missing"),
+        ("- 1", "give keys and values, such as `name: bakery`"),
+        ("", "give keys and values, such as `name: bakery`"),
+        ("a: 1\nb: [", "not YAML at line 2: expected the node content, but found '<stream end>'"),
+        (MINIMAL + "language: no", "language: expected `str`, got `bool` (put it in quotes)"),
+        (
+            MINIMAL + "tools: [{name: f, description: d, url: 127.0.0.1/f}]",
+            "tools[0].url: give an http:// or https:// URL",
+        ),
+        (
+            MINIMAL
+            + "tools: [{name: f, description: d, url: 'http://a'}, "
+            + "{name: f, description: d, url: 'http://b'}]",
+            "tools[1].name: 'f' is there twice",
+        ),
+        (
+            MINIMAL + "tools: [{name: f, description: d, url: 'http://a', timeout: 3}]",
+            "tools[0].timeout: unknown key (did you mean timeout_s?)",
+        ),
+        (MINIMAL + "transcription: {modl: x}", "transcription.modl: unknown key"),
+    ],
+)
+def test_a_fault_is_one_message_that_names_the_key(text: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_agent(text, name="x.yaml")
+    assert str(caught.value).startswith(f"agent file x.yaml: {fault}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.yaml: No such file"):
+        load_agent(tmp_path / "nowhere.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match=r"binary\.yaml: not UTF-8"):
+        load_agent(binary)

@@ -38,6 +38,9 @@ async def _demo(*, show_logs: bool) -> int:
     async with local_system(bakery_agent(), sys.stderr if show_logs else logs) as system:
         print("A caller rings the bakery … (about 20 seconds, in real time)\n", flush=True)
         call = await TwilioCaller(system.voice_url, bakery_caller()).run()
+        if call.ending != "hung_up":
+            print("WRONG: the call did not go through:", *call.warnings, sep="\n  ")
+            return EXIT_FAILED
         transcript = await system.final_transcript(call.call_sid)
         [heard] = truth.join([call], system.realtime.sessions)
     _print(transcript, call)

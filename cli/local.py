@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+import grpc
+import grpc.aio
+
 from asheard.v1 import transcript_pb2, transcript_service_pb2, transcript_service_pb2_grpc
 from cli.system import Supervisor, clean_environment, on_free_ports, plan
 from runtime.rpc import channel
@@ -26,8 +29,8 @@ class LocalSystem:
 
     @property
     def voice_url(self) -> str:
-        """The voice webhook."""
-        return f"http://{self.environment['ASHEARD_GATEWAY_LISTEN']}/twilio/voice"
+        """The voice webhook, as Twilio knows it: https, though a simulated Twilio speaks no TLS."""
+        return f"https://{self.environment['ASHEARD_GATEWAY_LISTEN']}/twilio/voice"
 
     @property
     def media_url(self) -> str:
@@ -47,15 +50,31 @@ class LocalSystem:
         Raises:
             TimeoutError: It was not within ``deadline_s``.
         """
-        newest = transcript_pb2.Transcript()
         async with asyncio.timeout(deadline_s), channel(self.transcript_target) as to_service:
             stub = transcript_service_pb2_grpc.TranscriptServiceStub(to_service)
-            request = transcript_service_pb2.WatchTranscriptRequest(call_sid=call_sid)
-            async for change in stub.WatchTranscript(request):
-                newest = change.transcript
-        if not newest.final:
-            raise AssertionError("a watch ends only when the transcript is final")
-        return newest
+            while True:
+                try:
+                    return await _last_state(stub, call_sid)
+                except grpc.aio.AioRpcError as error:
+                    # The call's first facts may still be on their way, or the service be starting.
+                    if error.code() not in _LATER:
+                        raise
+                await asyncio.sleep(0.05)
+
+
+_LATER = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
+
+
+async def _last_state(
+    stub: transcript_service_pb2_grpc.TranscriptServiceAsyncStub, call_sid: str
+) -> transcript_pb2.Transcript:
+    newest = transcript_pb2.Transcript()
+    request = transcript_service_pb2.WatchTranscriptRequest(call_sid=call_sid)
+    async for change in stub.WatchTranscript(request):
+        newest = change.transcript
+    if not newest.final:
+        raise AssertionError("a watch ends only when the transcript is final")
+    return newest
 
 
 @asynccontextmanager
@@ -100,3 +119,4 @@ async def local_system(
                     await supervisor.stop()
             finally:
                 supervisor.kill()
+                await supervisor.stop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -96,16 +97,18 @@ def reachable(host: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that nobody listens at just now, in a row: first, first + 1, …"""
+    """TCP ports of loopback that nobody listens at just now, in a row: first, first + 1, …
+
+    They lie below the range from which the kernel takes the ports of outgoing connections, so that
+    none of those takes one away between this look and the listening.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
+        first = random.randrange(10_000, 32_000 - count)
         taken: list[socket.socket] = []
         try:
             for port in range(first, first + count):
                 taken.append(socket.create_server(("127.0.0.1", port)))
-        except (OSError, OverflowError):
+        except OSError:
             continue
         finally:
             for listener in taken:

@@ -112,7 +112,9 @@ async def _greet(supervisor: Supervisor, environment: Environment, *, place_call
 
 async def _place_call(supervisor: Supervisor, public: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli.main", "simulate", "twilio", f"{public}/twilio/voice",
+        sys.executable, "-m", "cli.main", "simulate", "twilio",
+        # Twilio speaks TLS only; the simulator sends what a proxy that ends it would send.
+        f"{public.replace('http:', 'https:')}/twilio/voice",
         env=clean_environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

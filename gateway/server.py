@@ -228,7 +228,7 @@ class PublicServer:
             return web.Response(status=503, text="the gateway is draining\n")
         await response.prepare(request)
         tcp = request.transport
-        if not isinstance(tcp, asyncio.Transport):
+        if tcp is None:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
         media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)

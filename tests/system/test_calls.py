@@ -1,0 +1,149 @@
+"""Whole calls through three real processes, with simulators at both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+
+import pytest
+
+from asheard.v1 import transcript_pb2
+from cli.local import local_system
+from cli.system import clean_environment
+from simulators import truth
+from simulators.network import Network, Path
+from simulators.realtime.script import AgentScript, Reply, Speak, say
+from simulators.realtime.script import bakery as bakery_agent
+from simulators.twilio import TwilioCaller
+from simulators.twilio.script import (
+    AgentPlayed,
+    AgentSilent,
+    CallerScript,
+    Drop,
+    HangUp,
+    Press,
+    Say,
+    Step,
+)
+from simulators.twilio.script import bakery as bakery_caller
+from tests.system.judge import agent_turns, assert_right, caller_turns
+
+BAKERY_HEARD = [
+    "Yes, I can help you place your order. What would you like?",
+    "That will be $9.05. Cash or credit?",
+    "Sure. What would you like to order?",
+]
+
+
+def test_the_demo_prints_the_bakery_call_and_is_right() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "cli.main", "demo"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (
+        "agent   That will be $9.05. Cash or credit? "
+        "[unheard: We also have a store discount you can apply now.]"
+    ) in result.stdout
+    assert "Sorry for interrupting, do you also have coffee?" in result.stdout
+    assert "played of" in result.stdout
+    assert "ms after the caller began to speak" in result.stdout
+
+
+async def test_twenty_calls_at_once_are_all_final_and_right() -> None:
+    logs = io.StringIO()
+    async with local_system(bakery_agent(), logs, sessions=2) as system:
+
+        async def call(i: int) -> TwilioCaller:
+            await asyncio.sleep(i * 0.05)
+            caller = TwilioCaller(system.voice_url, bakery_caller())
+            await caller.run()
+            return caller
+
+        callers = await asyncio.gather(*(call(i) for i in range(20)))
+        transcripts = [await system.final_transcript(c.truth.call_sid) for c in callers]
+        heard = truth.join([c.truth for c in callers], system.realtime.sessions)
+    for transcript, joined, caller in zip(transcripts, heard, callers, strict=True):
+        assert transcript.state == transcript_pb2.CALL_STATE_COMPLETED
+        assert [t.heard_text for t in agent_turns(transcript)] == BAKERY_HEARD
+        assert_right(transcript, joined, caller.truth)
+        [barge_in] = caller.truth.barge_ins
+        assert barge_in.flushed
+
+
+async def test_a_call_straight_to_the_media_socket_over_a_bad_network_is_right() -> None:
+    network = Network(
+        to_server=Path(delay_ms=80, jitter_ms=40), from_server=Path(delay_ms=80, jitter_ms=40)
+    )
+    async with local_system(bakery_agent(), io.StringIO()) as system:
+        call = await TwilioCaller(system.media_url, bakery_caller(), network=network).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [heard] = truth.join([call], system.realtime.sessions)
+    assert_right(transcript, heard, call, position_ms=60)
+    assert transcript.from_number == ""
+
+
+async def test_two_items_in_one_response_and_the_second_never_began() -> None:
+    first = "Your order is ready."
+    second = "We also have a store discount you can apply now."
+    agent = AgentScript(replies=(Reply((Speak(first), Speak(second))),), first_audio_ms=200)
+    caller = CallerScript(
+        steps=(Step(Say("stop"), AgentPlayed(500)),), end=Step(HangUp(), AgentSilent(600))
+    )
+    async with local_system(agent, io.StringIO()) as system:
+        call = await TwilioCaller(system.voice_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [heard] = truth.join([call], system.realtime.sessions)
+        [session] = system.realtime.sessions
+    assert_right(transcript, heard, call)
+    cut, unheard = agent_turns(transcript)[:2]
+    assert cut.interrupted and 0 < cut.heard_audio_ms < cut.generated_audio_ms
+    assert (unheard.heard_text, unheard.heard_audio_ms) == ("", 0)
+    assert not unheard.HasField("start_ms")
+    by_id = {item.item_id: item for item in session.agent_items}
+    truncated_ms = by_id[cut.item_id].truncated_ms
+    assert truncated_ms is not None and truncated_ms <= cut.generated_audio_ms
+    assert by_id[unheard.item_id].deleted
+
+
+async def test_a_false_alarm_clears_and_truncates_nothing() -> None:
+    agent = AgentScript(replies=(say("Hello."), say("Sure.")))
+    caller = CallerScript(
+        steps=(Step(Say("I want bagels and a soda."), AgentSilent(900)),),
+        end=Step(HangUp(), AgentSilent(600)),
+    )
+    async with local_system(agent, io.StringIO()) as system:
+        call = await TwilioCaller(system.voice_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [heard] = truth.join([call], system.realtime.sessions)
+        [session] = system.realtime.sessions
+    assert_right(transcript, heard, call)
+    assert all(stream.flushes == [] for stream in call.streams)
+    assert session.truncations == [] and session.refusals == []
+    assert not any(turn.interrupted for turn in agent_turns(transcript))
+
+
+@pytest.mark.parametrize("action", [HangUp(), Drop()], ids=["hang-up", "drop"])
+async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:
+    caller = CallerScript(steps=(Step(Press("4"), AgentPlayed(300)),),
+                          end=Step(action, AgentPlayed(1500)))  # fmt: skip
+    async with local_system(bakery_agent(), io.StringIO()) as system:
+        # Straight to the socket: after a drop nobody asks for another stream.
+        call = await TwilioCaller(system.media_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [heard] = truth.join([call], system.realtime.sessions)
+    hung_up = isinstance(action, HangUp)
+    assert transcript.state == (
+        transcript_pb2.CALL_STATE_COMPLETED if hung_up else transcript_pb2.CALL_STATE_FAILED
+    )
+    [turn], [item] = agent_turns(transcript), heard.items
+    assert caller_turns(transcript) == []
+    assert turn.position.low_ms <= item.played_ms + 1 <= turn.position.high_ms + 2
+    assert abs(turn.heard_audio_ms - item.played_ms) <= (60 if hung_up else 150)
+    assert turn.heard_text != turn.generated_text

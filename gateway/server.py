@@ -9,7 +9,6 @@ With an auth token each request must bear a valid signature, or is answered 403.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time

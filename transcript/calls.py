@@ -196,6 +196,11 @@ class Calls:
                     await self._write_index(cached)
         except NotFound:
             pass  # Deleted meanwhile.
+        except Unavailable:
+            raise
+        except Exception:
+            # A bug, in one call; the list of all others must not suffer from it.
+            log.exception("call cannot be indexed", call=call_sid)
 
     async def _refresh(self, call_sid: str, cached: _Cached) -> Transcript:
         """Bring a call up to date; under its lock."""
@@ -205,6 +210,7 @@ class Calls:
                 cached.facts.extend(news.facts)
                 cached.revision = news.revision
                 cached.transcript = await self._join(cached)
+            cached.indexed = max(cached.indexed, news.indexed)
             if not cached.transcript.final or await self._write_index(cached):
                 return cached.transcript
             # More facts came between reading and sealing: it was not final after all.

@@ -117,8 +117,8 @@ class TranscriptServer:
             try:
                 await self._store.check()
             except Unavailable as error:
-                if self._not_ready is None:
-                    log.error("store lost")
+                if self._not_ready != str(error):
+                    log.error("store lost", reason=str(error))
                 self._set_ready(str(error))
             else:
                 if self._not_ready is not None:

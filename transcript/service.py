@@ -212,7 +212,16 @@ def _fault(fact: Fact) -> str | None:
     if fact.WhichOneof("body") is None and not UnknownFieldSet(fact):
         # What we do not know may be the body of a newer writer, and is kept for a newer reader.
         return "body: a fact says that something happened"
+    if fact.HasField("call_started") and not _is_time(fact.call_started.start_time):
+        return "call_started.start_time: is not a time of this era"
+    if fact.HasField("call_ended") and not _is_time(fact.call_ended.end_time):
+        return "call_ended.end_time: is not a time of this era"
     return None
+
+
+def _is_time(time: Timestamp) -> bool:
+    """Whether a time can be shown: 1970 to 9999, as protobuf has it. Absent is 1970."""
+    return 0 <= time.seconds < 253_402_300_800 and 0 <= time.nanos < 1_000_000_000
 
 
 def _need_call_sid(call_sid: str) -> None:

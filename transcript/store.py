@@ -44,6 +44,8 @@ class StoredFacts:
 
     revision: int
     """Position of the last fact of the call."""
+    indexed: int
+    """Revision at which the call's entry in the index was made."""
     facts: tuple[Fact, ...]
 
 
@@ -129,4 +131,4 @@ def start_us(summary: CallSummary) -> int:
     """When a call started, in microseconds since 1970, as the index sorts it."""
     if not summary.HasField("start_time"):
         return UNKNOWN_START_US
-    return summary.start_time.ToMicroseconds()
+    return summary.start_time.seconds * 1_000_000 + summary.start_time.nanos // 1_000

@@ -22,10 +22,7 @@ from typing import Any, Protocol, TypeVar
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import NotFound, Unavailable
-from runtime.log import get_log
 from transcript.store import CallQuery, Outcome, StoredFacts, start_us
-
-log = get_log(__name__)
 
 T = TypeVar("T")
 
@@ -163,12 +160,12 @@ class SqlStore:
 
         def run(connection: Connection) -> StoredFacts:
             row = connection.execute(
-                "SELECT revision FROM calls WHERE call_sid = ?", (call_sid,)
+                "SELECT revision, indexed FROM calls WHERE call_sid = ?", (call_sid,)
             ).fetchone()
             if row is None:
                 raise NotFound("call_sid: there is no such call")
             if row[0] <= after:
-                return StoredFacts(row[0], ())
+                return StoredFacts(row[0], row[1], ())
             rows = connection.execute(
                 "SELECT body FROM facts WHERE call_sid = ? AND position > ? AND position <= ?"
                 " ORDER BY position",
@@ -176,7 +173,7 @@ class SqlStore:
             ).fetchall()
             if len(rows) < row[0] - after:
                 raise NotFound("call_sid: there is no such call")  # deleted in this moment
-            return StoredFacts(row[0], tuple(Fact.FromString(body) for (body,) in rows))
+            return StoredFacts(row[0], row[1], tuple(Fact.FromString(body) for (body,) in rows))
 
         return await self._read(run)
 
@@ -355,7 +352,6 @@ class SqlStore:
             if attempts > 1:
                 return self._attempt(run, attempts - 1)
             # The driver's text may quote values; its type is enough to know what to look for.
-            log.warning("store unavailable", store=self._dialect.name, error=type(error).__name__)
             raise Unavailable(
                 f"the {self._dialect.name} store does not answer ({type(error).__name__})"
             ) from error

@@ -115,12 +115,25 @@ async def test_facts_that_cannot_be_stored_are_named_and_the_rest_is_stored(
         Fact(call_sid="CA1", writer="session/1", caller_transcribed=speech),
         Fact(call_sid="CA1", writer="session/9", sequence=1),
         Fact(call_sid="CA1", writer="session/1", sequence=1, caller_transcribed=speech),
+        Fact(
+            call_sid="CA1",
+            writer="gateway/MZ9",
+            sequence=1,
+            call_started=CallStarted(start_time=Timestamp(seconds=-1)),
+        ),
     ]
     response = await client.append([bad[0], *good, *bad[1:]])
     first = len(good) + 1
-    assert [rejected.index for rejected in response.rejected] == [0, *range(first, first + 4)]
+    assert [rejected.index for rejected in response.rejected] == [0, *range(first, first + 5)]
     named = [rejected.reason.partition(":")[0] for rejected in response.rejected]
-    assert named == ["call_sid", "writer", "sequence", "body", "sequence"]
+    assert named == [
+        "call_sid",
+        "writer",
+        "sequence",
+        "body",
+        "sequence",
+        "call_started.start_time",
+    ]
     assert (await client.get("CA1")).revision == len(good)
 
 

@@ -110,7 +110,7 @@ def _text(part: Part) -> str:
 
 def _audio_ms(part: Part) -> int:
     if part.generated is not None:
-        return part.generated.audio_ms
+        return max(0, part.generated.audio_ms)
     known = [piece.audio_ms for piece in part.pieces]
     known += [part.played_ms, part.sent_ms]
     if part.fixed is not None:

@@ -112,12 +112,12 @@ def call_ended(facts: Iterable[Fact]) -> CallEnded | None:
     return None
 
 
-def _stream_order(entry: tuple[str, list[Fact]]) -> tuple[int, str]:
+def _stream_order(entry: tuple[str, list[Fact]]) -> tuple[int, int, str]:
     writer, facts = entry
     started = call_started(facts)
     if started is None or not started.HasField("start_time"):
-        return _LAST, writer
-    return started.start_time.ToNanoseconds(), writer
+        return _LAST, 0, writer
+    return started.start_time.seconds, started.start_time.nanos, writer
 
 
 def _assignments(streams: dict[str, tuple[Fact, ...]]) -> dict[str, tuple[int, int]]:

@@ -40,8 +40,8 @@ STALL_US = 250_000
 network's jitter and the next frame is taken to follow at once."""
 
 STALE_US = 40_000
-"""Two frames. Media older than that when an echo comes means omitted silence or a network's hiccup;
-the next media message tells which."""
+"""Two frames. No media for so long means omitted silence or a network's hiccup; the next media
+message tells which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class MediaClock:
         "_frame_bytes",
         "_frame_us",
         "_gaps",
+        "_now_us",
         "_offset_us",
         "newest_ms",
         "reading_us",
@@ -114,6 +115,8 @@ class MediaClock:
         """Reading of the call's clock when the gateway's was 0, by the first media message."""
         self._fastest_us = 0
         """Least (arrival - reading): the way of the fastest message plus a constant."""
+        self._now_us = 0
+        """The gateway's clock when something other than media last came."""
         self._gaps: dict[int, _Gap] = {}
         """By the reading before. A call has few."""
 
@@ -170,11 +173,8 @@ class MediaClock:
 
     def stamp(self, now_us: int) -> Stamp:
         """Note what the clocks say now; :meth:`date` turns it into a date, best not at once."""
+        self._now_us = now_us
         return Stamp(now_us, self.reading_us, self.received_us)
-
-    def stale(self, now_us: int) -> bool:
-        """Say whether media should have come by now; the next message will say why it did not."""
-        return self.received_us is not None and now_us - self.received_us > STALE_US
 
     def date(self, stamp: Stamp) -> Date:
         """When the stamped thing happened, on the call's clock."""
@@ -186,8 +186,8 @@ class MediaClock:
         if gap is not None:
             at_us = min(stamp.reading_us + passed_us, gap.after_us)
             return Date(at_us, at_us, local=True)
-        if stamp.reading_us == self.reading_us and passed_us > STALE_US:
-            # Nothing has come since that could tell a gap from a hiccup.
+        if stamp.reading_us == self.reading_us and self._now_us - stamp.received_us > STALE_US:
+            # Nothing has come since that could tell a gap from a network's hiccup.
             at_us = stamp.reading_us + passed_us
             return Date(at_us, at_us, local=True)
         return Date(stamp.reading_us, stamp.reading_us + self._frame_us)

@@ -54,6 +54,10 @@ PUNCTUAL_ECHOES = 4
 RAGGED_US = 2_000
 """Echoes may be rounded to whole milliseconds on their way through Twilio and still agree."""
 
+LOCAL_DOUBT_US = 100_000
+"""Without the media clock an arrival is out by the network's jitter; so much of it is allowed for
+before an echo counts as too early."""
+
 BURST_US = 2 * FRAME_US
 """Echoes whose dates lie closer together may have come from one burst."""
 
@@ -123,21 +127,26 @@ class Line:
 
 def line_through(echoes: Iterable[tuple[int, Date]]) -> Line | None:
     """Intersect what each echo of one segment, (position, date), says about its beginning (B1)."""
-    origins = [
-        (date.earliest_us - at * US_PER_BYTE, date.latest_us - at * US_PER_BYTE, date.local)
-        for at, date in echoes
-    ]
-    if not origins:
+    dated = list(echoes)
+    if not dated:
         return None
-    latest_us = min(latest for _, latest, _ in origins)
-    agreeing = [origin for origin in origins if origin[0] <= latest_us + RAGGED_US]
-    earliest_us = max(earliest for earliest, _, _ in agreeing)
+    by_media = [(at, date) for at, date in dated if not date.local]
+    if not by_media:
+        origins = sorted(date.at_us - at * US_PER_BYTE for at, date in dated)
+        middle_us = origins[len(origins) // 2]
+        return Line(middle_us - LOCAL_DOUBT_US, middle_us + LOCAL_DOUBT_US, len(origins), 0, True)
+    spans = [
+        (date.earliest_us - at * US_PER_BYTE, date.latest_us - at * US_PER_BYTE)
+        for at, date in by_media
+    ]
+    latest_us = min(latest for _, latest in spans)
+    agreeing = [earliest for earliest, _ in spans if earliest <= latest_us + RAGGED_US]
     return Line(
-        earliest_us=min(earliest_us, latest_us),
+        earliest_us=min(max(agreeing), latest_us),
         latest_us=latest_us,
         echoes=len(agreeing),
-        late=len(origins) - len(agreeing),
-        local=any(local for _, _, local in agreeing),
+        late=len(spans) - len(agreeing),
+        local=False,
     )
 
 
@@ -164,7 +173,8 @@ class _Head:
     at: int
     reached_us: int | None
     """When. None: not known."""
-    way_us: int | None
+    way_us: int
+    """How long audio is taken to have been on its way, there and back on the media clock."""
 
     def forward(self, chunk: Chunk, sent: Date) -> None:
         """Play one more chunk to its end."""
@@ -175,7 +185,7 @@ class _Head:
 
     def await_chunk(self, chunk: Chunk, sent: Date) -> None:
         """Pause until the chunk was there, if it may have come too late."""
-        if chunk.opens_segment and self.way_us is not None:
+        if chunk.opens_segment:
             arrived_us = sent.earliest_us + self.way_us
             if self.reached_us is None or arrived_us > self.reached_us:
                 self.reached_us = arrived_us
@@ -202,36 +212,35 @@ class _Estimate:
             # The fence found an empty buffer, so its way is a fresh measure.
             self.way_us = max(0, self.fence.earliest_us - self.written.earliest_us)
         self.flight: list[tuple[Mark, Date]] = []
-        """Marks that came back after the clear was written and may have been played, in order."""
-        self.burst: tuple[Mark, Date] | None = None
-        """The first that was flushed."""
+        """Marks that came back after the clear was written and were played by then, in order."""
+        self.burst: list[tuple[Mark, Date]] = []
+        """The first that were flushed, or came back together with those."""
         self.line: Line | None = None
 
     # -- best ----------------------------------------------------------------------------------
 
     def result(self) -> StretchPosition:
-        head = self._walk()
+        """Put the parts together."""
+        self._walk()
         stopped, dated_by = self._stop_date()
-        best = self._best(head, stopped)
+        self._split(stopped)
+        best = self._best(stopped)
         low, high = self._range()
-        tight = self._tight_range(stopped, dated_by)
         proven = self.proven
+        tight = self._tight_range(stopped, dated_by)
         if tight is not None:
-            tight_low, tight_high, tight_proven = tight
-            if tight_low > low:
-                low, proven = tight_low, tight_proven or proven
-            high = max(low, min(high, tight_high))
-        best = min(max(best, low), high)
-        local = (stopped is not None and stopped.local) or (
-            self.line is not None and self.line.local
-        )
+            if tight[0] > low:
+                low, proven = tight[0], tight[2] or proven
+            high = max(low, min(high, tight[1]))
         if stopped is None or self.stop.ending is Ending.DROP:
             rule = Rule.PROVEN_ONLY
+        elif stopped.local or (self.line is not None and self.line.local):
+            rule = Rule.LOCAL_CLOCK
         else:
-            rule = Rule.LOCAL_CLOCK if local else Rule.MEDIA_CLOCK
+            rule = Rule.MEDIA_CLOCK
         return StretchPosition(
             low=low,
-            best=best,
+            best=min(max(best, low), high),
             high=high,
             rule=rule,
             dated_by=dated_by,
@@ -241,14 +250,21 @@ class _Estimate:
             line=self.line,
         )
 
-    def _walk(self) -> _Head:
+    def _line(self) -> Line | None:
+        """How the segment of the last echo taken for playback runs (B1)."""
+        last = self.flight[-1][0] if self.flight else self.proven
+        if last is None:
+            return None
+        echoes = proofs_in(self.stretch, last.segment, self.clock)
+        echoes += [(mark.at, date) for mark, date in self.flight if mark.segment == last.segment]
+        return line_through(echoes)
+
+    def _walk(self) -> None:
         """Take the marks in order until one came too early (B1, B2)."""
-        segment = self.proven.segment if self.proven is not None else 0
-        echoes = proofs_in(self.stretch, segment, self.clock)
-        self.line = line_through(echoes)
-        head = _Head(self.stretch.proven_bytes, None, self.way_us)
+        self.line = self._line()
+        head = _Head(self.stretch.proven_bytes, None, 0)
         if self.line is not None:
-            head.reached_us = self.line.reaches_us(head.at)
+            head.reached_us = self.line.earliest_us + head.at * US_PER_BYTE
         behind = deque(self.chunks)
         for mark in self.stretch.marks:
             while behind and behind[0].end <= mark.at:
@@ -257,88 +273,98 @@ class _Estimate:
             if mark.echo is None:
                 continue
             date = self.clock.date(mark.echo)
-            if mark.dry:
-                # Nothing was buffered ahead of it: its echo dates the start, whatever came then.
-                segment, echoes = mark.segment, [(mark.at, date)]
-                self.line = line_through(echoes)
-                head.reached_us = date.at_us
-                self.flight.append((mark, date))
-                continue
-            doubt_us = FRAME_US // 2
-            if head.reached_us is not None and date.latest_us + doubt_us <= head.reached_us:
-                self.burst = (mark, date)
+            too_early = head.reached_us is not None and date.latest_us + RAGGED_US < head.reached_us
+            # Ahead of a dry mark nothing was buffered: it is echoed at once, clear or no clear.
+            if too_early and not mark.dry:
+                self.burst = [(mark, date)]
                 break
             self.flight.append((mark, date))
-            if mark.segment != segment:
-                segment, echoes = mark.segment, [(mark.at, date)]
-            else:
-                echoes.append((mark.at, date))
-            self.line = line_through(echoes)
+            self.line = self._line()
             if self.line is not None:
-                head.reached_us = self.line.reaches_us(mark.at)
-        return head
+                head.reached_us = self.line.earliest_us + mark.at * US_PER_BYTE
 
     def _stop_date(self) -> tuple[Date | None, DatedBy]:
         """When playback stopped, and what says so (B2, B3)."""
         if self.stop.ending is not Ending.CLEAR:
             return self.written, DatedBy.NOTHING
-        if self.burst is not None:
-            date = self.burst[1]
-            if self.fence is not None and self.fence.earliest_us < date.earliest_us:
-                return self.fence, DatedBy.FENCE
-            return date, DatedBy.BURST
-        if self.fence is not None and not self.stop.fence_is_later_echo:
-            return self.fence, DatedBy.FENCE
-        if self.way_us is not None:
-            at_us = self.written.at_us + self.way_us
-            if self.fence is not None:
-                at_us = min(at_us, self.fence.latest_us)
-                return Date(at_us, at_us, local=True), DatedBy.LATER_ECHO
+        fence = None if self.stop.fence_is_later_echo else self.fence
+        if self.burst:
+            return self._burst_date(self.burst[0][0]), DatedBy.BURST
+        if fence is not None:
+            return fence, DatedBy.FENCE
+        if self.way_us is None:
+            return (
+                (None, DatedBy.NOTHING)
+                if self.fence is None
+                else (
+                    self.fence,
+                    DatedBy.LATER_ECHO,
+                )
+            )
+        at_us = self.written.at_us + self.way_us
+        if self.fence is None:
             return Date(at_us, at_us, local=True), DatedBy.NOTHING
-        if self.fence is not None:
-            return self.fence, DatedBy.LATER_ECHO
-        return None, DatedBy.NOTHING
+        at_us = min(at_us, self.fence.latest_us)
+        return Date(at_us, at_us, local=True), DatedBy.LATER_ECHO
 
-    def _best(self, head: _Head, stopped: Date | None) -> int:
+    def _burst_date(self, first: Mark) -> Date:
+        """The earliest echo from the first flushed mark on: all were flushed, and some may be late."""
+        returned = [
+            mark.echo
+            for mark in self.stretch.marks
+            if mark.echo is not None and mark.at >= first.at and not mark.dry
+        ]
+        if self.stop.fence is not None:
+            returned.append(self.stop.fence)
+        return self.clock.date(min(returned, key=lambda echo: echo.now_us))
+
+    def _split(self, stopped: Date | None) -> None:
+        """What came back together with the flush may be part of it, and proves no time."""
+        if stopped is None:
+            return
+        while self.flight:
+            mark, date = self.flight[-1]
+            if (
+                mark.dry
+                or date.latest_us < stopped.earliest_us
+                or (date.latest_us == stopped.earliest_us and not stopped.local)
+            ):
+                break
+            self.burst.insert(0, self.flight.pop())
+        self.line = self._line()
+
+    def _best(self, stopped: Date | None) -> int:
         """Play on until the stop, between the marks that bound it (B4, B5, B6)."""
         stop_us = (self.written if stopped is None else stopped).at_us
-        floor, ceiling = self.stretch.proven_bytes, self.stretch.sent_bytes
-        anchor = self._anchor()
-        if self.stop.ending is Ending.CLEAR:
-            if stopped is not None:
-                for mark, date in self.flight:
-                    if date.latest_us <= stopped.earliest_us:
-                        floor = mark.at
-                    elif not mark.dry:
-                        ceiling = mark.at
-                        break
-            if self.burst is not None:
-                ceiling = min(ceiling, self.burst[0].at)
-        else:
-            silent = [mark.at for mark in self.stretch.marks if mark.echo is None]
-            positions = sorted({at for at in silent if at > self.stretch.proven_bytes})
-            if len(positions) > 1:
-                ceiling = positions[1]
+        floor, ceiling = self._bounds()
+        head = _Head(floor, None, self.way_us or 0)
+        if self.line is not None:
+            head.reached_us = self.line.reaches_us(floor)
         for chunk in self.chunks:
-            if chunk.end <= anchor.at:
+            if chunk.end <= head.at:
                 continue
-            anchor.await_chunk(chunk, self.clock.date(chunk.sent))
-            if anchor.reached_us is None or stop_us <= anchor.reached_us:
+            sent = self.clock.date(chunk.sent)
+            head.await_chunk(chunk, sent)
+            if head.reached_us is None or stop_us <= head.reached_us:
                 break
-            left_us = stop_us - anchor.reached_us
+            left_us = stop_us - head.reached_us
             if left_us < chunk.duration_us:
-                anchor.at = chunk.start + left_us // US_PER_BYTE
+                head.at = chunk.start + left_us // US_PER_BYTE
                 break
-            anchor.forward(chunk, self.clock.date(chunk.sent))
-        return min(max(anchor.at, floor), max(floor, ceiling))
+            head.forward(chunk, sent)
+        return min(max(head.at, floor), max(floor, ceiling))
 
-    def _anchor(self) -> _Head:
-        """The last position whose date is known: from the line of the last segment seen."""
-        at = self.stretch.proven_bytes
-        last = self.flight[-1][0] if self.flight else self.proven
-        if last is None or self.line is None:
-            return _Head(at, None, self.way_us)
-        return _Head(last.at, self.line.reaches_us(last.at), self.way_us)
+    def _bounds(self) -> tuple[int, int]:
+        """Between which marks best must lie."""
+        floor, ceiling = self.stretch.proven_bytes, self.stretch.sent_bytes
+        if self.stop.ending is Ending.CLEAR:
+            if self.flight and self.line is not None and not self.line.local:
+                floor = self.flight[-1][0].at
+            if self.burst:
+                ceiling = self.burst[0][0].at
+            return floor, ceiling
+        silent = sorted({mark.at for mark in self.stretch.marks if mark.at > floor})
+        return floor, silent[1] if len(silent) > 1 else ceiling
 
     # -- the range -----------------------------------------------------------------------------
 

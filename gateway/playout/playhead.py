@@ -68,6 +68,12 @@ PROGRESS_BYTES = 1000 * BYTES_PER_MS
 CLOCK_WAIT_US = 60_000
 """Three frames: how long a fence waits for the media message that dates it (M3)."""
 
+UNKNOWN_WAY_US = 300_000
+"""What is allowed for the way there and back before the first echo measured it."""
+
+SLOWEST_WAY_US = 700_000
+"""With the wait on top of it a second: positions are wanted while the caller is still speaking."""
+
 OVERDUE_US = 2_000_000
 """See M5. More than a bad network's way there and back with a retransmission in it; there is no hurry."""
 
@@ -106,8 +112,8 @@ class Playhead:
         """Begin with an empty queue.
 
         Args:
-            fence_wait_us: How long a fence is waited for. The model is not told where playback
-                stopped before, so it waits as long.
+            fence_wait_us: How much longer than the slowest way there and back seen so far a fence
+                is waited for. The model is not told where playback stopped before.
         """
         self.counts = Counts()
         self._fence_wait_us = fence_wait_us
@@ -123,6 +129,8 @@ class Playhead:
         self._closed_parts: set[Part] = set()
         self._strays: dict[Part, PartPlayout] = {}
         self._way_us: int | None = None
+        """There and back, as last measured."""
+        self._slowest_way_us: int | None = None
         self._last_us = 0
         """When the current stretch last changed: something sent, something proven."""
         self._presumed = False
@@ -215,11 +223,11 @@ class Playhead:
             self._settle_before(clearing.stretch.number, echo)
             self._measure_way(clearing.written, echo)
             clearing.fence = echo
-            if self._clock.stale(now_us):
+            if self._clock.reading_us is None:
+                self._settle(clearing)
+            else:
                 self._awaits_media = True
                 clearing.due_us = min(clearing.due_us, now_us + CLOCK_WAIT_US)
-            else:
-                self._settle(clearing)
             return
         self._count_unexpected(name)
 
@@ -243,7 +251,7 @@ class Playhead:
             stretch=stretch,
             interrupt_id=interrupt_id,
             written=self._clock.stamp(now_us),
-            due_us=now_us + self._fence_wait_us,
+            due_us=now_us + self._fence_wait_us + self._way_allowed_us(),
         )
         self._clearing.append(clearing)
         self._closed_parts.update(stretch.parts)
@@ -328,6 +336,10 @@ class Playhead:
             self._way_us = echo.now_us - sent.now_us
         else:
             self._way_us = max(0, echo.reading_us - sent.reading_us)
+        self._slowest_way_us = min(max(self._slowest_way_us or 0, self._way_us), SLOWEST_WAY_US)
+
+    def _way_allowed_us(self) -> int:
+        return UNKNOWN_WAY_US if self._slowest_way_us is None else self._slowest_way_us
 
     def _count_unexpected(self, name: str) -> None:
         late = self._late.pop(name, None)

@@ -102,6 +102,8 @@ class Lane:
         self.accepted = False
         self.audio: deque[tuple[bytes, int, int]] = deque()
         """Payload, media_ms, received_unix_us of each waiting frame, oldest first."""
+        self.early: list[session_service_pb2.GatewayControl] = []
+        """Control from before a worker took the call: a pressed key, at most a few."""
         self.queued = False
         """Whether the link has it in its round."""
         self.outcome: fact_pb2.CallOutcome.ValueType | None = None
@@ -119,10 +121,12 @@ class Lane:
         return room
 
     def send(self, control: session_service_pb2.GatewayControl) -> None:
-        """Send control, ahead of audio. Without a session it has no reader and is dropped."""
+        """Send control, ahead of audio; what comes before a worker took the call waits for it."""
         if self.accepted and self.link is not None:
             control.call = self.handle
             self.link.post(control)
+        elif self.outcome is None:
+            self.early.append(control)
 
     def close(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         """The call is over: say so behind its last audio. The listener hears nothing more."""
@@ -241,6 +245,10 @@ class Link:
                 reason = await self._serve()
             except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
                 reason = _reason(error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # gRPC swallows a cancellation that comes while it opens the stream.
+                raise asyncio.CancelledError
             if self.load is not None:
                 retry_s = _FIRST_RETRY_S
             self._lose(reason)
@@ -351,6 +359,9 @@ class Link:
             case "call_accepted":
                 lane.stop_answer_timer()
                 lane.accepted = True
+                for early in lane.early:
+                    lane.send(early)
+                lane.early.clear()
                 if lane.audio and not lane.queued:
                     self.enqueue(lane)
                 lane.listener.session_accepted(control.call_accepted.session_writer)

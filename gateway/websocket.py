@@ -87,8 +87,8 @@ async def pump(response: web.WebSocketResponse[bool], media_socket: MediaSocket)
             elif message.type is WSMsgType.BINARY:
                 media_socket.receive_binary()
             elif message.type is WSMsgType.ERROR:
-                code = response.close_code or WSCloseCode.PROTOCOL_ERROR
-                media_socket.receive_fault(f"not WebSocket as we take it (close code {code})", code)
+                code = getattr(message.data, "code", WSCloseCode.PROTOCOL_ERROR)
+                media_socket.receive_fault(f"no message that we take (close code {code})", code)
     except Exception:
         log.exception("fault while handling a media stream")
         media_socket.fail()

@@ -1,0 +1,335 @@
+"""The links to session workers, over real gRPC on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from asheard.v1 import fact_pb2, session_service_pb2
+from gateway import link, links
+from gateway.link import KEPT_FRAMES, Lane
+from gateway.links import Links
+from gateway.metrics import GatewayMetrics
+from tests.gateway.peers import ScriptedWorker, until
+
+FULL = session_service_pb2.REFUSAL_REASON_RESOURCE_EXHAUSTED
+COMPLETED = fact_pb2.CALL_OUTCOME_COMPLETED
+
+
+class Listener:
+    """A call that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, object]] = []
+
+    def session_accepted(self, session_writer: str) -> None:
+        self.heard.append(("accepted", session_writer))
+
+    def session_refused(self, reason: str) -> None:
+        self.heard.append(("refused", reason))
+
+    def session_lost(self, reason: str) -> None:
+        self.heard.append(("lost", reason))
+
+    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+        self.heard.append(("finished", finished.outcome))
+
+    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+        self.heard.append(("audio", (item_id, last)))
+
+    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+        self.heard.append(("interrupted", interrupt.interrupt_id))
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.heard]
+
+
+@contextlib.asynccontextmanager
+async def linked(*workers: ScriptedWorker, up: int | None = None) -> AsyncIterator[Links]:
+    """Links to workers, of which ``up`` (all) come up."""
+    for worker in workers:
+        if not worker.port:
+            await worker.start()
+    pool = Links([worker.target for worker in workers], GatewayMetrics(CollectorRegistry()))
+    task = asyncio.create_task(pool.run())
+    await until(lambda: pool.up == (len(workers) if up is None else up), "links up")
+    try:
+        yield pool
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for worker in workers:
+            await worker.stop()
+
+
+async def placed(pool: Links, call_sid: str = "CA1") -> tuple[Lane, Listener]:
+    listener = Listener()
+    lane = pool.place(listener, call_sid, "MZ1")
+    await until(lambda: listener.heard, "an answer")
+    return lane, listener
+
+
+async def test_a_call_is_accepted_and_audio_given_before_that_is_not_lost() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        listener = Listener()
+        lane = pool.place(listener, "CA1", "MZ1")
+        for ms in range(5):
+            lane.send_audio(b"AAAA", ms, 1)
+        await until(lambda: len(worker.audio.get(1, ())) == 5, "the audio")
+        assert listener.heard == [("accepted", f"session/{worker.port}-1")]
+        assert [audio.media_ms for audio in worker.audio[1]] == list(range(5))
+
+
+async def test_control_overtakes_audio_and_the_end_of_a_call_goes_behind_it() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        lane, _ = await placed(pool)
+        for ms in range(25):
+            lane.send_audio(b"AAAA", ms, 1)
+        lane.send(
+            session_service_pb2.GatewayControl(
+                key_pressed=session_service_pb2.CallerKeyPressed(digit="1")
+            )
+        )
+        lane.close(COMPLETED)
+        await until(lambda: worker.closed, "the end of the call")
+        assert worker.closed == {1: COMPLETED}
+        assert len(worker.audio[1]) == 25
+        bodies = [[c.WhichOneof("body") for c in request.control] for request in worker.requests]
+        key = bodies.index(["key_pressed"])
+        assert worker.requests[key].caller_audio, "in one message with the audio, ahead of it"
+        close = bodies.index(["close_call"])
+        assert close > key, "in a later message"
+        assert not worker.requests[close].caller_audio
+
+
+async def test_a_busy_link_sends_many_frames_in_a_message() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        lanes = [(await placed(pool, f"CA{n}"))[0] for n in range(8)]
+        before = len(worker.requests)
+        for ms in range(50):
+            for lane in lanes:
+                lane.send_audio(b"AAAA", ms, 1)
+            await asyncio.sleep(0)
+        await until(lambda: sum(map(len, worker.audio.values())) == 400, "all audio")
+        assert len(worker.requests) - before < 100, "not a message per frame"
+        for frames in worker.audio.values():
+            assert [frame.media_ms for frame in frames] == list(range(50)), "in order"
+
+
+async def test_lanes_take_turns() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        loud, _ = await placed(pool, "CA1")
+        quiet, _ = await placed(pool, "CA2")
+        for ms in range(KEPT_FRAMES):
+            loud.send_audio(b"AAAA", ms, 1)
+        quiet.send_audio(b"AAAA", 0, 1)
+        await until(lambda: 2 in worker.audio and len(worker.audio[1]) == KEPT_FRAMES, "all audio")
+        first = next(request for request in worker.requests if request.caller_audio)
+        handles = [audio.call for audio in first.caller_audio]
+        assert handles.index(2) <= link.TURN_FRAMES
+
+
+async def test_a_worker_that_does_not_take_audio_loses_the_oldest_of_that_call() -> None:
+    worker = ScriptedWorker()
+    worker.answers = False
+    async with linked(worker) as pool:
+        lane = pool.place(Listener(), "CA1", "MZ1")
+        kept = [lane.send_audio(b"AAAA", ms, 1) for ms in range(KEPT_FRAMES + 3)]
+        assert kept == [True] * KEPT_FRAMES + [False] * 3
+        await until(lambda: worker.opened, "the offer")
+        worker.say(
+            call=1, call_accepted=session_service_pb2.CallAccepted(session_writer="session/1")
+        )
+        await until(lambda: len(worker.audio.get(1, ())) == KEPT_FRAMES, "the audio")
+        assert worker.audio[1][0].media_ms == 3
+        assert worker.audio[1][-1].media_ms == KEPT_FRAMES + 2
+
+
+async def test_the_least_loaded_worker_is_asked_and_the_next_when_it_refuses() -> None:
+    busy, idle = ScriptedWorker(), ScriptedWorker()
+    busy.load = session_service_pb2.LoadReport(active_calls=5, max_calls=10)
+    async with linked(busy, idle) as pool:
+        _, listener = await placed(pool)
+        assert idle.opened and not busy.opened
+        idle.refuses = FULL
+        _, listener = await placed(pool, "CA2")
+        assert listener.heard == [("accepted", f"session/{busy.port}-1")]
+        busy.refuses = session_service_pb2.REFUSAL_REASON_DRAINING
+        _, listener = await placed(pool, "CA3")
+        assert listener.kinds == ["refused"]
+        assert (len(idle.opened), len(busy.opened)) == (3, 2)
+
+
+async def test_a_worker_that_does_not_answer_is_told_so_and_the_next_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "OPEN_ANSWER_S", 0.05)
+    silent, other = ScriptedWorker(), ScriptedWorker()
+    silent.answers = False
+    other.load = session_service_pb2.LoadReport(active_calls=5, max_calls=10)
+    async with linked(silent, other) as pool:
+        _, listener = await placed(pool)
+        assert listener.heard == [("accepted", f"session/{other.port}-1")]
+        await until(lambda: silent.closed, "the withdrawal")
+        assert silent.closed == {1: fact_pb2.CALL_OUTCOME_REFUSED}
+
+
+async def test_room_is_what_workers_report_and_what_they_were_given_since() -> None:
+    worker = ScriptedWorker()
+    worker.load = session_service_pb2.LoadReport(active_calls=0, max_calls=1)
+    async with linked(worker) as pool:
+        await placed(pool)
+        await until(lambda: not pool.has_room, "no room")
+        _, listener = await placed(pool, "CA2")
+        assert listener.kinds == ["refused"]
+        worker.say(call=0, load_report=session_service_pb2.LoadReport(max_calls=1))
+        await until(lambda: pool.has_room, "room again")
+        worker.say(call=0, load_report=session_service_pb2.LoadReport(max_calls=1, draining=True))
+        await until(lambda: not pool.has_room, "no room on a draining worker")
+
+
+async def test_what_the_worker_says_reaches_its_call_and_no_other() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        _, one = await placed(pool, "CA1")
+        two_lane, two = await placed(pool, "CA2")
+        worker.speak("item1", 400, call=1, last=True)
+        worker.interrupt(7, call=1)
+        worker.finish(call=1)
+        worker.speak("stray", 20, call=99)
+        await until(lambda: "finished" in one.kinds, "the end")
+        assert one.kinds == ["accepted", "audio", "interrupted", "finished"]
+        assert one.heard[1] == ("audio", ("item1", True))
+        assert two.kinds == ["accepted"]
+        two_lane.close(COMPLETED)
+        worker.speak("late", 20, call=2)
+        worker.speak("item2", 20, call=1)
+        await until(lambda: one.kinds[-1] == "audio", "audio behind")
+        assert two.kinds == ["accepted"], "nothing after its end"
+
+
+async def test_a_lost_link_is_told_to_every_call_on_it_and_comes_back_for_new_ones() -> None:
+    worker, other = ScriptedWorker(), ScriptedWorker()
+    other.load = session_service_pb2.LoadReport(active_calls=9, max_calls=10)
+    async with linked(worker, other) as pool:
+        _, one = await placed(pool, "CA1")
+        _, two = await placed(pool, "CA2")
+        assert [sid for _, sid, _ in worker.opened] == ["CA1", "CA2"]
+        port = worker.port
+        await worker.stop()
+        await until(lambda: "lost" in one.kinds and "lost" in two.kinds, "the loss")
+        assert pool.up == 1
+        _, three = await placed(pool, "CA3")
+        assert three.heard == [("accepted", f"session/{other.port}-1")]
+        await worker.start(port)
+        await until(lambda: pool.up == 2, "the link again")
+        _, four = await placed(pool, "CA4")
+        assert four.heard == [("accepted", f"session/{port}-3")], "no handle is used again"
+
+
+async def test_a_call_under_way_to_a_worker_that_dies_goes_to_the_next() -> None:
+    worker, other = ScriptedWorker(), ScriptedWorker()
+    worker.answers = False
+    other.load = session_service_pb2.LoadReport(active_calls=9, max_calls=10)
+    async with linked(worker, other) as pool:
+        listener = Listener()
+        pool.place(listener, "CA1", "MZ1")
+        await until(lambda: worker.opened, "the offer")
+        await worker.stop()
+        await until(lambda: listener.heard, "an answer")
+        assert listener.heard == [("accepted", f"session/{other.port}-1")]
+
+
+async def test_without_any_worker_a_call_is_refused_at_once() -> None:
+    pool = Links(["127.0.0.1:1"], GatewayMetrics(CollectorRegistry()))
+    _, listener = await placed(pool)
+    assert listener.heard == [("refused", "no session worker is up")]
+
+
+async def test_a_bug_that_one_call_meets_ends_that_call_and_not_the_link() -> None:
+    class Broken(Listener):
+        def agent_audio(self, *_: object) -> None:
+            raise RuntimeError("a bug")
+
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        broken = Broken()
+        pool.place(broken, "CA1", "MZ1")
+        await until(lambda: broken.heard, "an answer")
+        _, two = await placed(pool, "CA2")
+        worker.speak("item1", 20, call=1)
+        worker.speak("item1", 20, call=2)
+        await until(lambda: two.kinds == ["accepted", "audio"], "the other call goes on")
+        assert broken.kinds == ["accepted", "lost"]
+
+
+async def test_links_part_when_the_worker_has_heard_the_last_word() -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        lane, _ = await placed(pool)
+        lane.send_audio(b"AAAA", 0, 1)
+        lane.close(COMPLETED)
+        await pool.close(5.0)
+        assert worker.closed == {1: COMPLETED}
+        assert len(worker.audio[1]) == 1
+        assert not pool.has_room
+
+
+async def test_a_name_is_followed_to_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = ScriptedWorker()
+    await worker.start()
+    addresses = {"127.0.0.1"}
+
+    async def resolve(name: str, port: int) -> set[str]:
+        assert name == "workers.example"
+        return {f"{address}:{port}" for address in addresses}
+
+    monkeypatch.setattr(links, "resolve", resolve)
+    monkeypatch.setattr(links, "REFRESH_S", 0.02)
+    monkeypatch.setattr(links, "REFRESH_WHEN_NONE_S", 0.02)
+    pool = Links([f"dns:///workers.example:{worker.port}"], GatewayMetrics(CollectorRegistry()))
+    task = asyncio.create_task(pool.run())
+    try:
+        await until(lambda: pool.up == 1, "the first address")
+        lane, listener = await placed(pool)
+        addresses.clear()
+        await until(lambda: not pool.has_room, "the address is gone")
+        worker.speak("item1", 20)
+        await until(lambda: listener.kinds == ["accepted", "audio"], "its call goes on")
+        addresses.add("127.0.0.1")
+        await until(lambda: pool.has_room and worker.links == 2, "the address is back")
+        lane.close(COMPLETED)
+        lane.close(COMPLETED)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await worker.stop()
+
+
+async def test_names_are_looked_up_for_all_their_addresses() -> None:
+    assert "127.0.0.1:50061" in (await links.resolve("localhost", 50061) or ())
+    assert await links.resolve("name.that.does.not.exist.invalid", 1) is None
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 50])
+async def test_links_can_be_cancelled_at_any_moment(turns: int) -> None:
+    """gRPC swallows a cancellation that meets it while it opens a stream."""
+    worker = ScriptedWorker()
+    await worker.start()
+    pool = Links([worker.target, "127.0.0.1:1"], GatewayMetrics(CollectorRegistry()))
+    task = asyncio.create_task(pool.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    assert done
+    await worker.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.config import GatewayConfig, LogConfig, SessionConfig, TranscriptConfig
+from tests.deploy.settings import ENOUGH, read_by
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()
@@ -24,35 +25,7 @@ SECTIONS: Mapping[str, tuple[Any, ...]] = {
 }
 """Who reads the variables of a section of the page."""
 
-ENOUGH = {
-    GatewayConfig: {"ASHEARD_TWILIO_VALIDATE": "off"},
-    SessionConfig: {"OPENAI_API_KEY": "key"},
-    TranscriptConfig: {},
-    LogConfig: {},
-}
-"""The least that makes each of them start."""
-
 INTERNAL = {"ASHEARD_SUPERVISED"}
-
-
-class Recording(dict[str, str]):
-    """An environment that knows what it was asked for."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        super().__init__(values)
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def __getitem__(self, key: str) -> str:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
-        return super().__contains__(key)
 
 
 def documented() -> Iterator[tuple[str, str, str | None]]:
@@ -68,12 +41,6 @@ def documented() -> Iterator[tuple[str, str, str | None]]:
 
 
 ROWS = list(documented())
-
-
-def read_by(config: Any) -> set[str]:
-    environment = Recording(ENOUGH[config])
-    config.from_env(environment)
-    return environment.asked
 
 
 def test_a_section_has_what_its_services_read_and_no_variable_is_in_two() -> None:

@@ -19,6 +19,7 @@ import yaml
 from runtime.config import GatewayConfig, SessionConfig, TranscriptConfig
 from session.agent import parse_agent
 from tests.deploy.kustomize_subset import Manifest, is_workload, pod_spec, render
+from tests.deploy.settings import ENOUGH, read_by
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy" / "k8s"
@@ -154,6 +155,11 @@ def test_a_pod_has_a_configuration_that_its_service_accepts(service: str) -> Non
     assert container_port(service, "admin") == settings.admin.port
     listening = "public" if service == "gateway" else "grpc"
     assert container_port(service, listening) == settings.listen.port
+
+
+def test_every_setting_is_one_that_is_read() -> None:
+    read = set().union(*(read_by(config) for config in ENOUGH))
+    assert set(manifest("ConfigMap/asheard-settings")["data"]) <= read
 
 
 @pytest.mark.parametrize("service", SERVICES)

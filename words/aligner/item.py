@@ -32,8 +32,9 @@ from words.aligner.features import (
     differences,
 )
 from words.aligner.search import Record, Search
-from words.aligner.senones import GARBAGE, senone_scorer
+from words.aligner.senones import senone_scorer
 from words.aligner.textgraph import BETWEEN, SILENCE, TextGraph
+from words.energy import ULAW_TO_LINEAR
 from words.timing import Method, WordTime, WordTimes
 from words.tokenize import TextJoiner, Token
 
@@ -52,6 +53,16 @@ _INCOMPLETE_PENALTY = 60.0
 
 _END_WINDOW = 40.0
 """Paths this far behind the best one are considered as ends."""
+
+_SILENT_DB = 25.0
+"""An item whose loudest 10 ms is below this level says nothing: µ-law has one or two steps there."""
+
+_FIT_OF_OTHER_TEXT, _FIT_OF_OWN_TEXT = 0.0, 0.8
+"""How much better than garbage a frame scores, on average: with a text that has nothing to do with
+the audio, and with its own (measured on nineteen sets of voices; docs/words.md)."""
+
+_BEST_CONFIDENCE = 0.95
+_LEAST_CONFIDENCE = 0.05
 
 _RATE_EVIDENCE_PHONES = 20.0
 """The usual rate of speech is worth this many phones of evidence."""
@@ -72,6 +83,8 @@ class ItemAligner:
         self._stream = CepstrumStream(rate_hz)
         self._rate_hz = rate_hz
         self._samples = 0
+        self._loudest_db = 0.0
+        self._garbage_score = 0.0
         self._cepstra = np.empty((256, CEPSTRA), np.float32)
         self._n_frames = 0
         self._mean: npt.NDArray[np.float32] | None = None
@@ -86,20 +99,18 @@ class ItemAligner:
         """Length of the audio so far, rounded down."""
         return self._samples * 1000 // self._rate_hz
 
-    @property
-    def frames_waiting(self) -> int:
-        """Frames of audio that were not searched yet: a measure of the work that is left."""
-        return self._n_frames - (self._search.frame if self._search else 0)
-
     def add_audio(self, ulaw: bytes) -> None:
         """Add mono µ-law at 8 kHz."""
         self._samples += len(ulaw)
+        self._add_level(ULAW_TO_LINEAR[np.frombuffer(ulaw, np.uint8)])
         self._add_cepstra(self._stream.add_ulaw(ulaw))
 
     def add_samples(self, samples: npt.NDArray[np.int16]) -> None:
         """Add 16-bit mono samples at the rate given at the start."""
         self._samples += len(samples)
-        self._add_cepstra(self._stream.add_samples(samples.astype(np.float32)))
+        values = samples.astype(np.float32)
+        self._add_level(values)
+        self._add_cepstra(self._stream.add_samples(values))
 
     def add_text(self, delta: str) -> None:
         """Add a transcript delta."""
@@ -117,15 +128,29 @@ class ItemAligner:
             place += len(word) + 1
         self._add_words(tokens)
 
-    def work(self) -> None:
-        """Search the audio for which enough text is known. Call it after adding."""
+    @property
+    def searched_ms(self) -> int:
+        """How much of the audio was searched."""
+        return self._frame * FRAME_MS
+
+    def work(self, most_frames: int = 1 << 30) -> bool:
+        """Search audio for which enough text is known; whether there is more to do right now.
+
+        Args:
+            most_frames: Return after about so many frames, for the sake of other items.
+        """
         if self._n_frames < _RESTART_FRAMES[0]:
-            return
+            return False
         self._restart_if_due()
+        done = 0
         while self._n_frames - CONTEXT_FRAMES - self._frame >= _BLOCK_FRAMES:
             if self._words_reached() + _WORDS_AHEAD > self._text.n_words:
-                return
+                return False
+            if done >= most_frames:
+                return True
             self._advance(_BLOCK_FRAMES)
+            done += _BLOCK_FRAMES
+        return False
 
     def estimate(self) -> WordTimes:
         """Word times from what was searched so far; words behind go on at the rate of speech."""
@@ -147,6 +172,11 @@ class ItemAligner:
 
     # -- sound --------------------------------------------------------------------------------
 
+    def _add_level(self, values: npt.NDArray[np.float32]) -> None:
+        if len(values):
+            power = float(np.dot(values, values)) / len(values)
+            self._loudest_db = max(self._loudest_db, 10.0 * math.log10(power + 1.0))
+
     def _add_cepstra(self, cepstra: npt.NDArray[np.float32]) -> None:
         needed = self._n_frames + len(cepstra)
         while needed > len(self._cepstra):
@@ -166,6 +196,7 @@ class ItemAligner:
         if self._search is None or due > self._restarts:
             self._restarts = due
             self._mean = self._cepstra[: self._n_frames].mean(axis=0) if self._n_frames else None
+            self._garbage_score = 0.0
             self._search = Search(self._text.graph, duration_table(), self._text.start)
 
     def _advance(self, n: int) -> None:
@@ -174,7 +205,9 @@ class ItemAligner:
         first = self._search.frame
         low, high = max(first - CONTEXT_FRAMES, 0), first + n + CONTEXT_FRAMES
         features = differences(self._cepstra[low : min(high, self._n_frames)] - self._mean)
-        self._search.advance(self._scorer.scores(features[first - low : first - low + n]))
+        scores = self._scorer.scores(features[first - low : first - low + n])
+        self._garbage_score += float(scores[:, -1].sum())
+        self._search.advance(scores)
 
     # -- text ---------------------------------------------------------------------------------
 
@@ -219,7 +252,7 @@ class ItemAligner:
     def _best_path(self, *, complete: bool) -> tuple[list[Record], int | None]:
         """Phones of the path chosen, and its last state if it stopped inside a phone."""
         search = self._search
-        if search is None or search.frame == 0:
+        if search is None or search.frame == 0 or self._loudest_db < _SILENT_DB:
             return [], None
         scores = search.ends()
         best = float(scores.max())
@@ -281,7 +314,9 @@ class ItemAligner:
             at_ms = max(at_ms, round(frame * FRAME_MS + FRAME_CENTRE_MS + rest_ms))
             times[-1] = (times[-1][0], at_ms)
         # Frames that were searched hold no further word; those that were not may.
-        at_ms = max(at_ms, frame * FRAME_MS if frame < self._n_frames else self.audio_ms)
+        silent = self._loudest_db < _SILENT_DB
+        searched_all = silent or frame >= self._n_frames
+        at_ms = max(at_ms, self.audio_ms if searched_all else frame * FRAME_MS)
         for number in range(last_word + 1, len(tokens)):
             length_ms = self._usual_ms(number, tokens[number]) * rate
             times.append((at_ms, at_ms + round(length_ms)))
@@ -303,11 +338,12 @@ class ItemAligner:
         return own_ms + phone.after_ms * rate
 
     def _confidence(self, path: Sequence[Record]) -> float:
-        """Share of the searched audio that is not garbage, taken down for what is implausible."""
-        if not path:
+        """How well text and audio fit each other, from 0 to 1."""
+        if self._search is None or not path:
             return 0.0
-        garbage = sum(r.end - r.start for r in path if self._text.phones[r.phone].name == GARBAGE)
-        return round(0.95 * (1.0 - garbage / max(self._frame, 1)), 3)
+        fit = (self._search.best - self._garbage_score) / self._search.frame
+        share = (fit - _FIT_OF_OTHER_TEXT) / (_FIT_OF_OWN_TEXT - _FIT_OF_OTHER_TEXT)
+        return round(min(max(share, _LEAST_CONFIDENCE), 1.0) * _BEST_CONFIDENCE, 3)
 
 
 class _Finished(TextJoiner):

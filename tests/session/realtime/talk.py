@@ -39,9 +39,8 @@ class Talk:
         self.conversation = Conversation(agent, "gpt-test", self.clock)
         self.now = 100.0
         self.outputs: list[Output] = []
-        self._seen = 0
         self.conversation.open()
-        self._take()
+        self.take()
         self.server("session.created", session={"id": "sess_1"})
         self.server("session.updated", session={"id": "sess_1"})
 
@@ -51,7 +50,7 @@ class Talk:
         """The model says something."""
         event = events.decode(json.dumps({"type": kind, "event_id": "event_x", **body}))
         self.conversation.receive(event, now=self.now)
-        self._take()
+        self.take()
 
     def caller_audio(self, ms: int, *, media_ms: int = 0) -> None:
         """The caller's audio, silent or not, in frames of 20 ms."""
@@ -64,7 +63,7 @@ class Talk:
         due = self.conversation.next_timer()
         if due is not None and due <= self.now:
             self.conversation.timer(now=self.now)
-            self._take()
+            self.take()
 
     def response(self, response_id: str) -> None:
         """A response begins."""
@@ -183,13 +182,34 @@ class Talk:
                 ],
             )
         )
-        self._take()
+        self.take()
 
     def played(self, *items: tuple[str, int]) -> None:
         """The gateway says that items were played to their end."""
         self.positions(*items, cause=fact_pb2.POSITION_CAUSE_PLAYED)
 
-    def _take(self) -> None:
+    def tool_returned(self, call_id: str, output: str) -> None:
+        """A function has answered."""
+        self.conversation.tool_returned(call_id, output, now=self.now)
+        self.take()
+
+    def hang_up(self) -> None:
+        """The media stream is over."""
+        self.conversation.caller_left(now=self.now)
+        self.take()
+
+    def finish(self, *, failed: bool) -> None:
+        """The socket is closed."""
+        self.conversation.finish(failed=failed)
+        self.take()
+
+    def end(self, reason: str, *, failed: bool) -> None:
+        """The session is over."""
+        self.conversation.ended(reason, failed=failed)
+        self.take()
+
+    def take(self) -> None:
+        """Collect what is to be done."""
         self.outputs += self.conversation.take()
 
     # --- outputs ----------------------------------------------------------------------------
@@ -197,6 +217,10 @@ class Talk:
     def of(self, kind: type[T]) -> list[T]:
         """All outputs of a kind so far."""
         return [output for output in self.outputs if isinstance(output, kind)]
+
+    def waiting(self) -> bool:
+        """Words of the caller are still to be transcribed."""
+        return self.conversation.waiting_for_caller
 
     @property
     def sent(self) -> list[events.ClientEvent]:

@@ -499,9 +499,9 @@ def test_transcription_may_come_before_the_item_and_long_after() -> None:
     talk.caller_speaks("U1")
     talk.server(f"{TRANSCRIPTION}.delta", item_id="U1", delta="I want")
     talk.caller_stops("U1")
-    assert talk.conversation.waiting_for_caller
+    assert talk.waiting()
     talk.server(f"{TRANSCRIPTION}.completed", item_id="U1", transcript="I want bagels.")
-    assert not talk.conversation.waiting_for_caller
+    assert not talk.waiting()
     talk.server(f"{TRANSCRIPTION}.delta", item_id="U1", delta="!")
     assert [(f.text, f.complete) for f in talk.facts("caller_transcribed")] == [
         ("I want", False),
@@ -517,21 +517,19 @@ def test_a_failed_transcription_is_recorded_and_the_call_goes_on() -> None:
     assert talk.facts("caller_transcribed") == [
         fact_pb2.CallerTranscribed(item_id="U", complete=True, failed=True)
     ]
-    assert not talk.conversation.waiting_for_caller
+    assert not talk.waiting()
 
 
 def test_last_words_are_committed_at_the_hang_up_and_waited_for() -> None:
     talk = Talk()
     talk.caller_speaks("U")
-    talk.conversation.caller_left(now=talk.now)
-    talk._take()
+    talk.hang_up()
     assert [type(event) for event in talk.sent] == [events.CommitAudio]
-    assert talk.conversation.waiting_for_caller
+    assert talk.waiting()
     talk.server("input_audio_buffer.committed", item_id="U")
     talk.server(f"{TRANSCRIPTION}.delta", item_id="U", delta="Bye")
-    assert talk.conversation.waiting_for_caller
-    talk.conversation.finish(failed=False)
-    talk._take()
+    assert talk.waiting()
+    talk.finish(failed=False)
     assert [(f.text, f.complete, f.failed) for f in talk.facts("caller_transcribed")] == [
         ("Bye", False, False),
         ("Bye", True, False),
@@ -541,13 +539,12 @@ def test_last_words_are_committed_at_the_hang_up_and_waited_for() -> None:
 def test_an_empty_commit_is_not_waited_for() -> None:
     talk = Talk()
     talk.caller_speaks("U")
-    talk.conversation.caller_left(now=talk.now)
-    talk._take()
+    talk.hang_up()
     talk.server(
         "error",
         error={"code": "input_audio_buffer_commit_empty", "event_id": talk.sent[-1].event_id},
     )
-    assert not talk.conversation.waiting_for_caller
+    assert not talk.waiting()
 
 
 def test_nothing_is_given_to_the_caller_after_the_hang_up() -> None:
@@ -555,8 +552,7 @@ def test_nothing_is_given_to_the_caller_after_the_hang_up() -> None:
     talk.response("R")
     talk.item("R", "A")
     talk.audio("R", "A", 500)
-    talk.conversation.caller_left(now=talk.now)
-    talk._take()
+    talk.hang_up()
     assert [type(event) for event in talk.sent] == [events.CancelResponse]
     talk.audio("R", "A", 500)
     talk.response_done("R", "cancelled", {"reason": "client_cancelled"})
@@ -574,9 +570,8 @@ def test_what_was_open_is_recorded_at_the_end_and_the_end_is_last() -> None:
     talk.response("R2")
     talk.item("R2", "B")
     talk.text("R2", "B", "And")
-    talk.conversation.finish(failed=True)
-    talk.conversation.ended("the model's socket closed with code 1006", failed=True)
-    talk._take()
+    talk.finish(failed=True)
+    talk.end("the model's socket closed with code 1006", failed=True)
     generated = talk.facts("item_generated")[-1]
     assert (generated.item_id, generated.status) == ("B", fact_pb2.GENERATION_STATUS_FAILED)
     assert talk.facts("caller_transcribed")[-1].failed
@@ -631,12 +626,10 @@ def test_the_model_is_asked_to_speak_when_the_response_is_over_and_all_answers_a
         ("call_1", "quote"),
         ("call_2", "quote"),
     ]
-    talk.conversation.tool_returned("call_2", "$4.70", now=talk.now)
-    talk._take()
+    talk.tool_returned("call_2", "$4.70")
     talk.response_done("R")
     assert talk.requests == []
-    talk.conversation.tool_returned("call_1", "$2.35", now=talk.now)
-    talk._take()
+    talk.tool_returned("call_1", "$2.35")
     outputs = [event.item for event in talk.sent if isinstance(event, events.CreateItem)]
     assert outputs == [
         {"type": "function_call_output", "call_id": "call_2", "output": "$4.70"},
@@ -656,8 +649,7 @@ def test_a_result_that_comes_during_the_callers_turn_needs_no_request() -> None:
     call_function(talk, "R1", "F", "call_1")
     talk.response_done("R1")
     talk.caller_speaks()
-    talk.conversation.tool_returned("call_1", "$4.70", now=talk.now)
-    talk._take()
+    talk.tool_returned("call_1", "$4.70")
     talk.caller_stops()
     talk.response("R2")
     talk.response_done("R2")
@@ -673,8 +665,7 @@ def test_a_result_that_comes_during_another_response_is_spoken_about_after_it() 
     talk.caller_speaks()
     talk.caller_stops()
     talk.response("R2")
-    talk.conversation.tool_returned("call_1", "$4.70", now=talk.now)
-    talk._take()
+    talk.tool_returned("call_1", "$4.70")
     assert talk.requests == []
     talk.response_done("R2")
     assert len(talk.requests) == 1
@@ -685,8 +676,7 @@ def test_a_request_that_lost_the_race_is_repeated() -> None:
     talk.response("R1")
     call_function(talk, "R1", "F", "call_1")
     talk.response_done("R1")
-    talk.conversation.tool_returned("call_1", "$4.70", now=talk.now)
-    talk._take()
+    talk.tool_returned("call_1", "$4.70")
     (request,) = talk.requests
     talk.server(
         "error",
@@ -734,7 +724,7 @@ def test_a_recorded_session_is_understood(recording: Recording) -> None:
     talk.conversation = Conversation(AGENT, "m", talk.clock)
     for event in recording.received:
         talk.conversation.receive(events.decode(json.dumps(event)), now=talk.now)
-    talk._take()
+    talk.take()
     assert talk.fatal == []
     assert talk.noted(Note.UNKNOWN_EVENT) == talk.noted(Note.MALFORMED_EVENT) == 0
     assert talk.noted(Note.STALE) == 0

@@ -131,9 +131,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(failed=st.booleans())
     def end(self, failed: bool) -> None:
         self.over = True
-        self.talk.conversation.caller_left(now=self.talk.now)
-        self.talk.conversation.finish(failed=failed)
-        self.talk._take()
+        self.talk.hang_up()
+        self.talk.finish(failed=failed)
 
     @invariant()
     def cut_once_and_within_what_was_received(self) -> None:
@@ -162,8 +161,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert {i for i in announced if not i.startswith("U")} == generated
 
     def teardown(self) -> None:
-        self.talk.conversation.ended("over", failed=False)
-        self.talk._take()
+        self.talk.end("over", failed=False)
         names = [name for name, _ in self.talk.all_facts()]
         assert names[0] == "session_started"
         assert names.index("session_ended") == len(names) - 1

@@ -1,0 +1,138 @@
+"""When words are timed, from what, and what happens when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+
+from asheard.v1 import fact_pb2
+from session.words import CallWords, Refine, refine_in_thread
+from words.timing import Method, Speech, WordTime, WordTimes
+
+TEXT = "Cash or credit?"
+
+
+def spoken(ms: int) -> bytes:
+    return base64.b64encode(b"\x20\xa0" * (4 * ms))
+
+
+class Timed:
+    """A call's words with an aligner that answers when it is told to."""
+
+    def __init__(self, *, align: str = "cut", refine: Refine | None = None) -> None:
+        self.facts: list[fact_pb2.WordsTimed] = []
+        self.asked: list[Speech] = []
+        self.go = asyncio.Event()
+        self.words = CallWords(
+            language="en", align=align, refine=refine or self._refine, write=self.facts.append
+        )
+
+    async def _refine(self, speech: Speech) -> WordTimes | None:
+        self.asked.append(speech)
+        await self.go.wait()
+        word = WordTime("Cash", 0, 4, 10, 300)
+        return WordTimes(Method.ALIGNED, "test/1", 0.9, speech.audio_ms, (word,))
+
+    @property
+    def refined(self) -> list[bool]:
+        """Of each answer, whether it is the refined one."""
+        return [fact.source.refined for fact in self.facts]
+
+
+async def test_an_estimate_at_once_and_a_refined_answer_later() -> None:
+    timed = Timed()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.audio("A", 0, spoken(601))
+    timed.words.generated("A", 0, TEXT, complete=True)
+    assert timed.facts == [], "nobody cut it"
+    timed.words.cut("A", 0, TEXT)
+    (estimate,) = timed.facts
+    assert estimate.source.method == "proportional"
+    assert estimate.audio_ms == 1201
+    assert [TEXT[w.text_start : w.text_end] for w in estimate.words] == TEXT.split()
+    timed.go.set()
+    assert await timed.words.drain(5)
+    assert timed.refined == [False, True]
+    assert timed.facts[1].source.version == "test/1"
+    assert timed.asked == [
+        Speech(TEXT, b"\x20\xa0" * (4 * 1201), "en", complete=True),
+    ]
+
+
+async def test_a_part_cut_while_it_was_generated_is_refined_when_all_of_it_is_there() -> None:
+    timed = Timed()
+    timed.go.set()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.cut("A", 0, "Cash or")
+    timed.words.audio("A", 0, spoken(100))
+    assert timed.refined == [False]
+    timed.words.generated("A", 0, TEXT, complete=False)
+    await timed.words.drain(5)
+    assert timed.refined == [False, True]
+    assert (timed.asked[0].text, timed.asked[0].audio_ms) == (TEXT, 700)
+    assert not timed.asked[0].complete
+
+
+async def test_what_was_played_is_not_timed() -> None:
+    timed = Timed()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.played("A", 0)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    await timed.words.drain(5)
+    assert timed.facts == []
+
+
+async def test_all_is_timed_when_the_operator_asks() -> None:
+    timed = Timed(align="all")
+    timed.go.set()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.played("A", 0)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    await timed.words.drain(5)
+    assert timed.refined == [True]
+
+
+async def test_off_keeps_no_audio_and_says_nothing() -> None:
+    timed = Timed(align="off")
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.cut("A", 0, TEXT)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    await timed.words.drain(5)
+    assert timed.facts == []
+
+
+async def test_an_aligner_that_fails_or_hangs_leaves_the_estimate() -> None:
+    async def broken(speech: Speech) -> WordTimes | None:
+        raise RuntimeError("pool is gone")
+
+    failing = Timed(refine=broken)
+    hanging = Timed()
+    for timed in (failing, hanging):
+        timed.words.audio("A", 0, spoken(600))
+        timed.words.generated("A", 0, TEXT, complete=True)
+        timed.words.cut("A", 0, TEXT)
+    assert await failing.words.drain(5)
+    assert not await hanging.words.drain(0.01)
+    assert failing.refined == hanging.refined == [False]
+
+
+async def test_a_part_is_cut_once() -> None:
+    timed = Timed()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.cut("A", 0, "Cash")
+    timed.words.cut("A", 0, "Cash or")
+    timed.words.cut("B", 0, "never heard of")
+    assert len(timed.facts) == 1
+
+
+@pytest.mark.parametrize("text", ["", "?!", "9:05, 🙂 שלום", "word " * 1000])
+async def test_any_text_with_any_audio_has_an_answer(text: str) -> None:
+    timed = Timed(refine=refine_in_thread)
+    timed.words.audio("A", 0, spoken(30_000))
+    timed.words.cut("A", 0, text)
+    timed.words.generated("A", 0, text, complete=False)
+    assert await timed.words.drain(5)
+    assert timed.refined == [False, True]
+    assert all(len(fact.words) == len(timed.facts[0].words) for fact in timed.facts)

@@ -250,13 +250,22 @@ class _Estimate:
             line=self.line,
         )
 
+    def _anchor(self) -> tuple[Mark, Date] | None:
+        """The last mark whose date says how playback runs. An arrival says less than a date."""
+        if self.flight and (self.proven is None or not self.flight[-1][1].local):
+            return self.flight[-1]
+        if self.proven is None or self.proven.echo is None:
+            return None
+        return self.proven, self.clock.date(self.proven.echo)
+
     def _line(self) -> Line | None:
         """How the segment of the last echo taken for playback runs (B1)."""
-        last = self.flight[-1][0] if self.flight else self.proven
-        if last is None:
+        anchor = self._anchor()
+        if anchor is None:
             return None
-        echoes = proofs_in(self.stretch, last.segment, self.clock)
-        echoes += [(mark.at, date) for mark, date in self.flight if mark.segment == last.segment]
+        segment = anchor[0].segment
+        echoes = proofs_in(self.stretch, segment, self.clock)
+        echoes += [(mark.at, date) for mark, date in self.flight if mark.segment == segment]
         return line_through(echoes)
 
     def _walk(self) -> None:
@@ -280,7 +289,7 @@ class _Estimate:
                 break
             self.flight.append((mark, date))
             self.line = self._line()
-            if self.line is not None:
+            if self.line is not None and not date.local:
                 head.reached_us = self.line.earliest_us + mark.at * US_PER_BYTE
 
     def _stop_date(self) -> tuple[Date | None, DatedBy]:
@@ -288,7 +297,7 @@ class _Estimate:
         if self.stop.ending is not Ending.CLEAR:
             return self.written, DatedBy.NOTHING
         fence = None if self.stop.fence_is_later_echo else self.fence
-        if self.burst:
+        if self.burst and (fence is None or not self.burst[0][1].local):
             return self._burst_date(self.burst[0][0]), DatedBy.BURST
         if fence is not None:
             return fence, DatedBy.FENCE
@@ -322,24 +331,30 @@ class _Estimate:
         """What came back together with the flush may be part of it, and proves no time."""
         if stopped is None:
             return
-        while self.flight:
-            mark, date = self.flight[-1]
-            if (
-                mark.dry
-                or date.latest_us < stopped.earliest_us
-                or (date.latest_us == stopped.earliest_us and not stopped.local)
-            ):
-                break
-            self.burst.insert(0, self.flight.pop())
+        returned, self.flight = self.flight, []
+        burst: list[tuple[Mark, Date]] = []
+        for mark, date in returned:
+            if date.latest_us <= stopped.earliest_us and not date.local:
+                self.flight += [*burst, (mark, date)]
+                burst = []
+            elif date.earliest_us <= stopped.latest_us:
+                if mark.dry or date.latest_us < stopped.earliest_us:
+                    self.flight.append((mark, date))
+                else:
+                    burst.append((mark, date))
+            # What came later still was late: it says nothing.
+        self.burst = burst + self.burst
         self.line = self._line()
 
     def _best(self, stopped: Date | None) -> int:
         """Play on until the stop, between the marks that bound it (B4, B5, B6)."""
         stop_us = (self.written if stopped is None else stopped).at_us
         floor, ceiling = self._bounds()
+        anchor = self._anchor()
         head = _Head(floor, None, self.way_us or 0)
-        if self.line is not None:
-            head.reached_us = self.line.reaches_us(floor)
+        if self.line is not None and anchor is not None:
+            head.at = anchor[0].at
+            head.reached_us = self.line.reaches_us(head.at)
         for chunk in self.chunks:
             if chunk.end <= head.at:
                 continue
@@ -360,7 +375,7 @@ class _Estimate:
         if self.stop.ending is Ending.CLEAR:
             if self.flight and self.line is not None and not self.line.local:
                 floor = self.flight[-1][0].at
-            if self.burst:
+            if self.burst and not self.burst[0][1].local:
                 ceiling = self.burst[0][0].at
             return floor, ceiling
         silent = sorted({mark.at for mark in self.stretch.marks if mark.at > floor})

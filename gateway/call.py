@@ -241,7 +241,6 @@ class Call:
 
     def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
         """The session is over: end the call when Twilio has played what it was given."""
-        self._log.info("session finished", detail=finished.detail)
         self._finished = finished
         unplayed_ms = sum(
             given.audio_bytes // 8 - given.played_ms for given in self._given.values()
@@ -496,7 +495,10 @@ class Call:
         self._metrics.active_calls.dec()
         self._metrics.calls.labels(outcome_label(outcome)).inc()
         self._metrics.call_seconds.observe(seconds)
-        self._log.info("call ended", outcome=outcome_label(outcome), seconds=round(seconds, 3))
+        said = {"detail": self._finished.detail} if self._finished is not None else {}
+        self._log.info(
+            "call ended", outcome=outcome_label(outcome), seconds=round(seconds, 3), **said
+        )
         self._on_end(self._call_sid, outcome, code, reason)
 
     def _now_us(self) -> int:

@@ -6,10 +6,6 @@ and X-Forwarded-Proto, which tunnels and load balancers set when they take TLS o
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
-from runtime.config import is_loopback
-
 VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
 MEDIA_PATH = "/twilio/media"
@@ -32,19 +28,10 @@ def base_url(configured: str | None, *, host: str, forwarded_proto: str, scheme:
     return f"{proto}://{host}"
 
 
-def stream_url(base: str, *, configured: bool) -> str:
-    """The URL of our media socket, for a TwiML.
-
-    Twilio connects to ``wss`` only. Plain ``ws`` is for simulators: on loopback, or where the
-    operator configured an ``http`` base URL in so many words.
-
-    Args:
-        base: From :func:`base_url`.
-        configured: Whether ``base`` was configured.
-    """
-    scheme, rest = base.split("://", 1)
-    plain = scheme == "http" and (configured or is_loopback(urlsplit(base).hostname or ""))
-    return f"{'ws' if plain else 'wss'}://{rest}{MEDIA_PATH}"
+def stream_url(base: str) -> str:
+    """The URL of our media socket, for a TwiML. Always ``wss``: Twilio takes nothing else (31922),
+    and where TLS ends is the proxy's affair."""
+    return f"wss://{base.split('://', 1)[1]}{MEDIA_PATH}"
 
 
 def webhook_urls(base: str, raw_path: str, *, configured: bool) -> list[str]:

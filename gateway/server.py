@@ -181,7 +181,7 @@ class PublicServer:
                 random=os.urandom(nonce.RANDOM_BYTES),
             )
         return twiml.connect(
-            stream_url(base, configured=self._configured_url is not None),
+            stream_url(base),
             action_url=f"{base}{VOICE_PATH}?{webhook.ATTEMPT_PARAMETER}={attempt}",
             status_url=base + STATUS_PATH,
             parameters=given_back,

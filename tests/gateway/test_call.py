@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from asheard.v1 import fact_pb2, transcript_pb2
+from simulators.network import MarkFaults, Network, Path
+from simulators.twilio.client import TwilioCaller
+from simulators.twilio.script import CallerScript, Elapsed, HangUp, Step
 from tests.gateway.conftest import World
 from tests.gateway.peers import CALL_SID, FRAME, STREAM_SID, until
 
@@ -103,3 +110,37 @@ async def test_a_barge_in(running: World) -> None:
     assert fact_pb2.PLAYOUT_EVENT_KIND_CLEARED in [event.kind for event in traced]
     fixed = running.transcript.only("position_fixed")
     assert fixed.position == position and fixed.interrupt_id == 1
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network(),
+        Network(to_server=Path(80, 40), from_server=Path(60, 40), marks=MarkFaults(lost=0.2)),
+    ],
+    ids=["perfect", "delayed, with marks lost"],
+)
+async def test_against_the_simulated_twilio_the_position_is_what_was_played(
+    running: World, network: Network
+) -> None:
+    """Webhook, TwiML, stream, barge-in in mid-sentence, hang-up, and the carrier's own truth."""
+    script = CallerScript(end=Step(HangUp(), Elapsed(1_500)))
+    caller = TwilioCaller(f"{running.url}/twilio/voice", script, network=network)
+    call = asyncio.create_task(caller.run())
+    await until(lambda: running.worker.opened, "the call")
+    running.worker.speak("item1", 4_000)
+    await until(lambda: len(running.worker.audio.get(1, ())) >= 35, "0.7 s of the call")
+    running.worker.interrupt(1)
+    await until(lambda: running.worker.positions, "the positions")
+    truth = await call
+    (position,) = running.worker.positions[0].positions
+    assert position.low_ms <= truth.played_ms <= position.high_ms
+    assert abs(position.best_ms - truth.played_ms) <= 60
+    assert truth.warnings == [] and truth.ending == "hung_up"
+    await running.ended()
+    assert running.transcript.only("call_started").from_number == script.from_number
+    heard = running.worker.audio[1]
+    assert [b.media_ms - a.media_ms for a, b in zip(heard, heard[1:], strict=False)] == [20] * (
+        len(heard) - 1
+    )
+    assert len(heard) == truth.frames_sent

@@ -53,10 +53,10 @@ def stream_of(response: ElementTree.Element) -> tuple[str, str, dict[str, str]]:
 @pytest.mark.parametrize("method", ["POST", "GET"])
 async def test_the_webhook_leads_to_a_call_with_its_numbers(running: World, method: str) -> None:
     url, action, parameters = stream_of(await ask(running, method=method))
-    assert url == f"ws://127.0.0.1:{running.gateway.port}/twilio/media"
+    assert url == f"wss://127.0.0.1:{running.gateway.port}/twilio/media"
     assert action == f"http://127.0.0.1:{running.gateway.port}/twilio/voice?attempt=1"
     assert parameters == {"from": "+15550100", "to": "+15550199"}
-    end = TwilioEnd(await running.http.ws_connect(url))
+    end = TwilioEnd(await running.http.ws_connect(url.replace("wss:", "ws:")))
     await end.start(parameters)
     await end.stop()
     await running.ended()

@@ -18,7 +18,8 @@ from simulators.speech.g711 import BYTES_PER_MS
 from simulators.twilio.call_truth import CallTruth
 
 _LEAST_MATCH_BYTES = 64
-"""A shorter common stretch says nothing: silence is everywhere."""
+_SILENT = {0xFF, 0x7F}
+"""Positive and negative zero of µ-law."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Half-open byte ranges, in order, not touching."""
@@ -232,12 +233,12 @@ class _Sent:
                 yield start, end, found
                 return
             common = _common(wanted, self.audio[at : at + len(wanted)])
-            if common >= _LEAST_MATCH_BYTES:
+            if _tells(wanted[:common]):
                 yield start, start + common, at
                 start, at = start + common, at + common
                 continue
             head = wanted[:_LEAST_MATCH_BYTES]
-            found = self.audio.find(head, at)
+            found = self.audio.find(head, at) if _tells(head) else -1
             if found < 0:
                 yield start, end, None
                 return
@@ -253,6 +254,11 @@ class _Sent:
                 return candidate
         found = self.audio.find(wanted, at)
         return found if found >= 0 else None
+
+
+def _tells(stretch: bytes) -> bool:
+    """Whether it says anything that two stretches have this in common: silence is everywhere."""
+    return len(stretch) >= _LEAST_MATCH_BYTES and not set(stretch) <= _SILENT
 
 
 def _common(a: bytes, b: bytes) -> int:

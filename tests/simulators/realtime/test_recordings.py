@@ -163,8 +163,9 @@ def test_tool_round(name: str, model: str) -> None:
     client, theirs = recorded(name)
     call = every(theirs, "response.function_call_arguments.done")[0]
     texts = [e["text"] for e in every(theirs, "response.output_text.done")]
-    parts = (*map(Speak, texts[:-1]), CallTool(call["name"], call["arguments"]))
-    script = AgentScript(replies=(Reply(parts), say(texts[-1])))
+    parts: list[Speak | CallTool] = [Speak(text) for text in texts[:-1]]
+    parts.append(CallTool(call["name"], call["arguments"]))
+    script = AgentScript(replies=(Reply(tuple(parts)), say(texts[-1])))
     drive = Drive(script, model=model, configure=False)
     play(drive, client)
     assert outline(drive.events) == outline(theirs)

@@ -28,6 +28,8 @@ ACTS = st.lists(
     max_size=40,
 )
 
+LAWS = settings(max_examples=60, deadline=None)
+
 
 def play(acts: list[Act], first_timestamp_ms: int, *, small_steps: bool = False) -> Carrier:
     """Carry out the acts, then let everything play out."""
@@ -51,6 +53,7 @@ def play(acts: list[Act], first_timestamp_ms: int, *, small_steps: bool = False)
     return carrier
 
 
+@LAWS
 @given(ACTS, st.integers(0, 100))
 def test_every_byte_is_played_or_dropped_exactly_once_and_in_order(
     acts: list[Act], first_timestamp_ms: int
@@ -65,6 +68,7 @@ def test_every_byte_is_played_or_dropped_exactly_once_and_in_order(
     assert at == len(truth.audio) == sum(a.size for a in acts if a.kind == "media")
 
 
+@LAWS
 @given(ACTS, st.integers(0, 100))
 def test_playing_never_overlaps_and_lies_on_the_grid(
     acts: list[Act], first_timestamp_ms: int
@@ -77,6 +81,7 @@ def test_playing_never_overlaps_and_lies_on_the_grid(
         assert (after.start_ms - before.start_ms) * 8 > before.end_byte - before.start_byte
 
 
+@LAWS
 @given(ACTS, st.integers(0, 100))
 def test_each_mark_returns_once_in_order_when_its_audio_is_over(
     acts: list[Act], first_timestamp_ms: int
@@ -100,8 +105,8 @@ def test_each_mark_returns_once_in_order_when_its_audio_is_over(
             assert echo.at_ms == max([echo.received_ms, *(ends if not gone else [])])
 
 
+@LAWS
 @given(ACTS, st.integers(0, 100))
-@settings(max_examples=30)
 def test_how_time_is_cut_into_calls_makes_no_difference(
     acts: list[Act], first_timestamp_ms: int
 ) -> None:
@@ -110,6 +115,7 @@ def test_how_time_is_cut_into_calls_makes_no_difference(
     assert coarse.take() == fine.take()
 
 
+@LAWS
 @given(ACTS, st.integers(0, 100))
 def test_messages_leave_in_the_order_of_their_times_and_numbers(
     acts: list[Act], first_timestamp_ms: int

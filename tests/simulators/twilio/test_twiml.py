@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from twilio.request_validator import RequestValidator
-from twilio.twiml.voice_response import Connect, VoiceResponse
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
+from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[import-untyped]
 
 from simulators.twilio import twiml
 from simulators.twilio.signature import sign

@@ -1,28 +1,68 @@
 """``asheard bench``: each result one JSON object a line on standard output, progress on the other.
 
-asheard bench calls --calls 100 --seconds 20
-asheard bench compare --calls 10,50,100,200
-asheard bench all                     what `make bench` runs, under ten minutes on two cores
+    asheard bench calls --calls 100 --seconds 20
+    asheard bench compare --calls 10,50,100,200
+    asheard bench capacity --system yardstick
+    asheard bench system
+    asheard bench soak --minutes 20 --total 2000
+    asheard bench all                     what `make bench` runs, in under ten minutes on two cores
+
+Pictures go to ``bench/out``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
+import importlib.util
+import inspect
+import subprocess
 import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 import msgspec
 
 from bench import results
+from bench.capacity import capacity
+from bench.compare import compare
+from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
+from bench.soak import soak
+from bench.system import SystemResult, run_system
 from bench.systems import NAMES, System
-from runtime.process import EXIT_DONE
+from runtime.errors import AsheardError
+from runtime.process import EXIT_DONE, EXIT_FAILED
+
+ROOT = Path(__file__).parent.parent
+OUT = Path(__file__).parent / "out"
+
+ALIGNMENT_DATA = ROOT.parent / "shared" / "data" / "alignment"
+ALIGNMENT_SCORER = ROOT.parent / "shared" / "tools" / "score_alignment.py"
+"""Labelled speech and its scorer lie beside the checkout, where somebody has put them: the speech
+is not ours to hand on."""
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scorer of the aligner printed."""
+
+    bench: str = "words"
+    status: int
+    report: list[str]
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the bench that could not be run here, and why."""
+
+    bench: str
+    missing: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the subcommands."""
-    commands = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
-    calls = commands.add_parser("calls", help="calls through one system")
+    """Declare the benches and their sizes."""
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
+    calls = benches.add_parser("calls", help="calls through one system")
     calls.add_argument("--system", choices=NAMES, default="asheard")
     calls.add_argument("--calls", type=int, default=100, metavar="N")
     calls.add_argument("--seconds", type=float, default=20, metavar="S")
@@ -31,14 +71,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calls.add_argument("--barge-ins", type=float, default=0.6, help="share of the agent's items")
     calls.add_argument("--core", type=int, help="keep the system on this core, the load elsewhere")
     calls.add_argument("--target", metavar="ws://…", help="a media socket that is served already")
-    calls.add_argument("--model-listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    calls.add_argument(
+        "--model-listen",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="where the simulated model listens; the target must be configured for it",
+    )
     calls.add_argument("--transcripts", metavar="HOST:PORT", help="of the target's service")
     calls.add_argument("--pid", action="append", default=[], metavar="NAME=PID")
+
+    comparison = benches.add_parser("compare", help="asheard, the yardstick and the floor")
+    comparison.add_argument("--calls", type=_counts, default=[10, 50, 100, 200], metavar="N,N,…")
+    comparison.add_argument("--seconds", type=float, default=15, metavar="S")
+    comparison.add_argument("--sessions", type=int, default=1)
+
+    limit = benches.add_parser("capacity", help="calls on one core until frames come late")
+    limit.add_argument("--system", choices=NAMES, default="asheard")
+    limit.add_argument(
+        "--calls", type=_counts, default=list(range(100, 1001, 100)), metavar="N,N,…"
+    )
+    limit.add_argument("--seconds", type=float, default=10, metavar="S")
+    limit.add_argument("--core", type=int, default=0)
+
+    whole = benches.add_parser("system", help="rightness on bad networks, strict simulators")
+    whole.add_argument("--calls", type=int, default=10, help="on the good network")
+    whole.add_argument("--calls-per-network", type=int, default=4)
+    whole.add_argument("--cuts", type=int, default=5, help="in each call")
+    whole.add_argument("--seed", type=int, default=1)
+
+    long = benches.add_parser("soak", help="many short calls: does anything grow?")
+    long.add_argument("--minutes", type=float, default=20)
+    long.add_argument("--total", type=int, default=2000)
+    long.add_argument("--at-once", type=int, default=50)
+    long.add_argument("--system", choices=NAMES, default="asheard")
+
+    benches.add_parser("playhead", help="the playhead against random networks, in virtual time")
+    benches.add_parser("words", help="the aligner against labelled speech")
+    every = benches.add_parser("all", help="what `make bench` runs")
+    every.add_argument("--calls", type=_counts, default=[10, 50, 100, 200], metavar="N,N,…")
+    every.add_argument("--seconds", type=float, default=10, metavar="S")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one of them."""
-    return asyncio.run(_calls(args))
+    return asyncio.run(_BENCHES[args.bench](args))
+
+
+def say(result: object) -> None:
+    """One line for machines; one for people, if there is something to say."""
+    print(msgspec.json.encode(result).decode(), flush=True)
+    if isinstance(result, CallsResult):
+        progress(results.summary(result))
+
+
+def progress(text: str) -> None:
+    """Tell a person how it goes."""
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _report(result: CallsResult) -> None:
+    say(result)
 
 
 async def _calls(args: argparse.Namespace) -> int:
@@ -53,13 +145,124 @@ async def _calls(args: argparse.Namespace) -> int:
         model_listen=args.model_listen,
         core=args.core,
     )
-    load = Load(args.calls, args.seconds, args.barge_ins, args.seed)
-    say(await run_calls(setup, load))
+    say(await run_calls(setup, Load(args.calls, args.seconds, args.barge_ins, args.seed)))
     return EXIT_DONE
 
 
-def say(result: msgspec.Struct) -> None:
-    """One line for machines, one for people."""
-    print(msgspec.json.encode(result).decode(), flush=True)
-    if isinstance(result, results.CallsResult):
-        print(results.summary(result), file=sys.stderr, flush=True)
+async def _compare(args: argparse.Namespace) -> int:
+    from bench.picture import draw_comparison
+
+    sessions = getattr(args, "sessions", 1)
+    found = await compare(args.calls, args.seconds, sessions=sessions, report=_report)
+    say(found)
+    draw_comparison(found, OUT / "compare.png")
+    progress(f"drew {OUT / 'compare.png'}")
+    return EXIT_DONE
+
+
+async def _capacity(args: argparse.Namespace) -> int:
+    found = await capacity(args.system, args.calls, args.seconds, core=args.core, report=_report)
+    say(found)
+    return EXIT_DONE
+
+
+async def _system(args: argparse.Namespace) -> int:
+    from bench.picture import draw_system
+
+    found = await run_system(
+        calls=args.calls,
+        calls_per_network=args.calls_per_network,
+        cuts=args.cuts,
+        seed=args.seed,
+    )
+    for result in found:
+        say(result)
+        progress(_line(result))
+    draw_system(found, OUT / "system.png")
+    progress(f"drew {OUT / 'system.png'}")
+    return EXIT_DONE
+
+
+def _line(result: SystemResult) -> str:
+    ours, usual = result.heard["transcript"], result.heard["characters_by_timestamps"]
+    return (
+        f"{result.network}: {result.cuts} cuts, exact {ours.exact_share} (usual "
+        f"{usual.exact_share}), audio error {ours.audio_error_ms.median} / "
+        f"{ours.audio_error_ms.most} ms, {result.outside_range} outside the range"
+    )
+
+
+async def _soak(args: argparse.Namespace) -> int:
+    setup = Setup(args.system)
+    say(await soak(setup, minutes=args.minutes, total=args.total, at_once=args.at_once))
+    return EXIT_DONE
+
+
+async def _playhead(_args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("bench.playhead") is None:
+        say(Missing(bench="playhead", missing="bench/playhead.py is not there"))
+        return EXIT_FAILED
+    found = importlib.import_module("bench.playhead").run()
+    if inspect.isawaitable(found):
+        found = await found
+    if isinstance(found, int):
+        return found
+    for result in found or ():
+        say(result)
+    return EXIT_DONE
+
+
+async def _words(_args: argparse.Namespace) -> int:
+    if not ALIGNMENT_DATA.is_dir() or not ALIGNMENT_SCORER.is_file():
+        say(Missing(bench="words", missing=f"no labelled speech at {ALIGNMENT_DATA}"))
+        return EXIT_DONE
+    progress("scoring the aligner …")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, str(ALIGNMENT_SCORER), "words.scored", "--cuts", "100", "-j", "1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    say(Words(status=done.returncode, report=done.stdout.splitlines()))
+    return EXIT_DONE if done.returncode == 0 else EXIT_FAILED
+
+
+async def _all(args: argparse.Namespace) -> int:
+    status = EXIT_DONE
+    sizes = {"calls": 10, "calls_per_network": 4, "cuts": 5, "seed": 1}
+    steps: tuple[tuple[str, argparse.Namespace], ...] = (
+        ("playhead", args),
+        ("words", args),
+        ("system", argparse.Namespace(**sizes)),
+        ("compare", args),
+    )
+    for name, arguments in steps:
+        progress(f"bench {name} …")
+        try:
+            status = max(status, await _BENCHES[name](arguments))
+        except (AsheardError, TimeoutError, RuntimeError, OSError) as error:
+            # One part that cannot run does not take the others' results away.
+            progress(f"bench {name} failed: {error}")
+            status = EXIT_FAILED
+    return status
+
+
+def _counts(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError("give whole numbers, such as 10,50,100")
+    return [int(part) for part in parts]
+
+
+_BENCHES: dict[str, Callable[[argparse.Namespace], Coroutine[None, None, int]]] = {
+    "calls": _calls,
+    "compare": _compare,
+    "capacity": _capacity,
+    "system": _system,
+    "soak": _soak,
+    "playhead": _playhead,
+    "words": _words,
+    "all": _all,
+}

@@ -10,7 +10,7 @@ from bench.load import truth
 from bench.load.record import CallerRecord, ModelRecord
 from bench.load.truth import TrueItem
 from bench.processes import Usage
-from bench.score import Score
+from bench.score import Heard, Score
 from bench.spread import Spread, microseconds, share, spread
 
 LATE_MS = 50
@@ -158,6 +158,26 @@ def items(model: ModelRecord, caller: CallerRecord) -> list[TrueItem]:
         if call.call in by_call
         for item in truth.true_items(by_call[call.call], call)
     ]
+
+
+def heard(item: TrueItem) -> Heard:
+    """The truth of an item as a score wants it."""
+    spoken, audio_bytes = item.spoken, 0
+    deltas: list[tuple[int, int]] = []
+    for length, chars in zip(spoken.delta_bytes, spoken.text_at_delta, strict=True):
+        audio_bytes += length
+        deltas.append((audio_bytes // 8, chars))
+    cut = item.cut
+    return Heard(
+        item_id=spoken.item_id,
+        text=item.text,
+        heard_text=item.heard_text,
+        audio_ms=item.audio_ms,
+        heard_ms=item.heard_ms,
+        sent_ms=item.received_bytes // 8,
+        elapsed_ms=item.audio_ms if cut is None else cut.clear_ms - cut.reply_ms,
+        deltas=deltas,
+    )
 
 
 def agent(model: ModelRecord, caller: CallerRecord, found: Sequence[TrueItem]) -> Agent:

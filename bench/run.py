@@ -38,6 +38,8 @@ class Load:
     seed: int = 1
     call_seconds: float = 0.0
     """0: every call lasts to the end. Else about so long, and another follows each."""
+    sample_s: float = 0.0
+    """Take a reading of the system's processes so often within the window. 0: none."""
 
     @property
     def ramp_s(self) -> float:
@@ -73,6 +75,8 @@ class Measured:
     idle: Mapping[str, Usage]
     begin: Mapping[str, Usage]
     end: Mapping[str, Usage]
+    samples: Sequence[Mapping[str, Usage]]
+    """Of the system's processes, within the window."""
     seconds: float
     busy_share: float
     log: str
@@ -142,7 +146,7 @@ async def measure(setup: Setup, load: Load) -> Measured:
 
             await asyncio.gather(model.tell("begin"), caller.tell("begin"))
             begin, machine, began_s = _read(pids), processes.machine(), time.monotonic()
-            await asyncio.sleep(load.seconds)
+            samples = await _sample(system.pids, load)
             end, seconds = _read(pids), time.monotonic() - began_s
             busy_share = processes.machine().busy_share(machine)
             await asyncio.gather(model.tell("end"), caller.tell("end"))
@@ -161,6 +165,7 @@ async def measure(setup: Setup, load: Load) -> Measured:
                 idle=idle,
                 begin=begin,
                 end=end,
+                samples=samples,
                 seconds=seconds,
                 busy_share=busy_share,
                 log=system.log(),
@@ -202,18 +207,18 @@ def judge(setup: Setup, load: Load, run: Measured) -> CallsResult:
 
 
 def _heard(run: Measured, items: Sequence[TrueItem]) -> dict[str, Score]:
-    cut = score.cut_items(items)
+    cut = [results.heard(item) for item in items if item.cut is not None and item.cut.clear_ns]
     scores: dict[str, Score] = {}
     if run.accounts is not None:
         scores["transcript"] = score.score(cut, score.by_item_id(run.accounts))
-        whole = [item for item in items if item.cut is None and not item.last]
+        whole = [results.heard(item) for item in items if item.cut is None and not item.last]
         scores["transcript_of_items_not_cut"] = score.score(whole, score.by_item_id(run.accounts))
     told = {
         entry.item_id: Account("", max(0, entry.audio_end_ms))
         for call in run.model.calls
         for entry in call.truncations
     }
-    known = [item for item in cut if item.spoken.item_id in told]
+    known = [item for item in cut if item.item_id in told]
     scores["truncations"] = score.audio_only(score.score(known, score.by_item_id(told)))
     for name, way in score.USUAL_WAYS.items():
         scores[name] = score.score(cut, way)
@@ -233,6 +238,18 @@ async def _system(setup: Setup, realtime_url: str) -> AsyncIterator[systems.Syst
         setup.system, realtime_url, sessions=setup.sessions, settings=setup.settings
     ) as system:
         yield system
+
+
+async def _sample(pids: Mapping[str, int], load: Load) -> list[Mapping[str, Usage]]:
+    """Let the window pass."""
+    samples: list[Mapping[str, Usage]] = []
+    loop = asyncio.get_running_loop()
+    over_s = loop.time() + load.seconds
+    while (left_s := over_s - loop.time()) > 0:
+        if load.sample_s:
+            samples.append(_read(pids))
+        await asyncio.sleep(min(left_s, load.sample_s or left_s))
+    return samples
 
 
 def _read(pids: Mapping[str, int]) -> dict[str, Usage]:

@@ -45,12 +45,22 @@ async def accounts(target: str, call_sids: Sequence[str]) -> tuple[dict[str, Acc
                 open_calls += 1
             for turn in transcript.turns if transcript is not None else ():
                 if turn.role == transcript_pb2.ROLE_AGENT:
-                    found[turn.item_id] = Account(turn.heard_text, turn.heard_audio_ms)
+                    found[turn.item_id] = _account(turn)
 
         async with asyncio.TaskGroup() as group:
             for call_sid in call_sids:
                 group.create_task(read(call_sid))
     return found, open_calls
+
+
+def _account(turn: transcript_pb2.Turn) -> Account:
+    position = turn.position
+    known = turn.HasField("position")
+    return Account(
+        turn.heard_text,
+        turn.heard_audio_ms,
+        (position.low_ms, position.high_ms) if known else None,
+    )
 
 
 async def _get(

@@ -2,7 +2,7 @@
 
 Run by hand when a line is added, never at run time; needs Debian's ``libflite1`` (version 2.2)::
 
-    python3 simulators/speech/make_corpus.py
+    python -m simulators.speech.make_corpus
 
 Each sentence of a line is synthesised on its own and joined with the pause a person would make.
 The engine's own segment times give the word times: a word, as written between spaces, begins

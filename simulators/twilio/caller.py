@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from simulators.speech import spoken
@@ -24,7 +25,7 @@ from simulators.twilio.script import (
 )
 
 _PROBE_BYTES = 240
-"""30 ms out of the middle of a word: enough to be found nowhere else."""
+"""30 ms of a word's last 60: enough to be found nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +127,30 @@ class Caller:
 
     def _word_heard(self, occasion: AgentWord, carrier: Carrier) -> bool:
         """Find the word's sound in what was received, then see whether its end has been played."""
-        speech = spoken(occasion.line)
-        end_ms = speech.word_end_ms(occasion.word, occasion.occurrence)
-        probe_at = max(0, end_ms * BYTES_PER_MS - 2 * _PROBE_BYTES)
-        probe = speech.ulaw[probe_at : probe_at + _PROBE_BYTES]
-        found = carrier.truth.audio.find(probe, self._since_byte)
+        sound = _sound_of(occasion)
+        found = carrier.truth.audio.find(sound.probe, self._since_byte)
         if found < 0:
             return False
-        word_end = found - probe_at + end_ms * BYTES_PER_MS
+        word_end = found + sound.bytes_to_end
         for stretch in carrier.truth.played:
             if stretch.start_byte < word_end <= stretch.end_byte:
                 ended_ms = stretch.start_ms + (word_end - stretch.start_byte) // BYTES_PER_MS
                 return carrier.now_ms >= ended_ms + occasion.plus_ms
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What to listen for."""
+
+    probe: bytes
+    bytes_to_end: int
+    """From the probe's start to the end of the word."""
+
+
+@functools.cache
+def _sound_of(occasion: AgentWord) -> _Sound:
+    speech = spoken(occasion.line)
+    word_end = speech.word_end_ms(occasion.word, occasion.occurrence) * BYTES_PER_MS
+    start = max(0, word_end - 2 * _PROBE_BYTES)
+    return _Sound(speech.ulaw[start : start + _PROBE_BYTES], word_end - start)

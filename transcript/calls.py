@@ -104,12 +104,23 @@ class Calls:
             NotFound: There is no such call.
             Unavailable: The store cannot be reached.
         """
+        transcript, _ = await self.get_with_facts(call_sid)
+        return transcript
+
+    async def get_with_facts(self, call_sid: str) -> tuple[Transcript, Sequence[Fact]]:
+        """The transcript as it stands, and the facts it was joined from; both read only.
+
+        Raises:
+            NotFound: There is no such call.
+            Unavailable: The store cannot be reached.
+        """
         cached = self._cache.setdefault(call_sid, _Cached())
         self._cache.move_to_end(call_sid)
         async with cached.lock:
             before = len(cached.facts)
             try:
                 transcript = await self._refresh(call_sid, cached)
+                facts = tuple(cached.facts)
             except NotFound:
                 self._drop(call_sid)
                 raise
@@ -117,7 +128,7 @@ class Calls:
                 if self._cache.get(call_sid) is cached:  # it may have been dropped meanwhile
                     self._cached_facts += len(cached.facts) - before
         self._shrink()
-        return transcript
+        return transcript, facts
 
     async def watch(self, call_sid: str) -> AsyncIterator[Transcript]:
         """The present state, then the newest after each change, until it is final.

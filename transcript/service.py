@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -41,6 +42,7 @@ from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
 from transcript.calls import Calls
 from transcript.metrics import TranscriptMetrics
+from transcript.passages import check_heard, check_passage, spoken_language
 from transcript.store import CallQuery, Cursor, Outcome, start_us
 
 log = get_log(__name__)
@@ -192,7 +194,12 @@ class TranscriptService(TranscriptServiceServicer):
         async with _Answering(context, self._metrics):
             self._admit(context)
             _need_call_sid(request.call_sid)
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "CheckHeard")
+            check_passage(request.passage)
+            transcript, facts = await self._calls.get_with_facts(request.call_sid)
+            # In a thread: a long call is a long text to look through.
+            return await asyncio.to_thread(
+                check_heard, transcript, request.passage, spoken_language(facts)
+            )
 
     def _admit(self, context: Context) -> None:
         metadata = context.invocation_metadata() or ()

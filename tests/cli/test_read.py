@@ -101,6 +101,17 @@ async def test_calls(tmp_path: Path, capsys: Printed) -> None:
         assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["CA2"]
 
 
+async def test_check_heard(tmp_path: Path, capsys: Printed) -> None:
+    async with running(tmp_path / "facts.db") as client:
+        await client.append(short_call("CA1", text="That will be $9.05."))
+        capsys.readouterr()
+        assert await asheard(client, "check-heard", "CA1", "nine dollars and five cents") == 0
+        assert capsys.readouterr().out == "heard, 100 % (in item_1)\n"
+        assert await asheard(client, "check-heard", "CA1", "a refund", "--json") == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert answer == {"result": "PASSAGE_RESULT_NOT_SAID", "turns": [], "share": 0.0}
+
+
 async def test_what_goes_wrong_is_said_in_words(
     tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,11 @@ def test_only_a_closed_log_is_final(facts: list[f.Fact]) -> None:
                 assert not join(facts[:hole] + facts[hole + 1 :]).final
 
 
+def test_a_call_without_any_gateway_s_facts_is_not_final() -> None:
+    fact = f.Fact(call_sid="CA1", writer="session/1", sequence=1, session_ended=f.SessionEnded())
+    assert not join([fact]).final
+
+
 def test_no_facts_are_no_call() -> None:
     with pytest.raises(ValueError, match="one call"):
         join([])

@@ -29,15 +29,19 @@ from asheard.v1.fact_pb2 import (
     CallOutcome,
     CallStarted,
     Fact,
+    PositionCause,
     SessionAssigned,
     SessionLost,
 )
 from asheard.v1.transcript_pb2 import CallState, Transcript
 from asheard.v1.transcript_service_pb2 import (
+    CheckHeardRequest,
+    CheckHeardResponse,
     DeleteTranscriptRequest,
     GetTranscriptRequest,
     ListCallsRequest,
     ListCallsResponse,
+    PassageResult,
 )
 from runtime.config import Address
 from runtime.errors import ConfigurationError
@@ -243,6 +247,41 @@ async def test_a_deleted_call_stays_away(client: Client) -> None:
     assert not (await client.append(short_call())).rejected
     assert (await refused(client.get("CA1")))[0] is grpc.StatusCode.NOT_FOUND
     assert not (await listed(client)).calls
+
+
+async def test_a_passage_is_checked(client: Client) -> None:
+    facts = short_call(text="That will be $9.05. We also have a store discount.")
+    for fact in facts:
+        if fact.HasField("position_fixed"):  # cut off behind the price
+            fact.position_fixed.cause = PositionCause.POSITION_CAUSE_CLEARED
+            fact.position_fixed.position.low_ms = 500
+            fact.position_fixed.position.best_ms = 500
+    await client.append(facts)
+
+    async def check(passage: str) -> CheckHeardResponse:
+        request = CheckHeardRequest(call_sid="CA1", passage=passage)
+        return await client.transcripts.CheckHeard(request)
+
+    heard = await check("nine dollars and five cents")
+    assert heard.result == PassageResult.PASSAGE_RESULT_HEARD
+    assert list(heard.turns) == ["item_1"]
+    assert heard.share == 1.0
+    unheard = await check("a store discount!")
+    assert unheard.result == PassageResult.PASSAGE_RESULT_UNHEARD
+    partly = await check("that will be $9.05, we also have a store discount")
+    assert partly.result == PassageResult.PASSAGE_RESULT_PARTLY_HEARD
+    assert 0 < partly.share < 1
+    not_said = await check("a refund")
+    assert (not_said.result, list(not_said.turns)) == (PassageResult.PASSAGE_RESULT_NOT_SAID, [])
+    for passage in ("", " ?! ", "word " * 1000):
+        status, details = await refused(check(passage))
+        assert status is grpc.StatusCode.INVALID_ARGUMENT
+        assert details.startswith("passage:")
+    assert (
+        await refused(
+            client.transcripts.CheckHeard(CheckHeardRequest(call_sid="CA404", passage="word"))
+        )
+    )[0] is grpc.StatusCode.NOT_FOUND
 
 
 # The list of calls

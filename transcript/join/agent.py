@@ -136,8 +136,7 @@ def _is_interrupted(part: _PartHeard) -> bool:
         generated is not None and generated.status == GenerationStatus.GENERATION_STATUS_CANCELLED
     )
     if fixed is None:
-        # Cancelled before any of its audio reached the gateway.
-        return cancelled and part.audio_ms == 0
+        return cancelled  # before any of its audio reached the gateway, or just now
     if fixed.cause != PositionCause.POSITION_CAUSE_CLEARED:
         return False
     return cancelled or fixed.position.best_ms < max(part.audio_ms, fixed.position.sent_ms)

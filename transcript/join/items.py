@@ -155,8 +155,8 @@ class _Gathering:
                 progressed = fact.playback_progressed
                 item = self._item(progressed.item_id, fact, Role.ROLE_AGENT)
                 part = item.part(progressed.content_index)
-                part.played_ms = max(part.played_ms, progressed.played_ms)
-                part.sent_ms = max(part.sent_ms, progressed.sent_ms)
+                part.played_ms = progressed.played_ms
+                part.sent_ms = progressed.sent_ms
             case "position_fixed":
                 position = fact.position_fixed.position
                 item = self._item(position.item_id, fact, Role.ROLE_AGENT)

@@ -18,8 +18,9 @@ from operator import itemgetter
 from transcript.join.items import Item
 from transcript.join.log import CallLog
 
-_Place = tuple[int, int, int, int, int]
-"""Stream, start on its clock, writer's rank, the writer's sequence, distance behind that item."""
+_Place = tuple[int, int, int, int]
+"""Stream, start on its clock, the writer's rank, its sequence: of the item, or of the item that one
+which never began stands behind."""
 
 _BEFORE_ALL = -1
 
@@ -29,14 +30,13 @@ def experienced(items: Iterable[Item], log: CallLog) -> list[Item]:
     ranks = {writer: rank for rank, writer in enumerate([*log.sessions, *log.streams])}
     streams = {**log.stream_of_session, **{w: index for index, w in enumerate(log.streams)}}
     placed: list[tuple[_Place, Item]] = []
-    writer, place = "", (0, 0, 0, 0, 0)
+    writer, place = "", (0, 0, 0, 0)
     for item in sorted(items, key=lambda item: (ranks[item.writer], item.sequence, item.item_id)):
         if item.writer != writer:
             writer = item.writer
-            place = (streams[writer], _BEFORE_ALL, ranks[writer], 0, 0)
+            place = (streams[writer], _BEFORE_ALL, ranks[writer], 0)
         if (started := item.started) is not None:
-            place = (started.stream, started.at_ms, ranks[writer], item.sequence, 0)
-        else:
-            place = (*place[:4], place[4] + 1)
+            place = (started.stream, started.at_ms, ranks[writer], item.sequence)
         placed.append((place, item))
+    # Sorting keeps the writer's order where places are the same.
     return [item for _, item in sorted(placed, key=itemgetter(0))]

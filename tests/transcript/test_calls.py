@@ -1,0 +1,113 @@
+"""Stored calls as readers see them, without a server (integration)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from asheard.v1.fact_pb2 import CallStarted, Fact
+from asheard.v1.transcript_pb2 import Transcript
+from asheard.v1.transcript_service_pb2 import CallSummary
+from runtime.errors import NotFound
+from tests.transcript.call_facts import Writer, short_call
+from transcript import calls as calls_module
+from transcript.calls import Calls
+from transcript.join import join
+from transcript.metrics import TranscriptMetrics
+from transcript.store import CallQuery, Store, StoredFacts
+from transcript.store_sqlite import open_sqlite
+
+
+def calls_of(store: Store) -> Calls:
+    return Calls(store, TranscriptMetrics(CollectorRegistry()))
+
+
+class Interposed:
+    """A store in which something happens right before an entry of the index is written."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.shared = store.shared
+        self.append = store.append
+        self.unindexed = store.unindexed
+        self.calls = store.calls
+        self.delete = store.delete
+        self.check = store.check
+        self.close = store.close
+
+    async def read(self, call_sid: str, *, after: int = 0) -> StoredFacts:
+        return await self._store.read(call_sid, after=after)
+
+    async def index(self, summary: CallSummary, revision: int, sealed: Collection[str]) -> bool:
+        started = Writer(summary.call_sid, "gateway/MZ2").write(call_started=CallStarted())
+        await self._store.append([started])  # a repeat from the second time on
+        return await self._store.index(summary, revision, sealed)
+
+
+async def test_nobody_is_told_final_when_a_fact_comes_at_that_moment(tmp_path: Path) -> None:
+    store = Interposed(open_sqlite(tmp_path / "facts.db"))
+    calls = calls_of(store)
+    await calls.append(short_call())
+    transcript = await calls.get("CA1")
+    assert not transcript.final
+    assert transcript.revision == len(short_call()) + 1
+    await store.close()
+
+
+async def test_what_was_read_is_kept_and_only_news_are_read(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = calls_of(store)
+    facts = short_call()
+    await calls.append(facts[:4])
+    first = await calls.get("CA1")
+    assert await calls.get("CA1") is first  # not joined again
+    await calls.append(facts[4:])
+    assert (await calls.get("CA1")).revision == len(facts)
+    await store.close()
+
+
+async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "CACHED_FACTS", 20)
+    registry = CollectorRegistry()
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = Calls(store, TranscriptMetrics(registry))
+    for n in range(10):
+        await calls.append(short_call(f"CA{n}"))
+        await calls.get(f"CA{n}")
+        cached = registry.get_sample_value("asheard_transcript_cached_facts")
+        assert cached is not None
+        assert cached <= 20
+    assert (await calls.get("CA0")).final
+    with pytest.raises(NotFound):
+        await calls.get("CA404")
+    await store.close()
+
+
+async def test_long_calls_are_joined_in_a_thread_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_sqlite(tmp_path / "facts.db")
+    await store.append(short_call())
+    direct = await calls_of(store).get("CA1")
+    monkeypatch.setattr(calls_module, "THREAD_FROM_FACTS", 0)
+    assert await calls_of(store).get("CA1") == direct
+    await store.close()
+
+
+async def test_a_call_that_cannot_be_joined_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_for_one(facts: list[Fact]) -> Transcript:
+        if facts[0].call_sid == "CA1":
+            raise RuntimeError("a bug")
+        return join(facts)
+
+    monkeypatch.setattr(calls_module, "join", fails_for_one)
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = calls_of(store)
+    await calls.append([*short_call("CA1"), *short_call("CA2")])
+    assert [call.call_sid for call in await calls.list(CallQuery(limit=9))] == ["CA2"]
+    await store.close()

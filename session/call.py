@@ -392,15 +392,17 @@ class Call:
     def _interrupt(self, interrupt: Interrupt) -> None:
         now_unix_us = time.time_ns() // 1000
         onset_ms = received_us = None
+        worker_us = 0
         if interrupt.onset_buffer_ms is not None:
             onset_ms = self._clock.media_at(interrupt.onset_buffer_ms)
             received_us = self._clock.received_at(interrupt.onset_buffer_ms)
+            worker_us = int((time.perf_counter() - self._speech_started_at) * 1_000_000)
         self._outlet.interrupt(
             session_service_pb2.Interrupt(
                 interrupt_id=interrupt.interrupt_id,
                 onset_ms=onset_ms,
                 detection_us=0 if received_us is None else max(0, now_unix_us - received_us),
-                worker_us=int((time.perf_counter() - self._speech_started_at) * 1_000_000),
+                worker_us=worker_us,
                 sent_unix_us=now_unix_us,
             )
         )

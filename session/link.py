@@ -362,6 +362,7 @@ class _Link:
         elif kind == "close_call":
             del self._calls[control.call]
             call.leave()
+        # key_pressed: that it happened is the gateway's fact; the model is not told which it was.
 
     def _open(self, handle: int, opened: session_service_pb2.OpenCall) -> None:
         if handle in self._calls or not handle:

@@ -27,7 +27,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
@@ -35,15 +35,15 @@ from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from session.agent import Agent, greeting_instructions, session_update
 from session.realtime import events
 from session.realtime.caller import CallerTranscripts
+from session.realtime.cuts import Cuts
 from session.realtime.faults import (
     Severity,
     counted_code,
     is_fatal_code,
-    is_truncation_refusal,
     severity,
     without_secrets,
 )
-from session.realtime.input_clock import BYTES_PER_MS, InputClock, audio_bytes
+from session.realtime.input_clock import InputClock, audio_bytes
 from session.realtime.outputs import (
     AudioReceived,
     CallerStopped,
@@ -61,6 +61,7 @@ from session.realtime.outputs import (
     WriteFact,
 )
 from session.realtime.replies import Replies
+from session.realtime.state import Item, Part, Response
 
 POSITIONS_S = 0.3
 """How long the positions of a barge-in may take before it is counted as late; see rule 5. A fence
@@ -86,94 +87,11 @@ PartKey = tuple[str, int]
 """Item id and content index."""
 
 
-@dataclass(slots=True)
-class _Part:
-    """One content part of an agent's item."""
-
-    audible: bool = True
-    text: str = ""
-    received_bytes: int = 0
-    """Audio that the model generated, stale or not."""
-    sent: bool = False
-    """Some of its audio was given to the gateway."""
-    last_sent: bool = False
-    generated: bool = False
-    """Its last fact about generation is written."""
-    settled: bool = False
-    """What became of it at the caller's end is decided (rule 3)."""
-    position_ms: int | None = None
-    """Where playback was cut, while it is not decided whether anything lies behind."""
-    written_chars: int = 0
-    written_at: float | None = None
-
-    @property
-    def received_ms(self) -> int:
-        """Audio received, floored."""
-        return self.received_bytes // BYTES_PER_MS
-
-
-@dataclass(slots=True)
-class _Item:
-    """One item of the agent's: speech, or a function call."""
-
-    item_id: str
-    response_id: str
-    speech: bool
-    parts: dict[int, _Part] = field(default_factory=dict)
-    announced: bool = False
-    done: bool = False
-    heard: bool = False
-    """Some of it was played for certain, or may have been."""
-    removed: bool = False
-    interrupted: bool = False
-    """Its response was interrupted, and is over."""
-    completed: bool = False
-    """The model said all it wanted in it."""
-    tool_name: str | None = None
-    called: bool = False
-    """It is a function call, and was passed on."""
-
-    def part(self, content_index: int) -> _Part:
-        """The part, made when it is new."""
-        return self.parts.setdefault(content_index, _Part())
-
-    @property
-    def settled(self) -> bool:
-        """Nothing is left to decide or to report about it."""
-        return self.done and (
-            self.removed or all(p.settled or not p.sent for p in self.parts.values())
-        )
-
-
-@dataclass(slots=True)
-class _Response:
-    """One response, from its first sign to its end."""
-
-    response_id: str
-    items: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    done: bool = False
-    tool_calls: set[str] = field(default_factory=set)
-    """Calls whose results are still out."""
-    called_tools: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _PendingInterrupt:
     late_at: float
     parts: tuple[PartKey, ...]
     """What may have been playing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingCut:
-    """A truncation or deletion that the model has not answered."""
-
-    event_id: str
-    item_id: str
-    content_index: int
-    audio_end_ms: int | None
-    """None: a deletion."""
 
 
 class Conversation:
@@ -203,17 +121,17 @@ class Conversation:
         self._speaking = False
         self._last_item_id = ""
         self._stand_in: dict[str, str] = {}
-        self._responses: dict[str, _Response] = {}
+        self._responses: dict[str, Response] = {}
         self._ended: dict[str, None] = {}
-        self._items: dict[str, _Item] = {}
+        self._items: dict[str, Item] = {}
         self._announced_callers: set[str] = set()
-        self._tool_call_responses: dict[str, _Response] = {}
+        self._tool_call_responses: dict[str, Response] = {}
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
         self._commit_id: str | None = None
         self._replies = Replies()
         self._interrupts = 0
         self._pending_interrupts: dict[int, _PendingInterrupt] = {}
-        self._pending_cuts: list[_PendingCut] = []
+        self._cuts = Cuts()
 
     # --- what the shell asks ---------------------------------------------------------------
 
@@ -290,9 +208,7 @@ class Conversation:
     def ended(self, reason: str, *, failed: bool) -> None:
         """The session is over. Nothing may be fed after this; the last fact is written."""
         self._start_facts("")
-        for cut in self._pending_cuts:
-            self._write_cut(cut, accepted=False)
-        self._pending_cuts.clear()
+        self._outputs.extend(self._cuts.finish())
         self._fact("session_ended", fact_pb2.SessionEnded(reason=reason, failed=failed))
 
     def tool_returned(self, call_id: str, output: str, *, now: float) -> None:
@@ -325,7 +241,7 @@ class Conversation:
                 part.position_ms = max(0, position.best_ms)
                 self._cut(item, position.content_index, part)
             else:
-                # The stream is gone: no next turn will need a truncated item.
+                # The stream is gone: there is no model to be told.
                 self._settle(item, position.content_index, part, position.best_ms)
         pending = self._pending_interrupts.pop(fixed.interrupt_id, None)
         for item_id, content_index in pending.parts if pending is not None else ():
@@ -393,9 +309,9 @@ class Conversation:
                 self._note(Note.ERROR, f"transcription_{counted_code(code)}")
                 self._outputs.extend(self._caller.failed(event.item_id))
             case events.ItemTruncated():
-                self._cut_answered(event.item_id, deletion=False)
+                self._outputs.extend(self._cuts.accepted(event.item_id, deletion=False))
             case events.ItemDeleted():
-                self._cut_answered(event.item_id, deletion=True)
+                self._outputs.extend(self._cuts.accepted(event.item_id, deletion=True))
             case events.RateLimitsUpdated():
                 self._rate_limits(event)
             case events.Error():
@@ -467,13 +383,13 @@ class Conversation:
 
     # --- items and responses ---------------------------------------------------------------
 
-    def _response(self, response_id: str) -> _Response | None:
+    def _response(self, response_id: str) -> Response | None:
         """The response; None when it is over."""
         if response_id in self._ended:
             return None
         response = self._responses.get(response_id)
         if response is None:
-            response = self._responses[response_id] = _Response(response_id)
+            response = self._responses[response_id] = Response(response_id)
             response.interrupted = self._closing
         return response
 
@@ -481,10 +397,10 @@ class Conversation:
     def _busy(self) -> bool:
         return bool(self._responses)
 
-    def _agent_item(self, item: events.Item, response_id: str) -> _Item:
+    def _agent_item(self, item: events.Item, response_id: str) -> Item:
         known = self._items.get(item.id)
         if known is None:
-            known = self._items[item.id] = _Item(item.id, "", speech=item.type == "message")
+            known = self._items[item.id] = Item(item.id, "", speech=item.type == "message")
         response = self._response(response_id)
         if response is not None and not known.response_id:
             known.response_id = response_id
@@ -492,7 +408,7 @@ class Conversation:
         known.tool_name = item.name or known.tool_name
         return known
 
-    def _speech_part(self, response_id: str, item_id: str, content_index: int) -> _Part | None:
+    def _speech_part(self, response_id: str, item_id: str, content_index: int) -> Part | None:
         """The part that an event is about; None when its response is over."""
         response = self._response(response_id)
         if response is None:
@@ -501,7 +417,7 @@ class Conversation:
         self._announce(item, self._last_item_id)
         return item.part(content_index)
 
-    def _announce(self, item: _Item, previous_item_id: str) -> None:
+    def _announce(self, item: Item, previous_item_id: str) -> None:
         """Write that an item of the agent's joined the conversation, once."""
         if item.announced:
             return
@@ -542,7 +458,7 @@ class Conversation:
             if any(content.type == "input_audio" for content in item.content or ()):
                 self._caller.expect(item.id)
         elif (item.type == "message" and item.role == "assistant") or item.type == "function_call":
-            known = self._items[item.id] = _Item(item.id, "", speech=item.type == "message")
+            known = self._items[item.id] = Item(item.id, "", speech=item.type == "message")
             known.tool_name = item.name
             known.done = item.status == "completed"
             self._announce(known, previous)
@@ -586,7 +502,7 @@ class Conversation:
         part.text += event.delta
         self._progress(event.item_id, event.content_index, part, now)
 
-    def _progress(self, item_id: str, content_index: int, part: _Part, now: float) -> None:
+    def _progress(self, item_id: str, content_index: int, part: Part, now: float) -> None:
         if part.written_at is not None and now < part.written_at + PROGRESS_S:
             return
         self._fact(
@@ -608,7 +524,7 @@ class Conversation:
         if response is not None and item is not None and event.content_index in item.parts:
             self._send_last(item, event.content_index)
 
-    def _send_last(self, item: _Item, content_index: int) -> None:
+    def _send_last(self, item: Item, content_index: int) -> None:
         part = item.parts[content_index]
         response = self._responses.get(item.response_id)
         stale = item.interrupted or (response is not None and response.interrupted)
@@ -638,7 +554,7 @@ class Conversation:
             self._tool_called(known, item.call_id, item.name, item.arguments or "")
         self._item_over(known, fact_pb2.GENERATION_STATUS_COMPLETED)
 
-    def _item_over(self, item: _Item, status: fact_pb2.GenerationStatus.ValueType) -> None:
+    def _item_over(self, item: Item, status: fact_pb2.GenerationStatus.ValueType) -> None:
         """No more of an item will be generated."""
         item.done = True
         item.completed = status == fact_pb2.GENERATION_STATUS_COMPLETED
@@ -685,7 +601,7 @@ class Conversation:
         self._ended[done.id] = None
         if len(self._ended) > _REMEMBERED_RESPONSES:
             del self._ended[next(iter(self._ended))]
-        response = response or _Response(done.id)
+        response = response or Response(done.id)
         response.done = True
         if status == "cancelled" and not response.interrupted and not self._busy:
             # Cancelled for speech that began before its first sign: its audio is out already.
@@ -716,7 +632,7 @@ class Conversation:
 
     # --- what was heard --------------------------------------------------------------------
 
-    def _settle(self, item: _Item, content_index: int, part: _Part, heard_ms: int) -> None:
+    def _settle(self, item: Item, content_index: int, part: Part, heard_ms: int) -> None:
         """It is known how much was heard; ask for word times where they decide something.
 
         Heard to the end of the audio is heard in full only if the model said all it wanted:
@@ -728,7 +644,7 @@ class Conversation:
         else:
             self._outputs.append(PartPlayed(item.item_id, content_index))
 
-    def _cut(self, item: _Item, content_index: int, part: _Part) -> None:
+    def _cut(self, item: Item, content_index: int, part: Part) -> None:
         """Decide about a part whose position is known, as far as that is possible now (rule 3)."""
         position_ms = part.position_ms
         if part.settled or item.removed or position_ms is None:
@@ -743,18 +659,12 @@ class Conversation:
                 self._settle(item, content_index, part, position_ms)
             return
         self._settle(item, content_index, part, position_ms)
-        event_id = self._next_event_id()
-        self._pending_cuts.append(_PendingCut(event_id, item.item_id, content_index, position_ms))
-        self._send(
-            events.TruncateItem(
-                event_id=event_id,
-                item_id=item.item_id,
-                content_index=content_index,
-                audio_end_ms=position_ms,
+        if not self._closing:  # else no next turn will need a truncated item
+            self._send(
+                self._cuts.truncate(self._next_event_id(), item.item_id, content_index, position_ms)
             )
-        )
 
-    def _delete_unheard(self, item: _Item) -> None:
+    def _delete_unheard(self, item: Item) -> None:
         """Delete an item of an interrupted response, now over, unless it was or may be heard."""
         if not item.speech or item.removed or item.heard:
             return
@@ -765,37 +675,12 @@ class Conversation:
             return
         self._delete(item)
 
-    def _delete(self, item: _Item) -> None:
+    def _delete(self, item: Item) -> None:
         item.removed = True
         for content_index, part in item.parts.items():
             self._settle(item, content_index, part, 0)
-        event_id = self._next_event_id()
-        self._pending_cuts.append(_PendingCut(event_id, item.item_id, 0, None))
-        self._send(events.DeleteItem(event_id=event_id, item_id=item.item_id))
-
-    def _cut_answered(self, item_id: str, *, deletion: bool) -> None:
-        for cut in self._pending_cuts:
-            if cut.item_id == item_id and (cut.audio_end_ms is None) == deletion:
-                self._pending_cuts.remove(cut)
-                self._write_cut(cut, accepted=True)
-                return
-
-    def _write_cut(self, cut: _PendingCut, *, accepted: bool) -> None:
-        result = "accepted" if accepted else "refused"
-        if cut.audio_end_ms is None:
-            self._note(Note.TRUNCATION, f"deletion_{result}")
-            self._fact("item_deleted", fact_pb2.ItemDeleted(item_id=cut.item_id, accepted=accepted))
-            return
-        self._note(Note.TRUNCATION, result)
-        self._fact(
-            "item_truncated",
-            fact_pb2.ItemTruncated(
-                item_id=cut.item_id,
-                content_index=cut.content_index,
-                audio_end_ms=cut.audio_end_ms,
-                accepted=accepted,
-            ),
-        )
+        if not self._closing:
+            self._send(self._cuts.delete(self._next_event_id(), item.item_id))
 
     # --- functions -------------------------------------------------------------------------
 
@@ -809,7 +694,7 @@ class Conversation:
         if name is not None:
             self._tool_called(item, event.call_id, name, event.arguments)
 
-    def _tool_called(self, item: _Item, call_id: str, name: str | None, arguments: str) -> None:
+    def _tool_called(self, item: Item, call_id: str, name: str | None, arguments: str) -> None:
         response = self._responses.get(item.response_id)
         if response is None or item.called or self._closing:
             return
@@ -827,7 +712,7 @@ class Conversation:
         )
         self._outputs.append(CallTool(call_id, name, arguments))
 
-    def _answer_tools(self, response: _Response, now: float) -> None:
+    def _answer_tools(self, response: Response, now: float) -> None:
         """Let the model speak about results once the response is over and all are there."""
         if response.done and response.called_tools and not response.tool_calls:
             response.called_tools = False
@@ -855,13 +740,7 @@ class Conversation:
             self._replies.refused(event_id)
         if event_id is not None and event_id == self._commit_id:
             self._commit_id = None
-        refused = [cut for cut in self._pending_cuts if cut.event_id == event_id]
-        if not refused and event_id is None and is_truncation_refusal(detail):
-            # Correlated by nothing: answers come in order.
-            refused = [cut for cut in self._pending_cuts if cut.audio_end_ms is not None][:1]
-        for cut in refused:
-            self._pending_cuts.remove(cut)
-            self._write_cut(cut, accepted=False)
+        self._outputs.extend(self._cuts.refused(detail))
 
     def _rate_limits(self, event: events.RateLimitsUpdated) -> None:
         for limit in event.rate_limits:

@@ -377,6 +377,7 @@ async def worker(
     realtime: Endpoint | None = None,
     realtime_url: str | None = None,
     key: str | None = None,
+    port: int | None = None,
     max_calls: int = 200,
     align: str = "cut",
 ) -> AsyncIterator[Worker]:
@@ -388,6 +389,7 @@ async def worker(
         realtime: The endpoint; None: one of its own.
         realtime_url: Where it really looks for the endpoint.
         key: For the endpoint.
+        port: Where it listens; None: at a free port.
         max_calls: Its capacity.
         align: Which items' words are timed.
     """
@@ -402,7 +404,7 @@ async def worker(
     await ingest.start()
     async with _given(realtime) as model:
         config = SessionConfig(
-            listen=Address("127.0.0.1", free_port()),
+            listen=Address("127.0.0.1", port or free_port()),
             admin=Address("127.0.0.1", free_port()),
             transcript_target=f"127.0.0.1:{ingest.port}",
             realtime_url=realtime_url or model.url,
@@ -416,7 +418,14 @@ async def worker(
         serving = asyncio.create_task(service.serve(config, stop))
         await _listening(config.listen.port, serving)
         link = channel(f"127.0.0.1:{config.listen.port}")
-        await asyncio.wait_for(link.channel_ready(), WAIT_S)
+        ready = asyncio.create_task(link.channel_ready())
+        await asyncio.wait({ready, serving}, timeout=WAIT_S, return_when="FIRST_COMPLETED")
+        if serving.done():
+            ready.cancel()
+            await link.close()
+            await ingest.stop(0)
+            serving.result()
+        assert ready.done(), "the worker does not answer"
         gateway = Gateway(session_service_pb2_grpc.SessionServiceStub(link).Link())
         listening = asyncio.create_task(gateway.listen())
         try:
@@ -436,7 +445,7 @@ async def worker(
 
 
 async def _listening(port: int, serving: asyncio.Task[None]) -> None:
-    """Wait until the worker's port is open: gRPC would wait a second before it tried again."""
+    """Wait until the port is open: gRPC would wait a second before it tried again."""
     while not serving.done():
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -445,7 +454,6 @@ async def _listening(port: int, serving: asyncio.Task[None]) -> None:
         else:
             writer.close()
             return
-    serving.result()
 
 
 @asynccontextmanager

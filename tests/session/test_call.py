@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from asheard.v1 import fact_pb2, session_service_pb2
+from runtime.errors import ConfigurationError
 from runtime.rpc import channel
 from tests.session.ends import FRAME, Model, Worker, endpoint, until, worker
 from tests.session.ports import free_port
@@ -423,6 +425,21 @@ async def test_the_second_signal_ends_calls_at_once_with_their_facts(tmp_path: P
         w.stop.request()
         await asyncio.wait_for(asyncio.shield(w.serving), 10)
         assert w.facts.of("session_ended")[0].failed
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.RaisesGroup(ConfigurationError):
+            async with worker(agent=QUIET, directory=tmp_path, port=taken.getsockname()[1]):
+                pass
+
+
+async def test_a_bad_agent_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="voise: unknown key"):
+        async with worker(agent=QUIET + "voise: marin\n", directory=tmp_path):
+            pass
 
 
 @pytest.mark.parametrize("align", ["all", "off"])

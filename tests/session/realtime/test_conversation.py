@@ -367,6 +367,21 @@ def test_all_audio_of_a_cancelled_item_was_heard_but_not_all_of_its_text() -> No
     assert talk.of(PartGenerated) == [PartGenerated("A", 0, "One two three four five", False)]
 
 
+def test_a_cut_that_is_decided_after_the_hang_up_tells_the_model_nothing() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 500)
+    talk.caller_speaks()
+    talk.positions(("A", 500), interrupt_id=1)
+    talk.hang_up()
+    talk.audio("R", "A", 250)
+    talk.finish(failed=False)
+    assert talk.truncations == []
+    assert talk.deletions == []
+    assert [type(output) for output in talk.of(PartCut)] == [PartCut]
+
+
 # --- refusals and errors ----------------------------------------------------------------------
 
 

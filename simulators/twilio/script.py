@@ -124,6 +124,7 @@ def bakery() -> CallerScript:
         name="bakery",
         steps=(
             Step(Say(BAKERY_ORDER), AgentSilent(700)),
-            Step(Say(BAKERY_COFFEE), AgentWord(BAKERY_QUOTE, "credit?")),
+            # At once: half a second later the agent goes on, and a slow machine needs some of it.
+            Step(Say(BAKERY_COFFEE), AgentWord(BAKERY_QUOTE, "credit?", plus_ms=0)),
         ),
     )

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 
 from gateway.playout.clock import Date, MediaClock, Stamp
 from gateway.playout.positions import US_PER_BYTE, DatedBy, Rule
-from gateway.playout.stretch import Chunk, Mark, Stretch
+from gateway.playout.stretch import ECHOES_KEPT, Chunk, Mark, Stretch
 
 FRAME_US = 20_000
 """What Twilio's playout and its media messages are cut into."""
@@ -175,6 +175,8 @@ class _Head:
     """When. None: not known."""
     way_us: int
     """How long audio is taken to have been on its way, there and back on the media clock."""
+    segment: int = 0
+    """Up to which the date is known to hold, pauses and all."""
 
     def forward(self, chunk: Chunk, sent: Date) -> None:
         """Play one more chunk to its end."""
@@ -251,9 +253,13 @@ class _Estimate:
         )
 
     def _anchor(self) -> tuple[Mark, Date] | None:
-        """The last mark whose date says how playback runs. An arrival says less than a date."""
-        if self.flight and (self.proven is None or not self.flight[-1][1].local):
-            return self.flight[-1]
+        """The last mark whose date says how playback runs.
+
+        An arrival without a date might as well be the clear's, unless nothing was buffered ahead.
+        """
+        for mark, date in reversed(self.flight):
+            if mark.dry or not date.local:
+                return mark, date
         if self.proven is None or self.proven.echo is None:
             return None
         return self.proven, self.clock.date(self.proven.echo)
@@ -265,7 +271,11 @@ class _Estimate:
             return None
         segment = anchor[0].segment
         echoes = proofs_in(self.stretch, segment, self.clock)
-        echoes += [(mark.at, date) for mark, date in self.flight if mark.segment == segment]
+        echoes += [
+            (mark.at, date)
+            for mark, date in self.flight[-ECHOES_KEPT:]
+            if mark.segment == segment and (mark.dry or not date.local)
+        ]
         return line_through(echoes)
 
     def _walk(self) -> None:
@@ -301,16 +311,9 @@ class _Estimate:
             return self._burst_date(self.burst[0][0]), DatedBy.BURST
         if fence is not None:
             return fence, DatedBy.FENCE
-        if self.way_us is None:
-            return (
-                (None, DatedBy.NOTHING)
-                if self.fence is None
-                else (
-                    self.fence,
-                    DatedBy.LATER_ECHO,
-                )
-            )
-        at_us = self.written.at_us + self.way_us
+        if self.fence is None and self.way_us is None:
+            return None, DatedBy.NOTHING
+        at_us = self.written.at_us + (self.way_us or 0)
         if self.fence is None:
             return Date(at_us, at_us, local=True), DatedBy.NOTHING
         at_us = min(at_us, self.fence.latest_us)
@@ -355,6 +358,7 @@ class _Estimate:
         if self.line is not None and anchor is not None:
             head.at = anchor[0].at
             head.reached_us = self.line.reaches_us(head.at)
+            head.segment = anchor[0].segment
         for chunk in self.chunks:
             if chunk.end <= head.at:
                 continue
@@ -374,7 +378,7 @@ class _Estimate:
         floor, ceiling = self.stretch.proven_bytes, self.stretch.sent_bytes
         if self.stop.ending is Ending.CLEAR:
             if self.flight and self.line is not None and not self.line.local:
-                floor = self.flight[-1][0].at
+                floor = max(floor, self.flight[-1][0].at)
             if self.burst and not self.burst[0][1].local:
                 ceiling = self.burst[0][0].at
             return floor, ceiling
@@ -433,14 +437,15 @@ class _Estimate:
             or line.late
             or line.echoes < PUNCTUAL_ECHOES
             or self.stretch.unpunctual
-            or dated_by not in (DatedBy.BURST, DatedBy.FENCE)
+            or self.stop.ending is Ending.DROP
+            or (self.stop.ending is Ending.CLEAR and dated_by not in (DatedBy.BURST, DatedBy.FENCE))
         ):
             return None
         high_us = stopped.latest_us - line.earliest_us + FRAME_US
         high = -(-high_us // US_PER_BYTE)
         low, proven = 0, None
         for mark, date in self.flight:
-            if date.latest_us + BURST_US > stopped.earliest_us:
+            if date.local or date.latest_us + BURST_US > stopped.earliest_us:
                 break
             reached = (date.earliest_us - line.latest_us) // US_PER_BYTE
             at = min(mark.at, max(0, reached))

@@ -255,7 +255,7 @@ class Playhead:
         )
         self._clearing.append(clearing)
         self._closed_parts.update(stretch.parts)
-        self._stretch = Stretch(number=stretch.number + 1)
+        self._stretch = Stretch(number=stretch.number + 1, unpunctual=stretch.unpunctual)
         fence = self._name("f")
         self._fences[fence] = clearing
         return fence
@@ -273,6 +273,7 @@ class Playhead:
         due_us = self.next_timer_us()
         if due_us is None or now_us < due_us:
             return
+        self._clock.stamp(now_us)
         self._note(TraceKind.TIMED, now_us)
         self._settle_due(now_us)
         overdue_us = self._overdue_us()
@@ -473,6 +474,8 @@ class Playhead:
         )
         stretch = clearing.stretch
         position = estimate(stretch, stop, self._clock)
+        if position.line is not None and position.line.late:
+            self._stretch.unpunctual = True
         date = None if position.dated_by is DatedBy.NOTHING else position.stopped
         unheard = stretch.sent_bytes - position.best
         self._events.append(

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,7 @@ from gateway.playout.positions import (
     Part,
     PlaybackProgressed,
     PlaybackStarted,
+    PlayoutEvent,
     PositionFixed,
     PositionsSettled,
 )
@@ -190,7 +191,9 @@ class Call:
             media.payload.encode(), media.timestamp, time.time_ns() // 1000
         ):
             self._metrics.dropped_caller_frames.inc()
-        self._settle()
+        events = self._playhead.events()
+        if events:  # seldom: a flush that waited to be dated
+            self._act(events)
 
     def receive_mark(self, name: str) -> None:
         """Take an echoed mark."""
@@ -332,7 +335,10 @@ class Call:
 
     def _settle(self) -> None:
         """Act on what the playhead made of its last input, and keep its timer."""
-        for event in self._playhead.events():
+        self._act(self._playhead.events())
+
+    def _act(self, events: Iterable[PlayoutEvent]) -> None:
+        for event in events:
             match event:
                 case PlaybackStarted():
                     self._facts.write(playback_started=evidence.playback_started(event))

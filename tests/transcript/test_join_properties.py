@@ -129,7 +129,7 @@ some_logs = logs().filter(bool)
 
 
 @given(some_logs, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_order_and_repeats_change_nothing(facts: list[f.Fact], chance: Random) -> None:
     expected = join(facts)
     shuffled = facts + chance.sample(facts, chance.randint(0, len(facts)))
@@ -138,7 +138,7 @@ def test_order_and_repeats_change_nothing(facts: list[f.Fact], chance: Random) -
 
 
 @given(some_logs)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_heard_is_a_prefix_of_generated_cut_at_a_word(facts: list[f.Fact]) -> None:
     for turn in join(facts).turns:
         if turn.role != Role.ROLE_AGENT:
@@ -153,7 +153,7 @@ def test_heard_is_a_prefix_of_generated_cut_at_a_word(facts: list[f.Fact]) -> No
 
 
 @given(some_logs)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_figures_of_a_turn_agree_with_each_other(facts: list[f.Fact]) -> None:
     for turn in join(facts).turns:
         assert 0 <= turn.heard_audio_ms <= turn.generated_audio_ms
@@ -167,14 +167,14 @@ def test_figures_of_a_turn_agree_with_each_other(facts: list[f.Fact]) -> None:
 
 
 @given(some_logs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_prefix_of_a_log_is_valid_and_grows(facts: list[f.Fact]) -> None:
     for length in range(1, len(facts) + 1):
         assert join(facts[:length]).revision == length
 
 
 @given(some_logs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_facts_are_left_as_they_were(facts: list[f.Fact]) -> None:
     before = [fact.SerializeToString(deterministic=True) for fact in facts]
     join(facts)
@@ -182,7 +182,7 @@ def test_facts_are_left_as_they_were(facts: list[f.Fact]) -> None:
 
 
 @given(some_logs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_only_a_closed_log_is_final(facts: list[f.Fact]) -> None:
     if join(facts).final:
         assert any(fact.HasField("call_ended") for fact in facts)

@@ -6,7 +6,8 @@ Rules:
    hear it, a caller's when they began to speak. Streams of one call follow each other; each one's
    clock begins anew.
 2. An item that never began (an answer that was cut before its turn, a tool) comes right behind the
-   item before it in its writer's order, and so before anything that began later.
+   item before it in its writer's order, and so before anything that began later. Before the first
+   item of a session stand all items of the sessions before it on the same stream.
 3. Ties go by session, then by the writer's order.
 """
 
@@ -34,7 +35,11 @@ def experienced(items: Iterable[Item], log: CallLog) -> list[Item]:
     for item in sorted(items, key=lambda item: (ranks[item.writer], item.sequence, item.item_id)):
         if item.writer != writer:
             writer = item.writer
-            place = (streams[writer], _BEFORE_ALL, ranks[writer], 0)
+            stream = streams[writer]
+            place = max(
+                (place for place, _ in placed if place[0] == stream),
+                default=(stream, _BEFORE_ALL, ranks[writer], 0),
+            )
         if (started := item.started) is not None:
             place = (started.stream, started.at_ms, ranks[writer], item.sequence)
         placed.append((place, item))

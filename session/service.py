@@ -26,6 +26,7 @@ from session.metrics import SessionMetrics
 from session.realtime.connection import Connect, connect_websockets
 from session.tools import ToolRunner
 from session.words import Refine, refine_in_thread
+from words.pool import AlignerPool
 
 log = get_log(__name__)
 
@@ -43,7 +44,7 @@ async def serve(
     stop: Stop,
     *,
     connect: Connect = connect_websockets,
-    refine: Refine = refine_in_thread,
+    refine: Refine | None = None,
 ) -> None:
     """Serve calls until ``stop``.
 
@@ -51,10 +52,12 @@ async def serve(
         config: Checked already.
         stop: Says when to drain, and when to end at once.
         connect: Opens Realtime sockets.
-        refine: Times the words of what was cut off.
+        refine: Times the words of what was cut off. None: a pool of aligning processes, of this
+            worker's own.
 
     Raises:
         ConfigurationError: The agent file is bad, or a port is taken.
+        RuntimeError: The aligner did not come up.
     """
     agent = load_agent(config.agent_path)
     registry = CollectorRegistry()
@@ -62,6 +65,7 @@ async def serve(
     lag = LoopLag(registry)
     facts = FactOutbox(config.transcript_target, registry)
     server = GrpcServer(config.listen, [SERVICE])
+    pool = AlignerPool() if refine is None and config.align != "off" else None
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
         settings = CallSettings(
             agent=agent,
@@ -71,7 +75,7 @@ async def serve(
             align=config.align,
             connect=connect,
             tools=ToolRunner(agent.tools, http),
-            refine=refine,
+            refine=refine or (pool.refine if pool else refine_in_thread),
             metrics=metrics,
         )
         service = SessionService(settings, facts, lag, max_calls=config.max_calls, calls=group)
@@ -81,6 +85,8 @@ async def serve(
         try:
             await admin.start()
             await facts.start()
+            if pool is not None:
+                await pool.start()  # loads the model now, not on the first call's path
             await server.start()
             await server.set_serving(True)
             log.info(
@@ -99,6 +105,8 @@ async def serve(
             if not await facts.flush(FLUSH_S):
                 log.error("the transcript service did not take the last facts")
             await facts.close()
+            if pool is not None:
+                await pool.close()
             await admin.close()
             lagging.cancel()
 

@@ -31,9 +31,9 @@ FRAME_BYTES = 160
 STEP_TOLERANCE_US = 10_000
 """Timestamps that are ragged by so much still follow one another."""
 
-AHEAD_TOLERANCE_US = 40_000
-"""How far a jump may outrun real time before it is a fault: two frames, more than one message's
-haste through a network that was never so fast before is worth believing."""
+AHEAD_TOLERANCE_US = 100_000
+"""How far a jump may outrun real time before it is a fault: the network may be faster than it was
+by its jitter. What is wrongly believed or not believed moves an estimate by no more than this."""
 
 STALL_US = 250_000
 """At a fault without other knowledge, so long a local pause counts as a pause; a shorter one is the
@@ -114,7 +114,8 @@ class MediaClock:
         self._first_us = 0
         """Reading of the call's clock when the gateway's was 0, by the first media message."""
         self._fastest_us = 0
-        """Least (arrival - reading): the way of the fastest message plus a constant."""
+        """Least (arrival - reading) that was looked at: the fastest way plus a constant. Not every
+        message is looked at; only what a trace holds as well, so that a replay does the same."""
         self._now_us = 0
         """The gateway's clock when something other than media last came."""
         self._gaps: dict[int, _Gap] = {}
@@ -135,9 +136,6 @@ class MediaClock:
                 0 < step_us <= self._frame_us + STEP_TOLERANCE_US
                 and audio_bytes == self._frame_bytes
             ):
-                way_us = now_us - reading_us
-                if way_us < self._fastest_us:
-                    self._fastest_us = way_us
                 self.newest_ms = timestamp_ms
                 self.reading_us = reading_us
                 self.received_us = now_us
@@ -156,6 +154,7 @@ class MediaClock:
         else:
             if timestamp_ms == self.newest_ms:
                 return False  # the same frame once more says nothing new
+            self._fastest_us = min(self._fastest_us, received_us - before_us)
             reading_us = timestamp_ms * 1000 + self._offset_us
             ahead_us = self._fastest_us - (now_us - reading_us)
             if reading_us <= before_us or ahead_us > AHEAD_TOLERANCE_US:
@@ -174,6 +173,8 @@ class MediaClock:
     def stamp(self, now_us: int) -> Stamp:
         """Note what the clocks say now; :meth:`date` turns it into a date, best not at once."""
         self._now_us = now_us
+        if self.received_us is not None and self.reading_us is not None:
+            self._fastest_us = min(self._fastest_us, self.received_us - self.reading_us)
         return Stamp(now_us, self.reading_us, self.received_us)
 
     def date(self, stamp: Stamp) -> Date:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from bench.processes import CHILDREN
 from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
 from bench.systems import NAMES
@@ -24,7 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     cpu_s_per_call_minute: dict[str, float]
     audio_cpu_s_per_call_minute: float | None
-    """Gateway and session workers of asheard, without the transcript service."""
+    """Gateway and session workers of asheard, without the aligners and the transcript service."""
     ratio_to_yardstick: float | None
     """Of that to the yardstick's."""
     ratio_to_relay: float | None
@@ -84,7 +85,7 @@ def row(found: Mapping[str, CallsResult]) -> Row:
             sum(
                 cost.cpu_s_per_call_minute
                 for name, cost in found["asheard"].processes.items()
-                if name.startswith(AUDIO_PROCESSES)
+                if name.startswith(AUDIO_PROCESSES) and not name.endswith(CHILDREN)
             ),
             4,
         )

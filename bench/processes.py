@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,42 +13,65 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Totals of a process and all its descendants at one moment."""
+    """Totals of a process, or of several, at one moment."""
 
-    cpu_s: float
+    cpu_s: float = 0.0
     """User and system time, of all threads; the kernel counts it in steps of 10 ms."""
-    wait_s: float
+    wait_s: float = 0.0
     """Time its threads were ready to run and had no core."""
-    pss_bytes: int
+    pss_bytes: int = 0
     """Memory; pages that several processes share count in part."""
-    anonymous_bytes: int
+    anonymous_bytes: int = 0
     """Memory that is its own: heaps and stacks. Unlike the former it does not change when another
     process maps the same library."""
-    processes: int
+    processes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.cpu_s + other.cpu_s,
+            self.wait_s + other.wait_s,
+            self.pss_bytes + other.pss_bytes,
+            self.anonymous_bytes + other.anonymous_bytes,
+            self.processes + other.processes,
+        )
+
+
+CHILDREN = "/children"
+"""Behind the name of a process: all its descendants together, such as a pool of aligners."""
+
+
+def usages(pids: Mapping[str, int]) -> dict[str, Usage]:
+    """Read processes by name; the descendants of one that has any are an entry of their own."""
+    read: dict[str, Usage] = {}
+    for name, pid in pids.items():
+        own, *descendants = _family(pid)
+        read[name] = usage(own)
+        if descendants:
+            read[name + CHILDREN] = sum(map(usage, descendants), start=Usage())
+    return read
 
 
 def usage(pid: int) -> Usage:
-    """Read a process and its descendants; those that end meanwhile are left out."""
-    cpu_ticks = wait_ns = pss_bytes = anonymous_bytes = count = 0
-    for member in _family(pid):
-        try:
-            fields = (_PROC / str(member) / "stat").read_text().rpartition(")")[2].split()
-            waits = [
-                int(path.read_text().split()[1])
-                for path in (_PROC / str(member) / "task").glob("*/schedstat")
-            ]
-            rollup = (_PROC / str(member) / "smaps_rollup").read_text()
-        except (OSError, ProcessLookupError):
-            continue
+    """Read one process; one that has ended used nothing."""
+    folder = _PROC / str(pid)
+    try:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        wait_ns = sum(
+            int(path.read_text().split()[1]) for path in (folder / "task").glob("*/schedstat")
+        )
+        rollup = (folder / "smaps_rollup").read_text()
+    except (OSError, ProcessLookupError):
+        return Usage()
+    sizes = {line.split(":")[0]: line.split()[1] for line in rollup.splitlines()[1:]}
+    return Usage(
         # Fields 14 and 15 of proc_pid_stat(5) are user and system time; the name and the two
         # fields before it are cut off.
-        cpu_ticks += int(fields[11]) + int(fields[12])
-        wait_ns += sum(waits)
-        sizes = {line.split(":")[0]: line.split()[1] for line in rollup.splitlines()[1:]}
-        pss_bytes += int(sizes["Pss"]) * 1024
-        anonymous_bytes += int(sizes["Pss_Anon"]) * 1024
-        count += 1
-    return Usage(cpu_ticks / _TICKS_PER_S, wait_ns / 1e9, pss_bytes, anonymous_bytes, count)
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+        wait_s=wait_ns / 1e9,
+        pss_bytes=int(sizes.get("Pss", 0)) * 1024,
+        anonymous_bytes=int(sizes.get("Pss_Anon", 0)) * 1024,
+        processes=1,
+    )
 
 
 def _family(pid: int) -> list[int]:

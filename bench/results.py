@@ -104,6 +104,8 @@ class CallsResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     cores: int
     machine_busy_share: float
+    others_busy_share: float
+    """Of all cores, used by processes that have no part in the run."""
     date: str
     processes: dict[str, ProcessCost]
     cpu_s_per_call_minute: float
@@ -117,6 +119,8 @@ class CallsResult(msgspec.Struct, frozen=True, kw_only=True):
     heard: dict[str, Score]
     """``transcript`` (if the system has one) and ``truncations`` (what the model was told), beside
     the usual ways."""
+    word_times: dict[str, int]
+    """How the words of cut items were timed, by method, and how often."""
     open_transcripts: int
     """Transcripts that were not final 15 s after the end."""
     calls_lost: int
@@ -293,5 +297,10 @@ def summary(result: CallsResult) -> str:
         f"{result.forward_ms.p99} / {result.forward_ms.most} ms, barge-in "
         f"{result.barge_in.processing_ms.median} / {result.barge_in.processing_ms.p99} ms, "
         f"lost {result.frames.lost}{said}"
+        + (
+            f" [others used {result.others_busy_share:.0%} of the cores]"
+            if result.others_busy_share > 0.1
+            else ""
+        )
         + (" [generator: " + "; ".join(result.generator.why) + "]" if result.generator.why else "")
     )

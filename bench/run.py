@@ -116,7 +116,7 @@ async def measure(setup: Setup, load: Load) -> Measured:
             pids = {**system.pids, "load model": model.pid}
             if setup.core is not None:
                 _keep_on(system.pids.values(), {setup.core})
-            idle = _read(pids)
+            idle = processes.usages(pids)
             caller = await stack.enter_async_context(
                 peers.start(
                     "bench.load.caller",
@@ -142,12 +142,12 @@ async def measure(setup: Setup, load: Load) -> Measured:
             await caller.ready(load.ramp_s + peers.ANSWER_S)
             await asyncio.sleep(WARM_UP_S)
             pids["load caller"] = caller.pid
-            idle["load caller"] = processes.usage(caller.pid)
+            idle |= processes.usages({"load caller": caller.pid})
 
             await asyncio.gather(model.tell("begin"), caller.tell("begin"))
-            begin, machine, began_s = _read(pids), processes.machine(), time.monotonic()
+            begin, machine, began_s = processes.usages(pids), processes.machine(), time.monotonic()
             samples = await _sample(system.pids, load)
-            end, seconds = _read(pids), time.monotonic() - began_s
+            end, seconds = processes.usages(pids), time.monotonic() - began_s
             busy_share = processes.machine().busy_share(machine)
             await asyncio.gather(model.tell("end"), caller.tell("end"))
             await caller.tell("finish")
@@ -176,11 +176,16 @@ def judge(setup: Setup, load: Load, run: Measured) -> CallsResult:
     """Sum a run up."""
     costs = {
         name: results.process_cost(
-            run.idle[name], run.begin[name], run.end[name], calls=load.calls, seconds=run.seconds
+            run.idle.get(name, Usage()),
+            run.begin.get(name, Usage()),
+            run.end[name],
+            calls=load.calls,
+            seconds=run.seconds,
         )
         for name in run.end
     }
     own = {name: cost for name, cost in costs.items() if name not in _LOAD}
+    own_share = sum(cost.cpu_share for cost in costs.values())
     items = results.items(run.model, run.caller)
     return CallsResult(
         system=setup.system,
@@ -188,6 +193,7 @@ def judge(setup: Setup, load: Load, run: Measured) -> CallsResult:
         seconds=round(run.seconds, 1),
         cores=processes.cores(),
         machine_busy_share=run.busy_share,
+        others_busy_share=max(0.0, round(run.busy_share - own_share / processes.cores(), 3)),
         date=datetime.date.today().isoformat(),
         processes=costs,
         cpu_s_per_call_minute=_total(own, "cpu_s_per_call_minute", 4),
@@ -197,6 +203,7 @@ def judge(setup: Setup, load: Load, run: Measured) -> CallsResult:
         agent=results.agent(run.model, run.caller, items),
         barge_in=results.barge_in(run.model, run.caller),
         heard=_heard(run, items),
+        word_times=_word_times(run, items),
         open_transcripts=run.open_transcripts,
         calls_lost=sum(call.ended != "hung_up" for call in run.caller.calls),
         generator=results.generator(
@@ -225,6 +232,16 @@ def _heard(run: Measured, items: Sequence[TrueItem]) -> dict[str, Score]:
     return scores
 
 
+def _word_times(run: Measured, items: Sequence[TrueItem]) -> dict[str, int]:
+    methods = [
+        account.method
+        for item in items
+        if item.cut is not None
+        and (account := (run.accounts or {}).get(item.spoken.item_id)) is not None
+    ]
+    return {method: methods.count(method) for method in sorted(set(methods))}
+
+
 def _total(costs: Mapping[str, ProcessCost], name: str, places: int) -> float:
     return round(sum(float(getattr(cost, name)) for cost in costs.values()), places)
 
@@ -247,13 +264,9 @@ async def _sample(pids: Mapping[str, int], load: Load) -> list[Mapping[str, Usag
     over_s = loop.time() + load.seconds
     while (left_s := over_s - loop.time()) > 0:
         if load.sample_s:
-            samples.append(_read(pids))
+            samples.append(processes.usages(pids))
         await asyncio.sleep(min(left_s, load.sample_s or left_s))
     return samples
-
-
-def _read(pids: Mapping[str, int]) -> dict[str, Usage]:
-    return {name: processes.usage(pid) for name, pid in pids.items()}
 
 
 def _keep_on(pids: Iterable[int], cores: set[int]) -> None:

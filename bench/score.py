@@ -51,6 +51,8 @@ class Account(msgspec.Struct, frozen=True):
     """None: it does not say."""
     range_ms: tuple[int, int] | None = None
     """Least and most that it holds possible. None: it does not say."""
+    method: str = ""
+    """How it found the words, and whether that is its last word. Empty: it does not say."""
 
 
 class Score(msgspec.Struct, frozen=True):

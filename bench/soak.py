@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bench.processes import Usage
 from bench.results import CallsResult
 from bench.run import Load, Measured, Setup, judge, measure
 
@@ -47,8 +48,10 @@ def summed_up(setup: Setup, load: Load, run: Measured) -> Soak:
     """Judge a run. Pure."""
     finished = len(run.caller.calls)
     memory = {
-        name: [round(sample[name].anonymous_bytes / 2**20, 2) for sample in run.samples]
-        for name in (run.samples[0] if run.samples else {})
+        name: [
+            round(sample.get(name, Usage()).anonymous_bytes / 2**20, 2) for sample in run.samples
+        ]
+        for name in sorted({name for sample in run.samples for name in sample})
     }
     return Soak(
         result=judge(setup, load, run),

@@ -60,6 +60,7 @@ def _account(turn: transcript_pb2.Turn) -> Account:
         turn.heard_text,
         turn.heard_audio_ms,
         (position.low_ms, position.high_ms) if known else None,
+        f"{turn.word_times.method} {'refined' if turn.word_times.refined else 'estimated'}",
     )
 
 

@@ -121,7 +121,7 @@ def _control(call: int, body: dict[str, _AnyControl]) -> session_service_pb2.Ses
     return session_service_pb2.SessionControl(call=call, **body)  # type: ignore[arg-type]
 
 
-class _CallOutlet:
+class CallOutlet:
     """One call's way into the outbox of its link."""
 
     def __init__(self, outbox: Outbox, handle: int) -> None:
@@ -253,7 +253,7 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
     def start(self, outbox: Outbox, handle: int, opened: session_service_pb2.OpenCall) -> Call:
         """Take a call."""
         writer = self._facts.writer(opened.call_sid, f"session/{uuid.uuid4()}")
-        call = Call(opened.call_sid, self._settings, _CallOutlet(outbox, handle), writer)
+        call = Call(opened.call_sid, self._settings, CallOutlet(outbox, handle), writer)
         outbox.control(
             handle, call_accepted=session_service_pb2.CallAccepted(session_writer=writer.writer)
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 from session.realtime.outputs import Note, Noted
+from words.pool import PoolFigures
 
 CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
 """Why a session ended: the caller hung up, the model failed, the gateway's link broke, there was
@@ -143,3 +148,27 @@ class SessionMetrics:
                 self.rate_limit.labels(noted.label).set(noted.amount / 1000)
             case Note.POSITIONS_LATE:
                 self.positions_late.inc()
+
+
+class AlignerCollector(Collector):
+    """The aligner's own figures, read when somebody scrapes."""
+
+    def __init__(self, figures: PoolFigures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        """Answers by result, and how often the aligner's process was started anew."""
+        answers = CounterMetricFamily(
+            "asheard_refined_word_times",
+            "Word times asked of the aligner: refined, failed (late or lost), refused (full).",
+            labels=["result"],
+        )
+        answers.add_metric(["refined"], self._figures.refined)
+        answers.add_metric(["failed"], self._figures.failed)
+        answers.add_metric(["refused"], self._figures.refused)
+        yield answers
+        yield CounterMetricFamily(
+            "asheard_aligner_restarts",
+            "How often the aligner's process ended and was started anew.",
+            value=self._figures.restarts,
+        )

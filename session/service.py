@@ -22,10 +22,10 @@ from runtime.rpc import GrpcServer
 from session.agent import load_agent
 from session.call import CallSettings
 from session.link import SessionService
-from session.metrics import SessionMetrics
+from session.metrics import AlignerCollector, SessionMetrics
 from session.realtime.connection import Connect, connect_websockets
 from session.tools import ToolRunner
-from session.words import Refine, refine_in_thread
+from session.words import Refine
 from words.pool import AlignerPool
 
 log = get_log(__name__)
@@ -65,7 +65,9 @@ async def serve(
     lag = LoopLag(registry)
     facts = FactOutbox(config.transcript_target, registry)
     server = GrpcServer(config.listen, [SERVICE])
-    pool = AlignerPool() if refine is None and config.align != "off" else None
+    pool = AlignerPool()
+    aligning = refine is None and config.align != "off"
+    registry.register(AlignerCollector(pool.figures))
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
         settings = CallSettings(
             agent=agent,
@@ -75,17 +77,17 @@ async def serve(
             align=config.align,
             connect=connect,
             tools=ToolRunner(agent.tools, http),
-            refine=refine or (pool.refine if pool else refine_in_thread),
+            refine=refine or pool.refine,
             metrics=metrics,
         )
         service = SessionService(settings, facts, lag, max_calls=config.max_calls, calls=group)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)
-        admin = AdminServer(config.admin, registry, ready=lambda: _unready(service, stop))
+        admin = AdminServer(config.admin, registry, ready=lambda: _unready(stop))
         lagging = group.create_task(lag.run(), name="loop lag")
         try:
             await admin.start()
             await facts.start()
-            if pool is not None:
+            if aligning:
                 await pool.start()  # loads the model now, not on the first call's path
             await server.start()
             await server.set_serving(True)
@@ -105,13 +107,12 @@ async def serve(
             if not await facts.flush(FLUSH_S):
                 log.error("the transcript service did not take the last facts")
             await facts.close()
-            if pool is not None:
-                await pool.close()
+            await pool.close()
             await admin.close()
             lagging.cancel()
 
 
-def _unready(service: SessionService, stop: Stop) -> str | None:
+def _unready(stop: Stop) -> str | None:
     """Why new calls should go elsewhere. Full is not unready: the load reports say it better."""
     return "draining" if stop.draining.is_set() else None
 

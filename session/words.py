@@ -28,7 +28,7 @@ Write = Callable[[fact_pb2.WordsTimed], None]
 """Where answers go."""
 
 Refine = Callable[[Speech], Awaitable[WordTimes | None]]
-"""The better method, off the event loop. None: it has no answer, the estimate stands."""
+"""The better method, off the event loop. None: it has no answer in time, the estimate stands."""
 
 _ESTIMATED_WITH_PAUSES_BYTES = 20 * 8000
 """Looking for pauses costs 1.5 ms for 17 s of audio on the event loop; longer parts are estimated
@@ -168,8 +168,3 @@ class CallWords:
                 ],
             )
         )
-
-
-async def refine_in_thread(speech: Speech) -> WordTimes | None:
-    """:data:`Refine` by characters in proportion, in a thread of its own."""
-    return await asyncio.to_thread(ProportionalSource().word_times, speech)

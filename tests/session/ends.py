@@ -33,7 +33,10 @@ from runtime.config import Address, SessionConfig
 from runtime.process import Stop
 from runtime.rpc import GrpcServer, channel
 from session import service
+from session.words import Refine
 from tests.session.ports import free_port
+from words.proportional import ProportionalSource
+from words.timing import Speech, WordTimes
 
 WAIT_S = 10.0
 """How long anything may take on a busy machine before a test fails."""
@@ -44,6 +47,11 @@ FRAME = base64.b64encode(b"\xff" * 160)
 def ulaw(ms: int) -> str:
     """Base64 of so much audio that is not silence."""
     return base64.b64encode(b"\x55" * (8 * ms)).decode()
+
+
+async def proportional(speech: Speech) -> WordTimes | None:
+    """Refined word times of a sort, without an aligner."""
+    return ProportionalSource().word_times(speech)
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -380,6 +388,7 @@ async def worker(
     port: int | None = None,
     max_calls: int = 200,
     align: str = "cut",
+    refine: Refine | None = proportional,
 ) -> AsyncIterator[Worker]:
     """A worker between scripted neighbours.
 
@@ -392,6 +401,7 @@ async def worker(
         port: Where it listens; None: at a free port.
         max_calls: Its capacity.
         align: Which items' words are timed.
+        refine: How; None: by the aligner.
     """
     path: Path | None = None
     if agent is not None:
@@ -415,7 +425,7 @@ async def worker(
             align=align,
         )
         stop = Stop()
-        serving = asyncio.create_task(service.serve(config, stop))
+        serving = asyncio.create_task(service.serve(config, stop, refine=refine))
         await _listening(config.listen.port, serving)
         link = channel(f"127.0.0.1:{config.listen.port}")
         ready = asyncio.create_task(link.channel_ready())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asheard.v1 import session_service_pb2
-from session.link import BATCH_BYTES, Outbox
+from session.link import BATCH_BYTES, CallOutlet, Outbox
 
 
 def audio(call: int, n: int, size: int = 8) -> session_service_pb2.AgentAudio:
@@ -55,8 +55,7 @@ def test_an_interrupt_takes_back_what_has_not_left_and_is_urgent() -> None:
     outbox.audio(audio(1, 0))
     outbox.audio(audio(2, 0))
     assert not outbox.urgent.is_set()
-    outbox.purge(1)
-    outbox.control(1, interrupt=session_service_pb2.Interrupt(interrupt_id=1))
+    CallOutlet(outbox, 1).interrupt(session_service_pb2.Interrupt(interrupt_id=1))
     assert outbox.urgent.is_set()
     outbox.audio(audio(1, 1))
     assert taken(outbox) == (["interrupt"], ["2.0", "1.1"])

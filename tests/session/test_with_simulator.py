@@ -155,6 +155,30 @@ async def test_barge_in_while_the_model_is_still_generating(tmp_path: Path, name
         assert [f.source.refined for f in w.facts.of("words_timed")] == [False, True]
 
 
+async def test_the_words_of_what_was_cut_are_aligned(tmp_path: Path) -> None:
+    agent = "name: x\ninstructions: i\ngreeting: Quote.\n" + LISTEN
+    script = AgentScript(replies=(Reply(bakery().replies[1].parts),))
+    async with (
+        RealtimeSimulator(script) as realtime,
+        worker(agent=agent, directory=tmp_path, realtime=Endpoint(realtime.url), refine=None) as w,
+    ):
+        await w.gateway.open()
+        caller = Caller(w)
+        await until(lambda: any(last for *_, last in w.gateway.agent_audio()), "the quote")
+        await caller.send(frames(spoken("Stop, please stop now.").ulaw))
+        await w.gateway.wait_for("interrupt")
+        item = realtime.sessions[0].agent_items[0]
+        await w.gateway.positions((item.item_id, 2500), interrupt_id=1)
+        refined = await w.facts.wait_for("words_timed", count=2)
+        assert (refined.source.method, refined.source.refined) == ("aligned", True)
+        errors = [
+            abs(word.end_ms - end_ms)
+            for word, (_, _, end_ms) in zip(refined.words, item.words, strict=True)
+        ]
+        assert sorted(errors)[len(errors) // 2] <= 40
+        assert await w.metric('asheard_refined_word_times_total{result="refined"}') == 1
+
+
 async def test_two_overlapping_items_and_one_of_them_never_heard(tmp_path: Path) -> None:
     both = Reply((Speak("Let me have a look."), Speak("We have bagels.")), overlap_items=True)
     agent = "name: x\ninstructions: i\ngreeting: Look.\n" + LISTEN

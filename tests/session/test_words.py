@@ -8,7 +8,8 @@ import base64
 import pytest
 
 from asheard.v1 import fact_pb2
-from session.words import CallWords, Refine, refine_in_thread
+from session.words import CallWords, Refine
+from tests.session.ends import proportional
 from words.timing import Method, Speech, WordTime, WordTimes
 
 TEXT = "Cash or credit?"
@@ -129,7 +130,7 @@ async def test_a_part_is_cut_once() -> None:
 
 @pytest.mark.parametrize("text", ["", "?!", "9:05, 🙂 שלום", "word " * 1000])
 async def test_any_text_with_any_audio_has_an_answer(text: str) -> None:
-    timed = Timed(refine=refine_in_thread)
+    timed = Timed(refine=proportional)
     timed.words.audio("A", 0, spoken(30_000))
     timed.words.cut("A", 0, text)
     timed.words.generated("A", 0, text, complete=False)

@@ -184,6 +184,34 @@ def test_a_response_cancelled_for_speech_before_its_first_sign_is_interrupted() 
     assert talk.truncations == [("A", 120)]
 
 
+def test_a_response_cancelled_beside_another_does_not_silence_that_one() -> None:
+    talk = Talk()
+    talk.response("R1")
+    talk.item("R1", "A")
+    talk.audio("R1", "A", 500)
+    talk.response("R2")
+    talk.item("R2", "B")
+    talk.audio("R2", "B", 200)
+    talk.response_done("R1", "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
+    talk.audio("R2", "B", 200)
+    assert talk.interrupts == []
+    assert talk.to_caller == [("A", 500), ("B", 200), ("A", 0), ("B", 200)]
+
+
+def test_an_item_being_generated_is_deleted_only_when_its_response_is_over() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 500)
+    talk.caller_speaks()
+    talk.positions(("A", 0), interrupt_id=1)
+    talk.item_done("R", "A", "Well")
+    assert talk.deletions == []
+    talk.response_done("R", "cancelled")
+    assert talk.deletions == ["A"]
+    assert talk.truncations == []
+
+
 def test_an_item_heard_to_its_end_is_left_alone() -> None:
     talk = Talk()
     talk.say("R", "A", "Yes.", 1000)

@@ -165,7 +165,12 @@ def differences(cepstra: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     Sphinx's own windows: c(t+2) - c(t-2), and the change of that over two frames.
     """
-    n = len(cepstra)
-    padded = np.pad(cepstra, ((CONTEXT_FRAMES, CONTEXT_FRAMES), (0, 0)), mode="edge")
-    at = {k: padded[CONTEXT_FRAMES + k : CONTEXT_FRAMES + k + n] for k in range(-3, 4)}
-    return np.hstack([cepstra, at[2] - at[-2], (at[3] - at[-1]) - (at[1] - at[-3])])
+    last = len(cepstra) - 1
+    at = {
+        k: cepstra[np.clip(np.arange(k, last + 1 + k), 0, last)]
+        for k in range(-CONTEXT_FRAMES, CONTEXT_FRAMES + 1)
+        if k
+    }
+    return np.concatenate(
+        [cepstra, at[2] - at[-2], (at[3] - at[-1]) - (at[1] - at[-3])], axis=1
+    )

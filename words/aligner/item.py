@@ -10,7 +10,7 @@ best, with the length of its last phone taken into account, says in which. Words
 audio yet, and the word it stops in ends when its remaining phones would have been said.
 
 The average that is taken off the cepstra is not known at the start of an item. The search starts
-once there is a second of audio and starts over, with the better average, at two and four: a bounded
+once there is a second of audio and starts over, with the better average, at three: a bounded
 cost an item that later frames do not pay.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,10 @@ from words.tokenize import TextJoiner, Token
 
 VERSION = "phone-hmm/1"
 
-_RESTART_FRAMES = (100, 200, 400)
+_RESTART_FRAMES = (100, 300)
 """The search starts, and starts over, at so many frames; see above."""
 
-_BLOCK_FRAMES = 20
+_BLOCK_FRAMES = 50
 _WORDS_AHEAD = 3
 """Known words that must follow the best path before it is led on: the path must have somewhere to
 go, and the next word may be short."""
@@ -63,6 +64,13 @@ the audio, and with its own (measured on nineteen sets of voices; docs/words.md)
 
 _BEST_CONFIDENCE = 0.95
 _LEAST_CONFIDENCE = 0.05
+
+_SHORTEST_SOFT_PAUSE_FRAMES = 8
+_AUDIBLE_ABOVE_PAUSE = 12.0
+"""Of the first cepstrum, which is five times the mean log power of the filters: 10 dB."""
+
+_MOST_FADE_FRAMES = 20
+_MOST_ONSET_FRAMES = 8
 
 _RATE_EVIDENCE_PHONES = 20.0
 """The usual rate of speech is worth this many phones of evidence."""
@@ -271,13 +279,34 @@ class ItemAligner:
     def _spans(self, path: Sequence[Record]) -> dict[int, tuple[int, int]]:
         """Frames of each word on the path."""
         spans: dict[int, tuple[int, int]] = {}
-        for record in path:
+        for record in self._with_soft_edges(path):
             phone = self._text.phones[record.phone]
             if phone.word == BETWEEN or (phone.name == SILENCE and phone.word not in spans):
                 continue
             start = spans[phone.word][0] if phone.word in spans else record.start
             spans[phone.word] = (start, record.end)
         return spans
+
+    def _with_soft_edges(self, path: Sequence[Record]) -> list[Record]:
+        """Give a pause's edges back to the words beside it as far as they are audible.
+
+        A sound that dies away, and the hiss of an s that lies above 4 kHz, look like silence to the
+        model long before they are.
+        """
+        edited = list(path)
+        for k, record in enumerate(path):
+            phone = self._text.phones[record.phone]
+            if phone.name != SILENCE or record.end - record.start < _SHORTEST_SOFT_PAUSE_FRAMES:
+                continue
+            levels = self._cepstra[record.start : record.end, 0]
+            audible = levels > np.percentile(levels, 25) + _AUDIBLE_ABOVE_PAUSE
+            if k and self._text.phones[path[k - 1].phone].word != BETWEEN:
+                after = _first_false(audible[:_MOST_FADE_FRAMES])
+                edited[k - 1] = replace(edited[k - 1], end=record.start + after)
+            if k + 1 < len(path) and self._text.phones[path[k + 1].phone].word != BETWEEN:
+                before = _first_false(audible[: -_MOST_ONSET_FRAMES - 1 : -1])
+                edited[k + 1] = replace(edited[k + 1], start=record.end - before)
+        return edited
 
     def _rate_of(self, path: Sequence[Record]) -> float:
         """Length of the path's phones relative to usual."""
@@ -344,6 +373,11 @@ class ItemAligner:
         fit = (self._search.best - self._garbage_score) / self._search.frame
         share = (fit - _FIT_OF_OTHER_TEXT) / (_FIT_OF_OWN_TEXT - _FIT_OF_OTHER_TEXT)
         return round(min(max(share, _LEAST_CONFIDENCE), 1.0) * _BEST_CONFIDENCE, 3)
+
+
+def _first_false(flags: npt.NDArray[np.bool_]) -> int:
+    """How many flags at the start are true."""
+    return len(flags) if flags.all() else int(flags.argmin())
 
 
 class _Finished(TextJoiner):

@@ -27,13 +27,12 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from words.aligner.kernel import kernel
 
 NEVER = -1e30
 """Score of a path that does not exist."""
@@ -397,25 +396,3 @@ class _CState(ctypes.Structure):
         + [(name, ctypes.c_int32) for name in ("n_records", "record_capacity", "low", "high")]
         + [("beam", ctypes.c_double), ("best", ctypes.c_double)]
     )  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def kernel() -> ctypes.CDLL | None:
-    """The compiled loop, or None where it was not built; then NumPy does the work."""
-    here = Path(__file__).parent
-    for suffix in EXTENSION_SUFFIXES:
-        library = here / f"_kernel{suffix}"
-        if library.is_file():
-            break
-    else:
-        return None
-    try:
-        loaded = ctypes.CDLL(str(library))
-    except OSError:
-        return None  # built for another machine: the NumPy loop gives the same answer
-    loaded.advance.restype = ctypes.c_int32
-    loaded.advance.argtypes = [
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
-        ctypes.c_int32, ctypes.c_int32, ctypes.c_int32,
-    ]  # fmt: skip
-    return loaded

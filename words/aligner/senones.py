@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from words.aligner.kernel import kernel
 from words.aligner.model import STATES, STREAM_SIZE, acoustic_model
 from words.aligner.spelling import ANY_CONSONANT, ANY_VOWEL, VOWELS
 
@@ -16,11 +17,22 @@ KEPT_GAUSSIANS = 64
 ACOUSTIC_SCALE = 0.35
 """Neighbouring frames say nearly the same; about one in three is news."""
 
+_LEAST_DENSITY = 1e-12
+"""Relative to its best Gaussian, a mixture is never worse: one stray feature must not decide."""
+
 GARBAGE = "GARBAGE"
 _GARBAGE_RANK = 6
-_GARBAGE_BONUS = 0.0
 """The garbage column scores as the sixth best phone: sounds that no phone of the text fits prefer
 it, speech that fits its text does not."""
+
+
+_NOISE, _VOWEL, _CONSONANT = 0, 1, 2
+
+
+def _kind(phone: str) -> int:
+    if phone == "SIL" or phone[0] == "+":
+        return _NOISE
+    return _VOWEL if phone in VOWELS else _CONSONANT
 
 
 class SenoneScorer:
@@ -36,9 +48,7 @@ class SenoneScorer:
         self.phone_number = {name: number for number, name in enumerate(model.phones)}
         self._n_senones = len(model.phones) * STATES
         self.n_columns = self._n_senones + 2 * STATES + 1
-        self._matrix: list[npt.NDArray[np.float32]] = []
-        self._constant: list[npt.NDArray[np.float32]] = []
-        self._weights: list[npt.NDArray[np.float32]] = []
+        matrices, constants, weights = [], [], []
         for mean, variance, weight in zip(model.means, model.variances, model.weights, strict=True):
             # Kept: what matters to any of the phone's states.
             kept = np.argsort(-weight.max(axis=1), axis=1)[:, :KEPT_GAUSSIANS, None]
@@ -50,16 +60,14 @@ class SenoneScorer:
             constant = -0.5 * (log_norm + (mean**2 * precision).sum(axis=2))
             # log Gaussian = constant + [x*x, x] @ matrix, for all Gaussians in one product.
             matrix = np.concatenate([-0.5 * precision, mean * precision], axis=2)
-            matrix = matrix.reshape(-1, 2 * STREAM_SIZE).T
-            self._matrix.append(np.ascontiguousarray(matrix, np.float32))
-            self._constant.append(constant.reshape(-1).astype(np.float32))
-            weights = weight / weight.sum(axis=2, keepdims=True)
-            self._weights.append(np.ascontiguousarray(weights.transpose(0, 2, 1), np.float32))
-        noises = {n for name, n in self.phone_number.items() if name == "SIL" or name[0] == "+"}
-        self._speech = np.array([n for n in range(len(self.phones)) if n not in noises])
-        vowels = {self.phone_number[name] for name in VOWELS}
-        self._vowels = np.array(sorted(vowels))
-        self._consonants = np.array(sorted(set(self._speech.tolist()) - vowels))
+            matrices.append(matrix.transpose(0, 2, 1))
+            constants.append(constant)
+            weights.append(weight / weight.sum(axis=2, keepdims=True))
+        # Shapes (streams, phones, inputs or states, Gaussians): what the C loop walks through.
+        self._matrix = np.ascontiguousarray(matrices, np.float32)
+        self._constant = np.ascontiguousarray(constants, np.float32)
+        self._weights = np.ascontiguousarray(weights, np.float32)
+        self._kinds = np.array([_kind(name) for name in model.phones], np.int8)
 
     def columns(self, phone: str) -> list[int]:
         """The columns of the three states of a phone, of ANY_VOWEL, ANY_CONSONANT or GARBAGE."""
@@ -75,29 +83,51 @@ class SenoneScorer:
 
     def scores(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Scaled log likelihoods, shape (frames, columns), of features, shape (frames, 39)."""
-        n, n_phones = len(features), len(self.phones)
-        out = np.zeros((n, self.n_columns), np.float32)
-        total = np.zeros((n_phones, n, STATES), np.float32)
+        features = np.ascontiguousarray(features, np.float32)
+        out = np.empty((len(features), self.n_columns), np.float32)
+        library = kernel()
+        if library is None:
+            self._mixtures_numpy(features, out)
+            self._summaries_numpy(out)
+        else:
+            library.mixtures(
+                self._matrix.ctypes.data, self._constant.ctypes.data, self._weights.ctypes.data,
+                len(self.phones), features.ctypes.data, len(features), ACOUSTIC_SCALE,
+                out.ctypes.data, self.n_columns,
+            )  # fmt: skip
+            library.summaries(
+                self._kinds.ctypes.data, len(self.phones), _GARBAGE_RANK,
+                out.ctypes.data, len(out), self.n_columns,
+            )  # fmt: skip
+        return out
+
+    def _summaries_numpy(self, out: npt.NDArray[np.float32]) -> None:
+        """Fill in the columns behind the senones; ``summaries`` in kernel.c does the same."""
+        by_phone = out[:, : self._n_senones].reshape(len(out), -1, STATES)
+        out[:, -7:-4] = by_phone[:, self._kinds == _VOWEL].max(axis=1)
+        out[:, -4:-1] = by_phone[:, self._kinds == _CONSONANT].max(axis=1)
+        best = by_phone[:, self._kinds != _NOISE].max(axis=2)
+        rank = best.shape[1] - _GARBAGE_RANK
+        out[:, -1] = np.partition(best, rank, axis=1)[:, rank]
+
+    def _mixtures_numpy(
+        self, features: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+    ) -> None:
+        """Fill in the senones' columns; ``mixtures`` in kernel.c does the same."""
+        total = np.zeros((len(self.phones), len(features), STATES), np.float32)
         for stream in range(3):
             x = features[:, stream * STREAM_SIZE : (stream + 1) * STREAM_SIZE]
-            log = np.hstack([x * x, x]) @ self._matrix[stream]
-            log += self._constant[stream]
-            log = log.reshape(n, n_phones, KEPT_GAUSSIANS)
+            log = np.matmul(np.hstack([x * x, x]), self._matrix[stream])
+            log += self._constant[stream][:, None]
             top = log.max(axis=2, keepdims=True)
             log -= top
             np.exp(log, out=log)
-            mixed = np.matmul(log.transpose(1, 0, 2), self._weights[stream])
-            mixed += np.float32(1e-20)
+            mixed = np.matmul(log, self._weights[stream].transpose(0, 2, 1))
+            mixed += np.float32(_LEAST_DENSITY)
             total += np.log(mixed, out=mixed)
-            total += top.transpose(1, 0, 2)
-        out[:, : self._n_senones] = total.transpose(1, 0, 2).reshape(n, -1)
-        out[:, -7:-4] = total[self._vowels].max(axis=0)
-        out[:, -4:-1] = total[self._consonants].max(axis=0)
-        best = total[self._speech].max(axis=2)
-        rank = len(self._speech) - _GARBAGE_RANK
-        out[:, -1] = np.partition(best, rank, axis=0)[rank] + _GARBAGE_BONUS
-        out *= ACOUSTIC_SCALE
-        return out
+            total += top
+        total *= np.float32(ACOUSTIC_SCALE)
+        out[:, : self._n_senones] = total.transpose(1, 0, 2).reshape(len(features), -1)
 
 
 @lru_cache(maxsize=1)

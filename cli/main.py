@@ -43,7 +43,7 @@ COMMANDS: dict[str, Command] = {
     "watch": Command("cli.read.watch", "follow the transcript of a call"),
     "calls": Command("cli.read.calls", "list calls, newest first"),
     "check-heard": Command("cli.read.check_heard", "was this passage heard?"),
-    "trace": Command("cli.read.trace", "turn a call's stored facts into a playhead scenario"),
+    "trace": Command("cli.trace", "turn a call's stored facts into a playhead scenario"),
     "align": Command("words.command", "word times of a piece of speech"),
     "simulate": Command("simulators.command", "the Twilio and the Realtime simulator"),
     "demo": Command("cli.demo", "one bakery call through all services; exit 0 if heard right"),

@@ -272,10 +272,13 @@ class Supervisor:
 
     @staticmethod
     def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-        try:
-            process.send_signal(number)
-        except ProcessLookupError:
-            pass  # It ended between our look and our signal.
+        # Not process.send_signal: it polls first, and so may take the exit status from under the
+        # event loop's own watcher.
+        if process.returncode is None:
+            try:
+                os.kill(process.pid, number)
+            except ProcessLookupError:
+                pass  # It ended, and was reaped, between our look and our signal.
 
 
 def _ready_url(admin: Address) -> str:

@@ -190,7 +190,7 @@ class Call:
         if not self._lane.send_audio(
             media.payload.encode(), media.timestamp, time.time_ns() // 1000
         ):
-            self._metrics.dropped_caller_frames.inc()
+            self._metrics.caller_frames_dropped.inc()
         events = self._playhead.events()
         if events:  # seldom: a flush that waited to be dated
             self._act(events)

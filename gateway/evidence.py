@@ -19,6 +19,7 @@ from gateway.playout.positions import (
     PositionFixed,
     Rule,
     TraceEvent,
+    TraceKind,
 )
 
 
@@ -101,6 +102,22 @@ def _traced(event: TraceEvent) -> fact_pb2.PlayoutEvent:
         media_us=event.media_us,
         item_id=part.item_id if part is not None else "",
         content_index=part.content_index if part is not None else 0,
+        audio_bytes=event.audio_bytes,
+        mark=event.mark,
+        interrupt_id=event.interrupt_id,
+    )
+
+
+def trace_event(event: fact_pb2.PlayoutEvent) -> TraceEvent:
+    """A stored input of the playhead, as it was."""
+    kind = TraceKind(event.kind)
+    has_part = kind in (TraceKind.SENT, TraceKind.ENDED)
+    return TraceEvent(
+        kind=kind,
+        now_us=event.now_us,
+        media_ms=event.media_ms if event.HasField("media_ms") else None,
+        media_us=event.media_us if event.HasField("media_us") else None,
+        part=Part(event.item_id, event.content_index) if has_part else None,
         audio_bytes=event.audio_bytes,
         mark=event.mark,
         interrupt_id=event.interrupt_id,

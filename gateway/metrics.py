@@ -85,8 +85,8 @@ class GatewayMetrics:
             ["event"],
             registry=registry,
         )
-        self.dropped_caller_frames = Counter(
-            "asheard_dropped_caller_frames_total",
+        self.caller_frames_dropped = Counter(
+            "asheard_caller_frames_dropped_total",
             "Caller audio dropped because the session worker did not take it in time.",
             registry=registry,
         )

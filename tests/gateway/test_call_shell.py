@@ -315,7 +315,7 @@ async def test_audio_and_timers_after_the_end_do_nothing(stage: Stage) -> None:
 async def test_dropped_caller_audio_is_counted(stage: Stage) -> None:
     for ms in range(0, 20 * 253, 20):
         stage.media(ms)
-    assert stage.registry.get_sample_value("asheard_dropped_caller_frames_total") == 3
+    assert stage.registry.get_sample_value("asheard_caller_frames_dropped_total") == 3
 
 
 async def test_a_long_monologue_has_few_facts(stage: Stage) -> None:

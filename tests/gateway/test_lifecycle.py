@@ -195,4 +195,4 @@ async def test_many_calls_at_once_each_hear_their_own(running: World) -> None:
     for number in range(count):
         heard = [frame.media_ms for frame in running.worker.audio[number + 1]]
         assert heard == list(range(20, 20 * frames + 20, 20))
-    assert running.metric("asheard_dropped_caller_frames_total") == 0
+    assert running.metric("asheard_caller_frames_dropped_total") == 0

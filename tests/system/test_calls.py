@@ -12,6 +12,8 @@ import pytest
 from asheard.v1 import transcript_pb2
 from cli.local import local_system
 from cli.system import clean_environment
+from gateway.playout import replay
+from gateway.playout.positions import PositionFixed
 from simulators import truth
 from simulators.network import Network, Path
 from simulators.realtime.script import AgentScript, Reply, Speak, say
@@ -94,7 +96,7 @@ async def test_two_items_in_one_response_and_the_second_never_began() -> None:
     second = "We also have a store discount you can apply now."
     agent = AgentScript(replies=(Reply((Speak(first), Speak(second))),), first_audio_ms=200)
     caller = CallerScript(
-        steps=(Step(Say("stop"), AgentPlayed(500)),), end=Step(HangUp(), AgentSilent(600))
+        steps=(Step(Say("No, wait."), AgentPlayed(500)),), end=Step(HangUp(), AgentSilent(600))
     )
     async with local_system(agent, io.StringIO()) as system:
         call = await TwilioCaller(system.voice_url, caller).run()
@@ -147,3 +149,25 @@ async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:
     assert turn.position.low_ms <= item.played_ms + 1 <= turn.position.high_ms + 2
     assert abs(turn.heard_audio_ms - item.played_ms) <= (60 if hung_up else 150)
     assert turn.heard_text != turn.generated_text
+
+
+async def test_the_stored_trace_of_a_call_replays_to_the_stored_positions() -> None:
+    caller = CallerScript(
+        steps=(Step(Say("No, wait."), AgentPlayed(900)),), end=Step(HangUp(), AgentPlayed(300))
+    )
+    async with local_system(bakery_agent(), io.StringIO()) as system:
+        call = await TwilioCaller(system.voice_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        scenario = subprocess.run(
+            [sys.executable, "-m", "cli.main", "trace", call.call_sid,
+             "--store", system.environment["ASHEARD_STORE"]],
+            capture_output=True, text=True, timeout=30, check=True,
+        ).stdout  # fmt: skip
+    fixed = [answer for answer in replay.answers(scenario) if isinstance(answer, PositionFixed)]
+    stored = [turn.position for turn in agent_turns(transcript)]
+    assert [
+        (f.position.low_ms, f.position.best_ms, f.position.high_ms, f.position.sent_ms)
+        for f in fixed
+    ] == [(p.low_ms, p.best_ms, p.high_ms, p.sent_ms) for p in stored]
+    assert len(fixed) >= 2
+    assert call.from_number not in scenario

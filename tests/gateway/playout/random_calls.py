@@ -1,4 +1,4 @@
-"""Calls at random: networks, faults, items, barge-ins and endings, from one seed each."""
+"""Calls at random: networks, faults, items, barge-ins and endings, drawn from a source of randomness."""
 
 from __future__ import annotations
 
@@ -66,10 +66,15 @@ def random_network(rng: random.Random, kind: Kind = EVERYTHING) -> Network:
     )
 
 
-def random_call(seed: int, kind: Kind = EVERYTHING) -> tuple[Call, Outcome]:
-    """Up to three answers of up to three items, each perhaps cut; then an ending."""
-    rng = random.Random(seed)
-    call = Call(random_network(rng, kind), seed=seed)
+def random_call(rng: random.Random, noise: int, kind: Kind = EVERYTHING) -> Outcome:
+    """Up to three answers of up to three items, each perhaps cut; then an ending.
+
+    Args:
+        rng: Draws the traffic and what the network is like.
+        noise: Seed of what the network does.
+        kind: What may happen.
+    """
+    call = Call(random_network(rng, kind), seed=noise)
     at_ms, interrupts = rng.randint(0, 300), 0
     for answer in range(rng.randint(1, 3)):
         speed = rng.choice([0.7, 1.0, 2.0, 4.0, 100.0] if kind.slow_model else [4.0])
@@ -104,4 +109,4 @@ def random_call(seed: int, kind: Kind = EVERYTHING) -> tuple[Call, Outcome]:
         call.drop(ends_ms)
     elif ending == "drop late":
         call.drop(ends_ms, plays_on_ms=rng.randint(0, 3000))
-    return call, call.run(at_ms + 12_000)
+    return call.run(at_ms + 12_000)

@@ -196,6 +196,11 @@ class Outcome:
     last_mark_at_cut_ms: dict[Part, int] = field(default_factory=dict)
     """The same when it was cut."""
     inputs: list[tuple[int, str]] = field(default_factory=list)
+    """What the gateway heard, and when by the carrier's clock."""
+    interrupted: list[int] = field(default_factory=list)
+    fences: list[int] = field(default_factory=list)
+    """The interrupts that wrote a clear."""
+    flushed_marks: set[str] = field(default_factory=set)
 
     def fixed(self) -> dict[Part, PositionFixed]:
         return {e.position.part: e for e in self.events if isinstance(e, PositionFixed)}
@@ -347,7 +352,9 @@ class Call:
                 self.outcome.last_mark_at_cut_ms[part] = self.outcome.last_mark_ms.get(part, 0)
         self._refused |= self._given
         fence = self.playhead.interrupt(interrupt_id, now_us=self.local(now_us))
+        self.outcome.interrupted.append(interrupt_id)
         if fence is not None:
+            self.outcome.fences.append(interrupt_id)
             self._write([("clear", fence, interrupt_id), ("mark", fence, 0)], now_us)
         self._collect()
 
@@ -378,7 +385,10 @@ class Call:
             self._echo(self.carrier.media(what, size, now_us), now_us)
         elif kind == "clear":
             self.outcome.cleared_us[size] = now_us
-            self._echo(self.carrier.clear(now_us), now_us)
+            played = self.carrier.advance(now_us)
+            flushed = self.carrier.clear(now_us)
+            self.outcome.flushed_marks |= {name for _, name in flushed}
+            self._echo(played + flushed, now_us)
         else:
             self._echo(self.carrier.mark(str(what), now_us), now_us)
         self._schedule_carrier()

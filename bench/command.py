@@ -5,6 +5,7 @@
     asheard bench capacity --system yardstick
     asheard bench system
     asheard bench soak --minutes 20 --total 2000
+    asheard bench table RESULTS           those lines as Markdown
     asheard bench all                     what `make bench` runs, in under ten minutes on two cores
 
 Pictures go to ``bench/out``.
@@ -32,6 +33,7 @@ from bench.run import Load, Setup, run_calls
 from bench.soak import soak
 from bench.system import SystemResult, run_system
 from bench.systems import NAMES, System
+from bench.table import tables
 from runtime.errors import AsheardError
 from runtime.process import EXIT_DONE, EXIT_FAILED
 
@@ -107,6 +109,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     benches.add_parser("playhead", help="the playhead against random networks, in virtual time")
     benches.add_parser("words", help="the aligner against labelled speech")
+    shown = benches.add_parser("table", help="results as Markdown, for docs/performance.md")
+    shown.add_argument("results", type=Path, help="what a bench wrote on standard output")
     every = benches.add_parser("all", help="what `make bench` runs")
     every.add_argument("--calls", type=_counts, default=[10, 50, 100, 200], metavar="N,N,…")
     every.add_argument("--seconds", type=float, default=10, metavar="S")
@@ -229,6 +233,11 @@ async def _words(_args: argparse.Namespace) -> int:
     return EXIT_DONE if done.returncode == 0 else EXIT_FAILED
 
 
+async def _table(args: argparse.Namespace) -> int:
+    print(tables(args.results.read_text().splitlines()))
+    return EXIT_DONE
+
+
 async def _all(args: argparse.Namespace) -> int:
     status = EXIT_DONE
     sizes = {"calls": 10, "calls_per_network": 4, "cuts": 5, "seed": 1}
@@ -264,5 +273,6 @@ _BENCHES: dict[str, Callable[[argparse.Namespace], Coroutine[None, None, int]]] 
     "soak": _soak,
     "playhead": _playhead,
     "words": _words,
+    "table": _table,
     "all": _all,
 }

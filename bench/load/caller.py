@@ -231,8 +231,8 @@ class Call(WSListener):
             self._record.cuts.append(
                 record.Cut(self._record.onsets, self._reply_line, reply_ms=self._reply_ms)
             )
-            heard = self._playout.position - self._reply_start
-            speech = max(self._random.randrange(*_SPEECH_FRAMES), self._pause(heard))
+            heard = (self._playout.position - self._reply_start) // tag.FRAME_BYTES
+            speech = max(self._random.randrange(*_SPEECH_FRAMES), heard - _ANSWER_FRAMES)
         else:
             speech = self._random.randrange(*_SPEECH_FRAMES)
         self._record.onsets += 1

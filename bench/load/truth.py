@@ -142,9 +142,17 @@ def true_items(model: ModelCall, caller: CallerCall) -> list[TrueItem]:
 
 
 def lost_agent_audio(items: Sequence[TrueItem]) -> int:
-    """Items that did not come whole although nobody cut them off."""
+    """Items that did not come as they were sent although nobody cut them off.
+
+    An item that the model broke off is cut off even if nothing of it sounded yet.
+    """
     return sum(
         not item.whole
-        or (item.cut is None and not item.last and item.received_bytes != item.spoken.audio_bytes)
+        or (
+            item.spoken.completed
+            and item.cut is None
+            and not item.last
+            and item.received_bytes != item.spoken.audio_bytes
+        )
         for item in items
     )

@@ -1,0 +1,119 @@
+"""Results as the Markdown tables of ``docs/performance.md``. Pure.
+
+asheard bench all > results.jsonl; asheard bench table results.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from bench.processes import CHILDREN
+from bench.results import CallsResult
+from bench.spread import Spread
+from bench.system import SystemResult
+
+
+class _Kind(msgspec.Struct):
+    bench: str
+
+
+def tables(json_lines: Iterable[str]) -> str:
+    """The tables of all results that have one; other results are left out."""
+    calls: list[CallsResult] = []
+    networks: list[SystemResult] = []
+    for line in json_lines:
+        kind = msgspec.json.decode(line, type=_Kind).bench
+        if kind == "calls":
+            calls.append(msgspec.json.decode(line, type=CallsResult))
+        elif kind == "system":
+            networks.append(msgspec.json.decode(line, type=SystemResult))
+    parts = []
+    if calls:
+        parts.append(_table(_CALLS, [_calls_row(r) for r in sorted(calls, key=_order)]))
+    if networks:
+        parts.append(_table(_NETWORKS, [_network_row(result) for result in networks]))
+        parts.append(_table(_WAYS, _way_rows(networks[0])))
+    return "\n".join(parts)
+
+
+_CALLS = (
+    "calls", "system", "gateway", "worker", "aligners", "transcript", "sum", "KB per call",
+    "forward ms", "barge-in ms", "lost", "heard exactly", "others",
+)  # fmt: skip
+
+_NETWORKS = (
+    "network", "cuts", "error ms", "range ms", "outside it", "elapsed timestamps, error ms",
+    "newest acknowledged mark, error ms",
+)  # fmt: skip
+
+_WAYS = ("way", "exactly right", "words wrong, mean")
+
+
+def _order(result: CallsResult) -> tuple[int, str]:
+    return result.calls, result.system
+
+
+def _calls_row(result: CallsResult) -> list[str]:
+    def cost(prefix: str, *, children: bool = False) -> str:
+        found = [
+            process.cpu_s_per_call_minute
+            for name, process in result.processes.items()
+            if name.startswith(prefix) and name.endswith(CHILDREN) == children
+        ]
+        return f"{sum(found):.3f}" if found else ""
+
+    transcript = result.heard.get("transcript")
+    exact = None if transcript is None else transcript.exact_share
+    return [
+        str(result.calls),
+        result.system,
+        cost("gateway"),
+        cost("session"),
+        cost("session", children=True),
+        cost("transcript"),
+        f"{result.cpu_s_per_call_minute:.3f}",
+        f"{result.kb_per_call:.0f}",
+        _three(result.forward_ms),
+        _three(result.barge_in.processing_ms),
+        str(result.frames.lost),
+        "" if exact is None else f"{exact:.1%}",
+        f"{result.others_busy_share:.0%}",
+    ]
+
+
+def _network_row(result: SystemResult) -> list[str]:
+    ours = result.heard["transcript"]
+    return [
+        result.network,
+        str(result.cuts),
+        _three(ours.audio_error_ms),
+        _three(result.range_width_ms),
+        str(result.outside_range),
+        _three(result.heard["characters_by_timestamps"].audio_error_ms),
+        _three(result.heard["newest_acknowledged_mark"].audio_error_ms),
+    ]
+
+
+def _way_rows(result: SystemResult) -> list[list[str]]:
+    return [
+        [
+            "asheard" if way == "transcript" else way.replace("_", " "),
+            "" if score.exact_share is None else f"{score.exact_share:.0%}",
+            "" if score.mean_word_error is None else f"{score.mean_word_error:.2f}",
+        ]
+        for way, score in result.heard.items()
+    ]
+
+
+def _three(readings: Spread) -> str:
+    """Median, 99 % and maximum."""
+    values = (readings.median, readings.p99, readings.most)
+    return " / ".join("–" if value is None else f"{value:.3g}" for value in values)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -412,7 +412,7 @@ class Playhead:
             high_ms=sent_ms,
             sent_ms=sent_ms,
             evidence=Evidence(
-                rule=Rule.PLAYED_TO_END if owner.ended else Rule.MARK,
+                rule=_proven_rule(owner, heard_ms == sent_ms),
                 proven_mark=owner.proven_mark,
                 proven_at_ms=proven_at,
             ),
@@ -556,9 +556,11 @@ class Playhead:
         best = max(low, heard_prefix(owner, parts.played_bytes(owner, found.best)))
         whole = owner.ended and best == owner.sent_bytes
         if low == owner.sent_bytes:
-            rule = Rule.PLAYED_TO_END if owner.ended else Rule.MARK
+            rule = _proven_rule(owner, True)
         elif not best:
             rule = Rule.NOT_STARTED
+        elif low == high:
+            rule = Rule.MARK
         else:
             rule = found.rule
         first, last = parts.chunks(owner)[0], parts.chunks(owner)[-1]
@@ -649,6 +651,13 @@ class Playhead:
                     audio_bytes=frame_bytes,
                 )
             )
+
+
+def _proven_rule(owner: PartPlayout, whole: bool) -> Rule:
+    """The rule of a part of which nothing is left in the queue."""
+    if not whole:
+        return Rule.PROVEN_ONLY  # Twilio's buffer was full: see PartPlayout.lost_at
+    return Rule.PLAYED_TO_END if owner.ended else Rule.MARK
 
 
 def _reached_us(found: StretchPosition, at: int) -> int | None:

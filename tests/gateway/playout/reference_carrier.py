@@ -58,6 +58,8 @@ class Faults:
     shifts: tuple[tuple[int, int], ...] = ()
     """(when, by how many ms): timestamps are wrong by that much from then on."""
     fence_lost: bool = False
+    silent: tuple[tuple[int, int], ...] = ()
+    """(from, until): no echo leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,10 @@ class Call:
         """The caller hangs up: at the carrier, at that moment."""
         self.at(at_ms * 1000, self._hang_up)
 
+    def press(self, at_ms: int) -> None:
+        """The caller presses a key: one more message in the socket, none of the playhead's."""
+        self.at(at_ms * 1000, lambda now: self._send("dtmf", "5", now))
+
     def drop(self, at_ms: int, *, plays_on_ms: int = 0) -> None:
         """The socket breaks; the carrier may play on for a while."""
         self.at(at_ms * 1000, lambda now: self._drop(now, plays_on_ms * 1000))
@@ -369,7 +375,7 @@ class Call:
                 part, size = self._mark_ends[str(what)]
                 self.outcome.last_mark_ms[part] = size // 8
             self.playhead.receive_mark(str(what), now_us=self.local(now_us))
-        else:
+        elif kind == "stop":
             self.playhead.stop(now_us=self.local(now_us))
             self._over = True
         self.outcome.inputs.append((now_us, f"{kind} {what}"))
@@ -409,6 +415,8 @@ class Call:
         for _, name in echoes:
             self._echoes += 1
             if faults.every_third_lost and self._echoes % 3 == 0:
+                continue
+            if any(begin <= now_us < until for begin, until in faults.silent):
                 continue
             if faults.fence_lost and name.startswith("f"):
                 continue

@@ -132,6 +132,7 @@ class Call:
             align=settings.align,
             refine=settings.refine,
             write=lambda fact: writer.write(words_timed=fact),
+            count=lambda result: settings.metrics.refined_word_times.labels(result).inc(),
         )
         self._connection: RealtimeConnection | None = None
         self._kept: deque[tuple[bytes, int, int]] | None = deque()
@@ -165,7 +166,7 @@ class Call:
                     continue
                 if len(self._kept) >= KEPT_FRAMES:
                     self._kept.popleft()
-                    self._settings.metrics.dropped_frames.labels("overflow").inc()
+                    self._settings.metrics.unappended_frames.labels("overflow").inc()
                 self._kept.append((frame.payload, frame.media_ms, frame.received_unix_us))
 
     def receive_positions(self, fixed: session_service_pb2.PositionsFixed) -> None:
@@ -321,7 +322,7 @@ class Call:
             return
         n_bytes = audio_bytes(payload)
         if n_bytes is None:
-            self._settings.metrics.dropped_frames.labels("malformed").inc()
+            self._settings.metrics.unappended_frames.labels("malformed").inc()
             return
         fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=time.monotonic())
         if fill_ms:

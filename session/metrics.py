@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 from session.realtime.outputs import Note, Noted
-from words.pool import PoolFigures
 
 CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
 """Why a session ended: the caller hung up, the model failed, the gateway's link broke, there was
 no room, or our own code failed."""
+
+REFINED_RESULTS = ("refined", "none", "failed")
+"""What the aligner answered: word times; nothing in time, or no room; or an error of ours."""
 
 
 class SessionMetrics:
@@ -59,14 +57,14 @@ class SessionMetrics:
             "Realtime sessions that were opened anew in mid-call.",
             registry=registry,
         )
-        self.dropped_frames = Counter(
-            "asheard_caller_frames_dropped",
+        self.unappended_frames = Counter(
+            "asheard_caller_frames_unappended",
             "Frames of the caller that never reached the model.",
             ["reason"],
             registry=registry,
         )
         for reason in ("overflow", "malformed"):
-            self.dropped_frames.labels(reason)
+            self.unappended_frames.labels(reason)
         self.filled_silence = Counter(
             "asheard_filled_silence_seconds",
             "Silence appended where the telephone network had left it out.",
@@ -117,6 +115,14 @@ class SessionMetrics:
             ["limit"],
             registry=registry,
         )
+        self.refined_word_times = Counter(
+            "asheard_refined_word_times",
+            "Word times asked of the aligner, by result.",
+            ["result"],
+            registry=registry,
+        )
+        for result in REFINED_RESULTS:
+            self.refined_word_times.labels(result)
         self.tool_calls = Counter(
             "asheard_tool_calls", "Function calls, by outcome.", ["outcome"], registry=registry
         )
@@ -148,27 +154,3 @@ class SessionMetrics:
                 self.rate_limit.labels(noted.label).set(noted.amount / 1000)
             case Note.POSITIONS_LATE:
                 self.positions_late.inc()
-
-
-class AlignerCollector(Collector):
-    """The aligner's own figures, read when somebody scrapes."""
-
-    def __init__(self, figures: PoolFigures) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Metric]:
-        """Answers by result, and how often the aligner's process was started anew."""
-        answers = CounterMetricFamily(
-            "asheard_refined_word_times",
-            "Word times asked of the aligner: refined, failed (late or lost), refused (full).",
-            labels=["result"],
-        )
-        answers.add_metric(["refined"], self._figures.refined)
-        answers.add_metric(["failed"], self._figures.failed)
-        answers.add_metric(["refused"], self._figures.refused)
-        yield answers
-        yield CounterMetricFamily(
-            "asheard_aligner_restarts",
-            "How often the aligner's process ended and was started anew.",
-            value=self._figures.restarts,
-        )

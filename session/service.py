@@ -22,7 +22,7 @@ from runtime.rpc import GrpcServer
 from session.agent import load_agent
 from session.call import CallSettings
 from session.link import SessionService
-from session.metrics import AlignerCollector, SessionMetrics
+from session.metrics import SessionMetrics
 from session.realtime.connection import Connect, connect_websockets
 from session.tools import ToolRunner
 from session.words import Refine
@@ -67,7 +67,6 @@ async def serve(
     server = GrpcServer(config.listen, [SERVICE])
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"
-    registry.register(AlignerCollector(pool.figures))
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
         settings = CallSettings(
             agent=agent,

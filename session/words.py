@@ -56,13 +56,23 @@ class CallWords:
         align: ``cut``, ``all`` or ``off``, as ``ASHEARD_ALIGN``.
         refine: The better method.
         write: Gets an estimate during :meth:`cut`, and refined answers later.
+        count: Is told what became of each refined answer: ``refined``, ``none``, ``failed``.
     """
 
-    def __init__(self, *, language: str, align: str, refine: Refine, write: Write) -> None:
+    def __init__(
+        self,
+        *,
+        language: str,
+        align: str,
+        refine: Refine,
+        write: Write,
+        count: Callable[[str], None],
+    ) -> None:
         self._language = language
         self._align = align
         self._refine = refine
         self._write = write
+        self._count = count
         self._parts: dict[tuple[str, int], _Part] = {}
         self._refining: set[asyncio.Task[None]] = set()
 
@@ -131,7 +141,9 @@ class CallWords:
         except Exception as error:
             # The estimate stands, and says so; a call does not end for its word times.
             log.error("word times failed", item=item_id, exc_info=error)
+            self._count("failed")
             return
+        self._count("none" if times is None else "refined")
         if times is not None:
             self._fact(item_id, content_index, times, refined=True)
 

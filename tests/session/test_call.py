@@ -95,7 +95,7 @@ async def test_omitted_silence_is_filled_and_bad_payloads_are_dropped(tmp_path: 
         assert model.caller_audio == (
             base64.b64decode(frame(1)) + silence + base64.b64decode(frame(2))
         )
-        assert await w.metric('asheard_caller_frames_dropped_total{reason="malformed"}') == 1
+        assert await w.metric('asheard_caller_frames_unappended_total{reason="malformed"}') == 1
 
 
 async def test_barge_in_overtakes_and_the_model_is_told_what_was_heard(tmp_path: Path) -> None:

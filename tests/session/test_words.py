@@ -24,10 +24,15 @@ class Timed:
 
     def __init__(self, *, align: str = "cut", refine: Refine | None = None) -> None:
         self.facts: list[fact_pb2.WordsTimed] = []
+        self.counted: list[str] = []
         self.asked: list[Speech] = []
         self.go = asyncio.Event()
         self.words = CallWords(
-            language="en", align=align, refine=refine or self._refine, write=self.facts.append
+            language="en",
+            align=align,
+            refine=refine or self._refine,
+            write=self.facts.append,
+            count=self.counted.append,
         )
 
     async def _refine(self, speech: Speech) -> WordTimes | None:
@@ -117,6 +122,7 @@ async def test_an_aligner_that_fails_or_hangs_leaves_the_estimate() -> None:
     assert await failing.words.drain(5)
     assert not await hanging.words.drain(0.01)
     assert failing.refined == hanging.refined == [False]
+    assert failing.counted == ["failed"]
 
 
 async def test_a_part_is_cut_once() -> None:

@@ -30,8 +30,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.playout.clock import MediaClock, Stamp
-from gateway.playout.estimate import Ending, Stop, StretchPosition, estimate, line_of_proofs
+from gateway.playout.clock import Date, MediaClock, Stamp
+from gateway.playout.estimate import (
+    Ending,
+    Stop,
+    StretchPosition,
+    estimate,
+    line_of_proofs,
+    line_through,
+    proofs_in,
+)
 from gateway.playout.positions import (
     BYTES_PER_MS,
     US_PER_BYTE,
@@ -375,6 +383,9 @@ class Playhead:
             if owner.closed:
                 continue
             owner.proven_mark, owner.proven = mark.name, echo
+            last = next((chunk for chunk in reversed(played) if chunk.owner is owner), None)
+            if last is not None:
+                owner.reached_us = self._reached_end_us(last, mark, date)
             if not owner.started:
                 owner.started = True
                 first = next((c for c in played if c.owner is owner), None)
@@ -392,6 +403,15 @@ class Playhead:
                     )
                 )
             self._fix_if_played(stretch, owner)
+
+    def _reached_end_us(self, chunk: Chunk, mark: Mark, date: Date) -> int:
+        """When proven audio ended, also if only a later mark proves it."""
+        if mark.at == chunk.end and mark.segment == chunk.segment:
+            return date.earliest_us
+        line = line_through(proofs_in(self._stretch, chunk.segment, self._clock))
+        if line is None:
+            return date.earliest_us - (mark.at - chunk.end) * US_PER_BYTE
+        return min(date.earliest_us, line.earliest_us + chunk.end * US_PER_BYTE)
 
     def _fix_if_played(self, stretch: Stretch, owner: PartPlayout) -> None:
         if stretch is self._stretch and owner.ended and owner.played_bytes == owner.sent_bytes:
@@ -417,7 +437,8 @@ class Playhead:
                 proven_at_ms=proven_at,
             ),
         )
-        self._events.append(PositionFixed(position, cause, proven_at, interrupt_id))
+        ended_ms = None if owner.reached_us is None else max(0, owner.reached_us) // 1000
+        self._events.append(PositionFixed(position, cause, ended_ms, interrupt_id))
 
     def _overdue_us(self) -> int | None:
         """When M5 applies."""

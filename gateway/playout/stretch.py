@@ -48,6 +48,9 @@ class PartPlayout:
     """Up to which progress was told."""
     proven_mark: str = ""
     proven: Stamp | None = None
+    """The echo that proves what is proven, maybe of a mark further on."""
+    reached_us: int | None = None
+    """When playback reached what is proven, on the call's clock."""
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from typing import TextIO
 
 import aiohttp
 
-from runtime.config import Address, Environment, address
+from runtime.config import REUSE_PORT, Address, Environment, address
 from runtime.process import EXIT_FAILED, EXIT_USAGE, SUPERVISED
 
 QUICK_DEATH_S = 5.0
@@ -89,6 +89,40 @@ def plan(environment: Environment, *, sessions: int) -> list[Program]:
             _ready_url(gateway_admin),
         ),
     ]
+
+
+def plan_processes(service: str, environment: Environment, processes: int) -> list[Program]:
+    """One service as several processes.
+
+    Process i has its admin port at the service's admin port + i. Gateways share their public port,
+    and the kernel spreads the connections. Session worker i listens at the session port + i: a
+    gateway must be able to name the worker that has a call.
+
+    Raises:
+        ConfigurationError: An address is unusable.
+    """
+    admin_name = f"ASHEARD_{service.upper()}_ADMIN"
+    admin = address(environment, admin_name, _ADMIN_DEFAULTS[service])
+    session_listen = address(environment, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061")
+    programs = []
+    for i in range(processes):
+        own = {admin_name: str(admin.offset(i))}
+        if service == "gateway":
+            own[REUSE_PORT] = "on"
+        else:
+            own["ASHEARD_SESSION_LISTEN"] = str(session_listen.offset(i))
+        programs.append(
+            Program(
+                f"{service}-{i}",
+                (service,),
+                {**environment, SUPERVISED: "1", **own},
+                _ready_url(admin.offset(i)),
+            )
+        )
+    return programs
+
+
+_ADMIN_DEFAULTS = {"gateway": "0.0.0.0:9101", "session": "0.0.0.0:9103"}
 
 
 def reachable(host: str) -> str:
@@ -193,27 +227,34 @@ class Supervisor:
         except TimeoutError as error:
             raise TimeoutError(f"not ready after {deadline_s:.0f} s: {answer}") from error
 
-    async def stop(self, now: asyncio.Event | None = None) -> None:
+    async def stop(self, now: asyncio.Event | None = None, *, together: bool = False) -> None:
         """Stop all programs, the last started first, each by SIGTERM and with time to drain.
 
         Args:
             now: When it is set, whatever still runs gets a second SIGTERM, which ends it at once.
+            together: All get their SIGTERM at once: none of them needs another to drain.
         """
-        for program in reversed(self._programs):
-            self._stopping.add(program.name)
-            process = self._running.get(program.name)
-            if process is None or process.returncode is not None:
-                continue
-            self._signal(process, signal.SIGTERM)
-            ended = asyncio.ensure_future(process.wait())
-            if now is not None:
-                hurry = asyncio.ensure_future(now.wait())
-                await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
-                hurry.cancel()
-                if not ended.done():
-                    self._signal(process, signal.SIGTERM)
-            await ended
+        if together:
+            await asyncio.gather(*(self._stop_one(program, now) for program in self._programs))
+        else:
+            for program in reversed(self._programs):
+                await self._stop_one(program, now)
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+
+    async def _stop_one(self, program: Program, now: asyncio.Event | None) -> None:
+        self._stopping.add(program.name)
+        process = self._running.get(program.name)
+        if process is None or process.returncode is not None:
+            return
+        self._signal(process, signal.SIGTERM)
+        ended = asyncio.ensure_future(process.wait())
+        if now is not None:
+            hurry = asyncio.ensure_future(now.wait())
+            await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not ended.done():
+                self._signal(process, signal.SIGTERM)
+        await ended
 
     def kill(self) -> None:
         """End whatever still runs, without asking."""

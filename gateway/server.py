@@ -74,6 +74,7 @@ class PublicServer:
         admission: Whether new calls are welcome.
         configured_url: ``ASHEARD_PUBLIC_URL``; None: derived from each request.
         auth_token: None: no signature and no nonce is looked at.
+        reuse_port: Other processes of this gateway listen at the same port.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class PublicServer:
         *,
         configured_url: str | None,
         auth_token: str | None,
+        reuse_port: bool = False,
     ) -> None:
         self._address = address
+        self._reuse_port = reuse_port
         self._services = services
         self._metrics = services.metrics
         self._registry = registry
@@ -115,7 +118,12 @@ class PublicServer:
             ConfigurationError: The address cannot be listened at.
         """
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address.host, self._address.port)
+        site = web.TCPSite(
+            self._runner,
+            self._address.host,
+            self._address.port,
+            reuse_port=self._reuse_port or None,
+        )
         try:
             await site.start()
         except OSError as error:

@@ -61,6 +61,7 @@ class Gateway:
             self,
             configured_url=config.public_url,
             auth_token=config.twilio_auth_token,
+            reuse_port=config.reuse_port,
         )
         self._admin = AdminServer(config.admin, self._metrics_registry, ready=self.not_ready)
 

@@ -17,6 +17,10 @@ from runtime.errors import ConfigurationError
 
 Environment = Mapping[str, str]
 
+REUSE_PORT = "ASHEARD_GATEWAY_REUSE_PORT"
+"""Set to ``on`` by ``--processes`` for gateways that share one public port. Not for operators: two
+gateways started by mistake would share their calls in silence."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -100,6 +104,8 @@ class GatewayConfig:
     """None: signatures are not checked, which the operator has asked for in so many words."""
     drain_s: int = 3600
     """How long calls may go on after SIGTERM."""
+    reuse_port: bool = False
+    """Whether other processes of this gateway listen at the same port."""
 
     @classmethod
     def from_env(cls, env: Environment) -> GatewayConfig:
@@ -118,6 +124,7 @@ class GatewayConfig:
             public_url=public_url(env),
             twilio_auth_token=token,
             drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
+            reuse_port=choice(env, REUSE_PORT, "off", ("on", "off")) == "on",
         )
 
 

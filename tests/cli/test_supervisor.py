@@ -8,10 +8,18 @@ import os
 import signal
 import sys
 
+import aiohttp
 import pytest
 
 from cli import system
-from cli.system import Program, Supervisor, on_free_ports, plan
+from cli.system import (
+    Program,
+    Supervisor,
+    clean_environment,
+    on_free_ports,
+    plan,
+    plan_processes,
+)
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 SAYS_GOODBYE = (
@@ -141,3 +149,39 @@ def test_free_ports_do_not_overlap() -> None:
         ports.append(program.environment["ASHEARD_SESSION_LISTEN"].rpartition(":")[2])
         ports.append(program.environment["ASHEARD_SESSION_ADMIN"].rpartition(":")[2])
     assert len(ports) == len(set(ports)) == 5 + 2 * 3
+
+
+def test_processes_of_a_service_have_their_own_ports_but_for_the_gateways_public_one() -> None:
+    gateways = plan_processes("gateway", {"ASHEARD_GATEWAY_LISTEN": "0.0.0.0:8080"}, 2)
+    assert [p.environment["ASHEARD_GATEWAY_ADMIN"] for p in gateways] == [
+        "0.0.0.0:9101",
+        "0.0.0.0:9102",
+    ]
+    assert {p.environment["ASHEARD_GATEWAY_LISTEN"] for p in gateways} == {"0.0.0.0:8080"}
+    sessions = plan_processes("session", {}, 2)
+    assert [p.environment["ASHEARD_SESSION_LISTEN"] for p in sessions] == [
+        "0.0.0.0:50061",
+        "0.0.0.0:50062",
+    ]
+    assert sessions[1].ready_url == "http://127.0.0.1:9104/readyz"
+
+
+async def test_two_gateway_processes_share_one_public_port() -> None:
+    environment = on_free_ports(
+        {**clean_environment(), "ASHEARD_TWILIO_VALIDATE": "off"}, sessions=2
+    )
+    output = io.StringIO()
+    supervisor = Supervisor(plan_processes("gateway", environment, 2), output)
+    await supervisor.start()
+    try:
+        await printed(output, "gateway-0 | [info     ] gateway serves")
+        await printed(output, "gateway-1 | [info     ] gateway serves")
+        async with aiohttp.ClientSession(f"http://{environment['ASHEARD_GATEWAY_LISTEN']}") as http:
+            for _ in range(8):
+                async with http.get("/twilio/voice?CallSid=CA1") as response:
+                    assert response.status == 200  # no worker is there: all lines are busy
+        await supervisor.stop(together=True)
+    finally:
+        supervisor.kill()
+        await supervisor.stop()
+    assert not supervisor.failed.is_set()

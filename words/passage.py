@@ -106,7 +106,7 @@ def _spoken(word: str, language: str) -> tuple[tuple[str, ...], ...]:
     """Plain spoken forms of one displayed word."""
     plain = _plain(word)
     found: dict[tuple[str, ...], None] = {(plain,): None} if plain else {}
-    if any(char.isdigit() for char in word) or any(char in word for char in "$€£%&@+"):
+    if any(char.isdecimal() for char in word) or any(char in word for char in "$€£%&@+"):
         found = {}
         for form in forms(word, language):
             heads: list[tuple[str, ...]] = [()]

@@ -103,7 +103,7 @@ def weight(word: str) -> float:
         return 0.0
     total = 1.0  # short words take longer than their letters
     for char in word:
-        if char.isdigit():
+        if char.isdecimal():
             total += _DIGIT_WEIGHT
         elif char in "$€£¥%@&+=#°":
             total += _SYMBOL_WEIGHT

@@ -171,6 +171,4 @@ def differences(cepstra: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         for k in range(-CONTEXT_FRAMES, CONTEXT_FRAMES + 1)
         if k
     }
-    return np.concatenate(
-        [cepstra, at[2] - at[-2], (at[3] - at[-1]) - (at[1] - at[-3])], axis=1
-    )
+    return np.concatenate([cepstra, at[2] - at[-2], (at[3] - at[-1]) - (at[1] - at[-3])], axis=1)

@@ -17,14 +17,17 @@ def kernel() -> ctypes.CDLL | None:
     """The compiled loops, or None where they were not built; then NumPy does the work."""
     here = Path(__file__).parent
     built = [path for s in EXTENSION_SUFFIXES if (path := here / f"_kernel{s}").is_file()]
-    if not built:
-        return None
+    return load(built[0]) if built else None
+
+
+def load(path: Path) -> ctypes.CDLL | None:
+    """Load a built library, or None when it was built for another machine or from older source."""
     try:
-        library = ctypes.CDLL(str(built[0]))
+        library = ctypes.CDLL(str(path))
         library.advance.restype = ctypes.c_int32
         library.mixtures.restype = library.summaries.restype = None
     except (OSError, AttributeError):
-        return None  # built for another machine, or from older source: NumPy gives the same answer
+        return None  # NumPy gives the same answer
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
     library.advance.argtypes = [pointer, pointer, pointer, integer, integer, integer]
     library.mixtures.argtypes = [

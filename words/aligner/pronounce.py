@@ -117,7 +117,9 @@ def pronunciations(word: str, language: str) -> tuple[Phones, ...]:
     """
     if len(word) == 2 and word[1] == ".":
         name = _letter_names(language).get(word[0])
-        return (name,) if name else (_checked(phones_by_rule(word[0], language)),)
+        if name:
+            return (name,)
+        word = word[0]
     if language == "en":
         found = _english(word)
         if found:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -202,7 +203,7 @@ _HOUR = re.compile(r"(\d{1,2})(?:([ap])\.?m\.?|h)")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 _DATE = re.compile(r"(\d{1,4})[/.\-](\d{1,2})(?:[/.\-](\d{1,4}))?")
 _NUMBER = re.compile(r"\d[\d.,’']*\d|\d")
-_SPELLED = re.compile(r"(?:\w[.\-])+\w?\.?")
+_SPELLED = re.compile(r"(?:[^\W\d_][.\-])+[^\W\d_]?\.?")
 _PIECE = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\w\s]|_")
 
 _MONTHS = (
@@ -218,7 +219,9 @@ def forms(word: str, language: str) -> tuple[Form, ...]:
         word: As displayed, with the punctuation that clings to it.
         language: Primary language, such as ``en``.
     """
-    text = word.strip(_QUOTES).strip(_QUOTES + _STOPS + "'").lower().replace("’", "'")
+    # Compatibility forms first: ² is a 2, ½ is 1⁄2, ﬃ is three letters.
+    text = unicodedata.normalize("NFKC", word).lower().replace("’", "'").replace("⁄", "/")
+    text = text.strip(_QUOTES).strip(_QUOTES + _STOPS + "'").strip()
     if not text:
         return ()
     whole = _slot(_readings(text, word, language))
@@ -250,7 +253,7 @@ def _clean(reading: Iterable[str]) -> Reading:
 
 def _readings(text: str, shown: str, language: str) -> list[Sequence[str]]:
     words = _WORDS.get(language)
-    if not any(char.isdigit() for char in text):
+    if not any(char.isdecimal() for char in text):
         return _without_digits(text, shown, language, words)
     if words is None:
         return []
@@ -334,10 +337,10 @@ _ONE_LETTER_WORDS = {
 def _spread(text: str, language: str) -> list[Slot]:
     """E-mail, URL, code, range: every piece by itself, with the names of the symbols between."""
     words = _WORDS.get(language, _WORDS["en"])
-    mixed = any(c.isdigit() for c in text)
+    mixed = any(c.isdecimal() for c in text)
     slots: list[Slot] = []
     for piece in _PIECE.findall(text)[:LONGEST_READING]:
-        if piece[0].isdigit():
+        if piece[0].isdecimal():
             slots.append(_slot(_number(piece, language)))
         elif piece in words.symbols:
             slots.append(_slot([[name] for name in words.symbols[piece]]))
@@ -375,7 +378,7 @@ def _digits(text: str, language: str, zero: str | None = None) -> list[str]:
     names = _DIGIT_NAMES.get(language)
     spoken: list[str] = []
     for char in text:
-        if not char.isdigit():
+        if not char.isdecimal():
             continue
         value = int(char)
         if value == 0 and zero is not None:
@@ -539,7 +542,7 @@ def _english_only(text: str) -> list[Sequence[str]]:
         unit = [_WORDS["en"].currency[match[1]][0]] if match[1] else []
         amounts = _number(match[2], "en")[:2]
         return [[*a, size, *unit] for a in amounts] + [[*a, f"{match[3]}."] for a in amounts]
-    if text in ("1/2", "½"):
+    if text == "1/2":
         return [["one", "half"], ["a", "half"], ["half"]]
     if text == "1/4":
         return [["one", "quarter"], ["a", "quarter"], ["quarter"]]

@@ -21,8 +21,8 @@ _COLOURS = {"asheard": "#0b6e4f", "yardstick": "#c1666b", "relay": "#8d99ae"}
 _WAYS = {
     "transcript": "asheard",
     "characters_by_timestamps": "characters by\ntimestamps",
-    "newest_acknowledged_mark": "newest\nacknowledged mark",
-    "newest_unacknowledged_mark": "newest\nunacknowledged mark",
+    "newest_acknowledged_mark": "newest\nacknowledged\nmark",
+    "newest_unacknowledged_mark": "newest un-\nacknowledged\nmark",
     "all_text": "all text",
 }
 
@@ -79,7 +79,7 @@ def draw_system(results: Sequence[SystemResult], path: Path) -> None:
     right.set_yticks(list(places), names)
     right.invert_yaxis()
     right.set_title("error of the heard audio, median, ms")
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="lower right")
     figure.suptitle(f"{good.date}, through the whole running system")
     _save(figure, path)
 

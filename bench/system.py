@@ -134,6 +134,8 @@ def cut_items(
     script: AgentScript,
 ) -> list[Heard]:
     """The items of a call that a ``clear`` cut, as a score wants them."""
+    # ``elapsed_ms`` is taken on the carrier's own clock: the usual way without the network's jitter,
+    # better than a bridge could know it.
     found: list[Heard] = []
     for item in heard.items:
         if item.stream is None or item.start_ms is None or item.end_ms is None:

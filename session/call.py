@@ -189,8 +189,9 @@ class Call:
         self._log.info("call started", writer=self._writer.writer)
         try:
             reason = await self._live()
-        except Exception as error:
+        except Exception as raised:
             # One call's bug is not the other calls' end.
+            error = _innermost(raised)
             self._outcome = Outcome.FAILED
             reason = f"internal error: {type(error).__name__}"
             self._log.error("call failed by our own fault", exc_info=error)
@@ -198,14 +199,24 @@ class Call:
         finally:
             outcome = self._outcome or Outcome.FAILED
             failed = outcome is not Outcome.COMPLETED
-            self._conversation.finish(failed=failed)
-            self._conversation.ended(reason, failed=failed)
-            self._carry_out()
+            self._write_last_facts(reason, failed=failed)
             lasted_s = time.monotonic() - self._began
             self._settings.metrics.calls.labels(outcome.value).inc()
             self._settings.metrics.call_duration.observe(lasted_s)
             self._log.info("call ended", outcome=outcome.value, seconds=round(lasted_s, 1))
         return outcome
+
+    def _write_last_facts(self, reason: str, *, failed: bool) -> None:
+        try:
+            self._conversation.finish(failed=failed)
+            self._conversation.ended(reason, failed=failed)
+            self._carry_out()
+        except Exception as error:
+            # A conversation that broke may break again; the transcript must learn of its end.
+            self._log.error("last facts are incomplete", exc_info=error)
+            self._writer.write(session_ended=fact_pb2.SessionEnded(reason=reason, failed=True))
+        if self._crashed.done():
+            self._crashed.exception()  # reported already, or too late to matter
 
     async def _live(self) -> str:
         """The reason why the session ended."""
@@ -482,3 +493,10 @@ class _Guard:
         if not crashed.done():
             crashed.set_exception(error)
         return True
+
+
+def _innermost(error: Exception) -> Exception:
+    """What was raised, out of the groups that task groups wrap it in."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from asheard.v1 import fact_pb2, session_service_pb2
 from runtime.errors import ConfigurationError
 from runtime.rpc import channel
+from session.realtime.conversation import Conversation
 from tests.session.ends import FRAME, Model, Worker, endpoint, until, worker
 from tests.session.ports import free_port
 
@@ -347,6 +348,26 @@ async def test_garbage_ends_that_call_and_no_other(tmp_path: Path) -> None:
         await failed(w, "not an event")
         await sound.turn("R", "A", "Yes.", 100)
         await w.gateway.wait_for_audio(("A", 100, False), ("A", 0, True), call=2)
+
+
+async def test_a_bug_ends_that_call_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Conversation, fixed: session_service_pb2.PositionsFixed) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(Conversation, "positions_fixed", broken)
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        await w.call(1)
+        sound = await w.call(2)
+        await w.gateway.positions(("A", 300))
+        finished = await w.gateway.wait_for("call_finished")
+        assert finished.detail == "internal error: RuntimeError"
+        ended = await w.facts.wait_for("session_ended")
+        assert ended.failed
+        await sound.turn("R", "A", "Yes.", 100)
+        await w.gateway.wait_for_audio(("A", 100, False), ("A", 0, True), call=2)
+        assert await w.metric('asheard_calls_total{outcome="failed"}') == 1
 
 
 async def test_the_loss_of_the_link_ends_its_calls_and_their_facts_are_whole(

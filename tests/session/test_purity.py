@@ -1,0 +1,36 @@
+"""What decides is pure: no sockets, clocks, randomness, logs or environment behind its imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REALTIME = Path(__file__).parents[2] / "session" / "realtime"
+PURE = sorted(path for path in REALTIME.glob("*.py") if path.name != "connection.py")
+IMPURE = {
+    "aiohttp", "asyncio", "grpc", "logging", "os", "random", "secrets", "socket", "structlog",
+    "threading", "time", "uuid", "websockets",
+}  # fmt: skip
+PURE_OF_OURS = {
+    "asheard.v1",  # messages as values
+    "runtime.errors",
+    "session.agent",  # its values; that it can read a file too is no business of the machine's
+    *(f"session.realtime.{path.stem}" for path in PURE),
+}
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
+def test_a_pure_module_imports_nothing_impure(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            imported |= names if module == "session.realtime" else {module}
+    assert not {name.partition(".")[0] for name in imported} & IMPURE
+    ours = {n for n in imported if n.partition(".")[0] in ("asheard", "runtime", "session")}
+    assert ours <= PURE_OF_OURS

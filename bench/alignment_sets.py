@@ -31,8 +31,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from alignment_texts import TEXTS
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench.alignment_texts import TEXTS
 
 Samples = npt.NDArray[np.float64]
 Times = list[tuple[float, float]]

@@ -59,7 +59,8 @@ def levels_db(ulaw: bytes) -> npt.NDArray[np.float32]:
         return np.empty(0, np.float32)
     power = np.pad(power, (0, frames * _FRAME_SAMPLES - len(power)))
     mean = power.reshape(frames, _FRAME_SAMPLES).mean(axis=1)
-    return (10.0 * np.log10(mean + 1.0)).astype(np.float32)
+    levels: npt.NDArray[np.float32] = (10.0 * np.log10(mean + 1.0)).astype(np.float32)
+    return levels
 
 
 def audible_spans(ulaw: bytes) -> tuple[Span, ...]:

@@ -88,9 +88,9 @@ def check_heard(
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """One displayed word: the spoken forms it may be matched by, as sequences of plain words."""
+    """One displayed word: the spoken forms it may be matched by, as letters without spaces."""
 
-    readings: tuple[tuple[str, ...], ...]
+    readings: tuple[str, ...]
 
 
 _MOST_FORMS = 24
@@ -102,21 +102,22 @@ def _units(words: Sequence[str], language: str) -> list[_Unit]:
     return [unit for unit in units if unit.readings]
 
 
-def _spoken(word: str, language: str) -> tuple[tuple[str, ...], ...]:
-    """Plain spoken forms of one displayed word."""
-    plain = _plain(word)
-    found: dict[tuple[str, ...], None] = {(plain,): None} if plain else {}
-    if any(char.isdecimal() for char in word) or any(char in word for char in "$€£%&@+"):
-        found = {}
+def _spoken(word: str, language: str) -> tuple[str, ...]:
+    """Plain spoken forms of one displayed word.
+
+    Spaces are left out: whether it is "siebenunddreißig" or three words is a matter of spelling.
+    """
+    found: dict[str, None] = {}
+    if any(char.isdecimal() or char in "$€£%&@+" for char in word):
         for form in forms(word, language):
-            heads: list[tuple[str, ...]] = [()]
+            heads = [""]
             for slot in form:
-                heads = [head + option for head in heads for option in slot][:_MOST_FORMS]
-            for head in heads:
-                found[tuple(_plain(part) for part in head if _plain(part))] = None
-        found[(_figures(word),)] = None
-    elif "-" in word.strip("-"):
-        found[tuple(p for part in word.split("-") if (p := _plain(part)))] = None
+                options = ["".join(_plain(part) for part in option) for option in slot]
+                heads = [head + option for head in heads for option in options][:_MOST_FORMS]
+            found.update(dict.fromkeys(heads))
+        found[_figures(word)] = None
+    else:
+        found[_plain(word)] = None
     return tuple(reading for reading in found if reading)
 
 
@@ -157,8 +158,8 @@ def _match_end(wanted: Sequence[_Unit], said: Sequence[_Unit]) -> int | None:
     Both sides are expanded word by word; the states are places in both, with what one side has said
     ahead of the other.
     """
-    seen: set[tuple[int, int, tuple[str, ...], bool]] = set()
-    stack: list[tuple[int, int, tuple[str, ...], bool]] = [(0, 0, (), True)]
+    seen: set[tuple[int, int, str, bool]] = set()
+    stack: list[tuple[int, int, str, bool]] = [(0, 0, "", True)]
     best: int | None = None
     while stack:
         state = stack.pop()
@@ -189,16 +190,13 @@ def _match_end(wanted: Sequence[_Unit], said: Sequence[_Unit]) -> int | None:
     return best
 
 
-def _remaining(
-    ahead: tuple[str, ...], reading: tuple[str, ...]
-) -> tuple[tuple[str, ...], bool] | None:
+def _remaining(ahead: str, reading: str) -> tuple[str, bool] | None:
     """What is left when one reading meets what the other side has said ahead.
 
     Returns the rest and whether the same side is still ahead; None when they differ.
     """
-    n = min(len(ahead), len(reading))
-    if ahead[:n] != reading[:n]:
-        return None
-    if len(ahead) >= len(reading):
-        return ahead[n:], True
-    return reading[n:], False
+    if ahead.startswith(reading):
+        return ahead[len(reading) :], True
+    if reading.startswith(ahead):
+        return reading[len(ahead) :], False
+    return None

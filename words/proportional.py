@@ -165,11 +165,8 @@ def _anchors(
         if near:
             anchors.append((min(near, key=lambda s: abs(s - weight_before - expected)), elapsed))
     weight_before, ms_before = anchors[-1]
-    if whole:
-        end_ms = audible_ms
-    else:
-        end_ms = ms_before + (total - weight_before) * _rate(anchors[-1], prior_rate)
-    return [*anchors, (total, end_ms)]
+    rest_ms = (total - weight_before) * _rate(anchors[-1], prior_rate)
+    return [*anchors, (total, audible_ms if whole else ms_before + rest_ms)]
 
 
 def _rate(anchor: Anchor, prior_rate: float) -> float:

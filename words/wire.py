@@ -134,9 +134,11 @@ class Framer:
 
 def decode_to_worker(data: bytes) -> ToWorker:
     """Decode what the pool said."""
-    return _to_worker.decode(data)
+    message: ToWorker = _to_worker.decode(data)
+    return message
 
 
 def decode_from_worker(data: bytes) -> FromWorker:
     """Decode what a worker said."""
-    return _from_worker.decode(data)
+    message: FromWorker = _from_worker.decode(data)
+    return message

@@ -16,8 +16,8 @@ import sys
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from words import wire
-from words.aligner.item import ItemAligner
+from words import wire  # noqa: E402 - behind the settings above, which NumPy reads once
+from words.aligner.item import ItemAligner  # noqa: E402
 
 _READ_BYTES = 1 << 20
 _PIECE_FRAMES = 50

@@ -25,8 +25,8 @@ def times(
     return WordTimes(Method.ALIGNED, "test/1", 0.9, audio_ms, words)
 
 
-def heard_at(ms: int, **kwargs: int) -> str:
-    return heard(TEXT, times(**kwargs), Position.exactly(ms), played_to_end=False).heard_text
+def heard_at(ms: int) -> str:
+    return heard(TEXT, times(), Position.exactly(ms), played_to_end=False).heard_text
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_in_pieces_as_a_model_sends_them() -> None:
     known = piece("en_card")
     aligner = ItemAligner("en")
     text = known.text
-    for k in range(0, max(len(text) // 4 + 1, len(known.ulaw) // 800 + 1)):
+    for k in range(max(len(text) // 4 + 1, len(known.ulaw) // 800 + 1)):
         aligner.add_text(text[4 * k : 4 * k + 4])
         aligner.add_audio(known.ulaw[800 * k : 800 * k + 800])
         aligner.work()

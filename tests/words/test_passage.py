@@ -68,7 +68,7 @@ def test_numbers_in_other_languages() -> None:
     call = [turn("Das macht neun Euro fünfzig, bitte.", 9), turn("Es sind 37 Stück.", 9)]
     assert check_heard("9,50 €", call, "de-DE").result is NOT_SAID  # a space apart: two words
     assert check_heard("9,50€", call, "de-DE").result is HEARD
-    assert check_heard("siebenunddreißig", call, "de").result is NOT_SAID
+    assert check_heard("Siebenunddreißig Stück", call, "de").result is HEARD
     assert check_heard("sieben und dreißig", call, "de").result is HEARD
 
 
@@ -78,7 +78,7 @@ def test_a_passage_needs_a_word(passage: str) -> None:
         check_heard(passage, CALL)
 
 
-@given(st.lists(st.sampled_from("the price is $9.05 a b".split()), min_size=1, max_size=12),
+@given(st.lists(st.sampled_from(["the", "price", "is", "$9.05", "a", "b"]), min_size=1, max_size=12),
        st.data())  # fmt: skip
 def test_any_stretch_of_a_turn_is_found_with_its_share(
     words: list[str], data: st.DataObject

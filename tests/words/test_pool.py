@@ -187,7 +187,11 @@ def test_an_item_that_fails_is_told_and_forgotten(monkeypatch: pytest.MonkeyPatc
 
 
 def test_messages_survive_the_pipe_in_any_pieces() -> None:
-    messages = [wire.Open(1, "en"), wire.Text(1, "é"), wire.Audio(1, b"\x00\xff" * 99)]
+    messages: list[wire.ToWorker] = [
+        wire.Open(1, "en"),
+        wire.Text(1, "é"),
+        wire.Audio(1, b"\x00\xff" * 99),
+    ]
     data = b"".join(wire.encode(message) for message in messages)
     framer = wire.Framer()
     found = [m for k in range(len(data)) for m in framer.feed(data[k : k + 1])]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from words.tokenize import TextJoiner, is_spoken, tokenize
+from words.tokenize import TextJoiner, Token, is_spoken, tokenize
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_offsets_cover_all_but_white_space(text: str) -> None:
 def test_deltas_give_the_words_of_the_whole(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     joiner = TextJoiner()
-    settled = []
+    settled: list[Token] = []
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         settled += joiner.add(text[start:end])
     assert joiner.text == text

@@ -67,7 +67,7 @@ def front_end(rate_hz: int) -> FrontEnd:
     if rate_hz not in (8000, 16000, 24000):
         raise ValueError(f"rate_hz must be 8000, 16000 or 24000, got {rate_hz}")
     n_fft = round(rate_hz / _BIN_HZ)
-    bins_hz = np.arange(n_fft // 2 + 1) * _BIN_HZ
+    bins_hz = np.arange(n_fft // 2 + 1, dtype=np.float64) * _BIN_HZ
     filters, upper_edges_hz = _mel_filters(bins_hz)
     usable = upper_edges_hz <= rate_hz / 2 + _BIN_HZ
     emphasis = np.abs(1 - _PRE_EMPHASIS * np.exp(-2j * np.pi * bins_hz / _MODEL_RATE_HZ)) ** 2

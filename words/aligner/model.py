@@ -15,7 +15,6 @@ counts and little-endian values) and its binary model definition (``BMDF``).
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache

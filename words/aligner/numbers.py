@@ -11,11 +11,17 @@ from collections.abc import Callable
 GREATEST = 999_999_999
 """Longer numbers are read digit by digit."""
 
-_EN_ONES = (
+
+def _list(text: str) -> list[str]:
+    """Words of a table; one string a table is easier on the eye than a string a word."""
+    return text.split()
+
+
+_EN_ONES = _list(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
-).split()
-_EN_TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_EN_TENS = _list("- - twenty thirty forty fifty sixty seventy eighty ninety")
 _EN_ORDINALS = {
     "one": "first",
     "two": "second",
@@ -53,16 +59,16 @@ def english_ordinal(n: int) -> list[str]:
     return [*words, _EN_ORDINALS.get(last, regular)]
 
 
-_ES_ONES = (
+_ES_ONES = _list(
     "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
     "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro "
     "veinticinco veintiséis veintisiete veintiocho veintinueve"
-).split()
-_ES_TENS = "- - - treinta cuarenta cincuenta sesenta setenta ochenta noventa".split()
-_ES_HUNDREDS = (
+)
+_ES_TENS = _list("- - - treinta cuarenta cincuenta sesenta setenta ochenta noventa")
+_ES_HUNDREDS = _list(
     "- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos "
     "novecientos"
-).split()
+)
 
 
 def _spanish(n: int) -> list[str]:
@@ -79,11 +85,11 @@ def _spanish(n: int) -> list[str]:
     return [*millions, *_rest(_spanish, n % 1_000_000)]
 
 
-_DE_ONES = (
+_DE_ONES = _list(
     "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn "
     "sechzehn siebzehn achtzehn neunzehn"
-).split()
-_DE_TENS = "- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig".split()
+)
+_DE_TENS = _list("- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig")
 
 
 def _german(n: int) -> list[str]:
@@ -111,11 +117,11 @@ def german_ordinal(n: int) -> list[str]:
     return [*words, last + ("ten" if n < 20 else "sten")]
 
 
-_FR_ONES = (
+_FR_ONES = _list(
     "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize "
     "dix-sept dix-huit dix-neuf"
-).split()
-_FR_TENS = "- - vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt".split()
+)
+_FR_TENS = _list("- - vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt")
 
 
 def _french(n: int) -> list[str]:
@@ -139,11 +145,11 @@ def _french(n: int) -> list[str]:
     return [*_french(n // 1_000_000), "million", *_rest(_french, n % 1_000_000)]
 
 
-_IT_ONES = (
+_IT_ONES = _list(
     "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici "
     "quindici sedici diciassette diciotto diciannove"
-).split()
-_IT_TENS = "- - venti trenta quaranta cinquanta sessanta settanta ottanta novanta".split()
+)
+_IT_TENS = _list("- - venti trenta quaranta cinquanta sessanta settanta ottanta novanta")
 
 
 def _italian(n: int) -> list[str]:
@@ -164,14 +170,14 @@ def _italian(n: int) -> list[str]:
     return [*millions, *_rest(_italian, n % 1_000_000)]
 
 
-_PT_ONES = (
+_PT_ONES = _list(
     "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze "
     "dezesseis dezessete dezoito dezenove"
-).split()
-_PT_TENS = "- - vinte trinta quarenta cinquenta sessenta setenta oitenta noventa".split()
-_PT_HUNDREDS = (
+)
+_PT_TENS = _list("- - vinte trinta quarenta cinquenta sessenta setenta oitenta noventa")
+_PT_HUNDREDS = _list(
     "- cento duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos"
-).split()
+)
 
 
 def _portuguese(n: int) -> list[str]:
@@ -191,11 +197,11 @@ def _portuguese(n: int) -> list[str]:
     return [*millions, *_rest(_portuguese, n % 1_000_000)]
 
 
-_NL_ONES = (
+_NL_ONES = _list(
     "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien "
     "zestien zeventien achttien negentien"
-).split()
-_NL_TENS = "- - twintig dertig veertig vijftig zestig zeventig tachtig negentig".split()
+)
+_NL_TENS = _list("- - twintig dertig veertig vijftig zestig zeventig tachtig negentig")
 
 
 def _dutch(n: int) -> list[str]:

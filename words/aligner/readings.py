@@ -57,6 +57,11 @@ class _Words:
     abbreviations: dict[str, tuple[str, ...]]
 
 
+def _list(text: str) -> list[str]:
+    """Words of a table; one string a table is easier on the eye than a string a word."""
+    return text.split()
+
+
 def _table(text: str) -> dict[str, tuple[str, ...]]:
     """``key=one;other`` separated by ``|``."""
     pairs = (part.split("=", 1) for part in text.split("|") if "=" in part)
@@ -206,9 +211,9 @@ _NUMBER = re.compile(r"\d[\d.,’']*\d|\d")
 _SPELLED = re.compile(r"(?:[^\W\d_][.\-])+[^\W\d_]?\.?")
 _PIECE = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\w\s]|_")
 
-_MONTHS = (
+_MONTHS = _list(
     "january february march april may june july august september october november december"
-).split()
+)
 
 
 @lru_cache(maxsize=8192)
@@ -319,7 +324,7 @@ def _without_digits(
     return found
 
 
-_ORDINARY = frozenset("no st sat sun mar wed ms di do mi m n r h fr c min co sec st mon".split())
+_ORDINARY = frozenset(_list("no st sat sun mar wed ms di do mi m n r h fr c min co sec st mon"))
 """Abbreviations that are words, too: expanded only before a full stop."""
 
 _ONE_LETTER_WORDS = {
@@ -355,17 +360,17 @@ def _spread(text: str, language: str) -> list[Slot]:
 # -- numbers --------------------------------------------------------------------------------------
 
 _DIGIT_NAMES = {
-    "ca": "zero un dos tres quatre cinc sis set vuit nou".split(),
-    "pl": "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć".split(),
-    "tr": "sıfır bir iki üç dört beş altı yedi sekiz dokuz".split(),
-    "sv": "noll ett två tre fyra fem sex sju åtta nio".split(),
-    "da": "nul en to tre fire fem seks syv otte ni".split(),
-    "nb": "null en to tre fire fem seks sju åtte ni".split(),
-    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän".split(),
-    "ru": "ноль один два три четыре пять шесть семь восемь девять".split(),
-    "zh": "líng yī èr sān sì wǔ liù qī bā jiǔ".split(),
-    "ja": "zero ichi ni san yon go roku nana hachi kyu".split(),
-    "ko": "yeong il i sam sa o yuk chil pal gu".split(),
+    "ca": _list("zero un dos tres quatre cinc sis set vuit nou"),
+    "pl": _list("zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć"),
+    "tr": _list("sıfır bir iki üç dört beş altı yedi sekiz dokuz"),
+    "sv": _list("noll ett två tre fyra fem sex sju åtta nio"),
+    "da": _list("nul en to tre fire fem seks syv otte ni"),
+    "nb": _list("null en to tre fire fem seks sju åtte ni"),
+    "fi": _list("nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän"),
+    "ru": _list("ноль один два три четыре пять шесть семь восемь девять"),
+    "zh": _list("líng yī èr sān sì wǔ liù qī bā jiǔ"),
+    "ja": _list("zero ichi ni san yon go roku nana hachi kyu"),
+    "ko": _list("yeong il i sam sa o yuk chil pal gu"),
 }
 
 
@@ -535,13 +540,14 @@ def _english_only(text: str) -> list[Sequence[str]]:
     if match := _ORDINAL.fullmatch(text):
         return [english_ordinal(int(match[1][:9]))]
     if match := re.fullmatch(r"(\d{2,4})'?s", text):  # the 1990s, the 80s
-        spoken = _in_pairs(match[1], "en") or [english(int(match[1]))]
-        return [[*r[:-1], _plural(r[-1])] for r in spoken if r]
+        decades = _in_pairs(match[1], "en") or [english(int(match[1]))]
+        return [[*r[:-1], _plural(r[-1])] for r in decades if r]
     if match := re.fullmatch(r"([$€£]?)(\d[\d.,]*)(k|m|b)", text):  # $1.5M
         size = {"k": "thousand", "m": "million", "b": "billion"}[match[3]]
         unit = [_WORDS["en"].currency[match[1]][0]] if match[1] else []
         amounts = _number(match[2], "en")[:2]
-        return [[*a, size, *unit] for a in amounts] + [[*a, f"{match[3]}."] for a in amounts]
+        spoken: list[Sequence[str]] = [[*a, size, *unit] for a in amounts]
+        return [*spoken, *([*a, f"{match[3]}."] for a in amounts)]
     if text == "1/2":
         return [["one", "half"], ["a", "half"], ["half"]]
     if text == "1/4":

@@ -18,7 +18,9 @@ from functools import lru_cache
 ANY_VOWEL = "ANY_VOWEL"
 ANY_CONSONANT = "ANY_CONSONANT"
 
-VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
+VOWELS = frozenset(
+    ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+)
 
 _COMMON = """
 a:AA b:B c:K d:D e:EH f:F g:G h: i:IY j:JH k:K l:L m:M n:N o:OW p:P q:K r:R s:S t:T u:UW v:V w:W

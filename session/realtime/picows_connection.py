@@ -1,0 +1,175 @@
+"""The Realtime WebSocket by picows: :data:`~session.realtime.connection.Connect` at half the CPU.
+
+picows hands over frames from a callback and sends from the caller's own stack, so fifty frames a
+second cost neither a task nor a queue hop. What a message is (fragments), how a close is answered
+and what an end means is said here; frames, masking and pings are the library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSInvalidStatusError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
+
+from runtime.config import is_loopback
+from runtime.errors import Unavailable
+from session.realtime.connection import (
+    CLOSE_S,
+    OPEN_S,
+    PING_S,
+    STALLED_BYTES,
+    Closed,
+    RealtimeConnection,
+)
+
+MOST_FRAME_BYTES = 64 * 1024 * 1024
+"""One event may be larger than any limit that seems sensible (retrieved audio); this one only
+keeps a length field gone mad from taking the machine's memory."""
+
+NO_CLOSE_FRAME = 1006
+NO_CLOSE_CODE = 1005
+
+# What it logs of a lost connection is in `Closed` too, and reaches the call's own log line.
+logging.getLogger("picows").setLevel(logging.CRITICAL)
+
+
+async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeConnection:
+    """Open a socket; see :class:`~session.realtime.connection.Connect`."""
+    joint = "&" if urlsplit(url).query else "?"
+    host = urlsplit(url).hostname or ""
+    headers = {"User-Agent": "asheard"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    listener = _Listener()
+    try:
+        async with asyncio.timeout(OPEN_S):
+            await ws_connect(
+                lambda: listener,
+                f"{url}{joint}model={quote(model)}",
+                disconnect_on_exception=False,  # the listener keeps the exception for `run`
+                websocket_handshake_timeout=OPEN_S,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=PING_S,
+                auto_ping_reply_timeout=PING_S,
+                max_frame_size=MOST_FRAME_BYTES,
+                extra_headers=headers,
+                max_redirects=0,
+                proxy=_proxy(url, host),
+            )
+    except WSInvalidStatusError as error:
+        status = error.response.status if error.response is not None else HTTPStatus.BAD_GATEWAY
+        hint = ": check OPENAI_API_KEY" if status in (401, 403) else ""
+        raise Unavailable(f"the Realtime endpoint answered HTTP {int(status)}{hint}") from error
+    except TimeoutError as error:
+        raise Unavailable(f"the Realtime endpoint did not answer in {OPEN_S:.0f} s") from error
+    except (OSError, WSError, WSHandshakeError) as error:
+        raise Unavailable(
+            f"the Realtime endpoint at {host} cannot be reached: {type(error).__name__}; "
+            "check ASHEARD_REALTIME_URL"
+        ) from error
+    return listener
+
+
+def _proxy(url: str, host: str) -> str | None:
+    """The environment's proxy for ``url``; None on loopback, or when there is none."""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    return getproxies().get("https" if url.startswith("wss:") else "http")
+
+
+class _Listener(WSListener):
+    """One socket: what comes is kept until :meth:`run` takes it, and passed on from then on."""
+
+    def __init__(self) -> None:
+        self._transport: WSTransport | None = None
+        self._early: list[bytes] = []
+        self._fragments: list[bytes] = []
+        self._on_message: Callable[[bytes], None] = self._early.append
+        self._closed: Closed | None = None
+        self._ended: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    # -- RealtimeConnection --------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_disconnected or transport.is_close_frame_sent:
+            return
+        transport.send(WSMsgType.TEXT, data)
+        if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
+            transport.disconnect(graceful=False)
+
+    async def run(self, on_message: Callable[[bytes], None]) -> Closed:
+        for message in self._early:
+            on_message(message)
+        self._early.clear()
+        self._on_message = on_message
+        return await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_disconnected:
+            return
+        if not transport.is_close_frame_sent:
+            transport.send_close(WSCloseCode.OK)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await transport.wait_disconnected()
+        except TimeoutError:
+            transport.disconnect(graceful=False)
+
+    # -- WSListener ----------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
+            message = frame.get_payload_as_bytes()
+            if self._fragments or not frame.fin:
+                self._fragments.append(message)
+                if not frame.fin:
+                    return
+                message = b"".join(self._fragments)
+                self._fragments.clear()
+            try:
+                self._on_message(message)
+            except Exception as error:
+                self._fail(error)
+        elif kind is WSMsgType.CLOSE:
+            self._closed = _read_close(frame.get_payload_as_bytes())
+            if not transport.is_close_frame_sent:
+                transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if not self._ended.done():
+            self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
+
+def _read_close(payload: bytes) -> Closed:
+    """RFC 6455, 5.5.1: two bytes of code, then a reason; both may be missing."""
+    if len(payload) < 2:
+        return Closed(NO_CLOSE_CODE, "")
+    return Closed(int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace"))

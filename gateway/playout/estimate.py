@@ -187,7 +187,8 @@ class _Head:
 
     def await_chunk(self, chunk: Chunk, sent: Date) -> None:
         """Pause until the chunk was there, if it may have come too late."""
-        if chunk.opens_segment:
+        if chunk.opens_segment and chunk.segment > self.segment:
+            # With no way measured, none is assumed here nor for the clear: both cancel out.
             arrived_us = sent.earliest_us + self.way_us
             if self.reached_us is None or arrived_us > self.reached_us:
                 self.reached_us = arrived_us

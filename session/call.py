@@ -40,12 +40,13 @@ from session.realtime.outputs import (
     PartCut,
     PartGenerated,
     PartPlayed,
+    TextReceived,
     ToCaller,
     ToModel,
     WriteFact,
 )
 from session.tools import ToolRunner
-from session.words import CallWords, Refine
+from session.words import CallWords, Follow, Refine
 
 CONFIGURE_S = 10.0
 """Deadline of the answer to ``session.update``; it takes one round trip."""
@@ -102,6 +103,8 @@ class CallSettings:
     tools: ToolRunner
     refine: Refine
     metrics: SessionMetrics
+    follow: Follow | None = None
+    """None: word times are found when a part is there as a whole."""
 
 
 class _SessionFailed(Exception):
@@ -131,6 +134,7 @@ class Call:
             language=settings.agent.language,
             align=settings.align,
             refine=settings.refine,
+            follow=settings.follow,
             write=lambda fact: writer.write(words_timed=fact),
             count=lambda result: settings.metrics.refined_word_times.labels(result).inc(),
         )
@@ -361,6 +365,8 @@ class Call:
                     self._to_caller(output)
                 case AudioReceived(item_id, content_index, payload):
                     self._words.audio(item_id, content_index, payload)
+                case TextReceived(item_id, content_index, delta):
+                    self._words.text(item_id, content_index, delta)
                 case WriteFact(name, body):
                     self._writer.write(**{name: body})
                 case ToModel(event):

@@ -78,6 +78,7 @@ async def serve(
             tools=ToolRunner(agent.tools, http),
             refine=refine or pool.refine,
             metrics=metrics,
+            follow=pool.open if pool else None,
         )
         service = SessionService(settings, facts, lag, max_calls=config.max_calls, calls=group)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)

@@ -3,7 +3,8 @@
 Where the caller cut in, a transcript needs to know which words lie before the cut. So for a cut
 part there are two answers, each a fact: an estimate at once, from what has been received, and a
 refined one when all of its text and audio are there. What was played to its end needs none, unless
-``ASHEARD_ALIGN=all`` asks for it.
+``ASHEARD_ALIGN=all`` asks for it: then each part is followed while it is generated, the estimate is
+aligned too, and the refined answer costs the same for a part of 3 s and one of 30 s.
 
 Audio is kept as the base64 that came, and decoded only for a part that needs it.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pybase64
 
@@ -30,6 +32,20 @@ Write = Callable[[fact_pb2.WordsTimed], None]
 Refine = Callable[[Speech], Awaitable[WordTimes | None]]
 """The better method, off the event loop. None: it has no answer in time, the estimate stands."""
 
+
+class Followed(Protocol):
+    """A part that an aligner follows; see :class:`words.pool.PooledItem`. Nothing waits but `finish`."""
+
+    def add_audio(self, ulaw: bytes) -> None: ...
+    def add_text(self, delta: str) -> None: ...
+    def estimate(self) -> WordTimes: ...
+    async def finish(self, *, complete: bool) -> WordTimes | None: ...
+    def close(self) -> None: ...
+
+
+Follow = Callable[[str], Followed | None]
+"""Begins to follow a part in a language. None: there is no room, it is refined as a whole later."""
+
 _ESTIMATED_WITH_PAUSES_BYTES = 20 * 8000
 """Looking for pauses costs 1.5 ms for 17 s of audio on the event loop; longer parts are estimated
 without, and refined off it as all others."""
@@ -43,6 +59,9 @@ class _Part:
     text: str | None = None
     """None until all of it is there."""
     complete: bool = False
+    followed: Followed | None = None
+    followed_text: str = ""
+    """What the follower was told; a final text that differs makes its work useless."""
 
     def ulaw(self) -> bytes:
         return b"".join(pybase64.b64decode(piece) for piece in self.pieces)
@@ -57,6 +76,7 @@ class CallWords:
         refine: The better method.
         write: Gets an estimate during :meth:`cut`, and refined answers later.
         count: Is told what became of each refined answer: ``refined``, ``none``, ``failed``.
+        follow: Follows parts while they are generated, when ``align`` is ``all``.
     """
 
     def __init__(
@@ -67,19 +87,42 @@ class CallWords:
         refine: Refine,
         write: Write,
         count: Callable[[str], None],
+        follow: Follow | None = None,
     ) -> None:
         self._language = language
         self._align = align
         self._refine = refine
         self._write = write
         self._count = count
+        self._follow = follow if align == "all" else None
         self._parts: dict[tuple[str, int], _Part] = {}
         self._refining: set[asyncio.Task[None]] = set()
 
     def audio(self, item_id: str, content_index: int, payload: bytes) -> None:
         """Audio of a part came, base64 of µ-law at 8 kHz."""
-        if self._align != "off":
-            self._parts.setdefault((item_id, content_index), _Part()).pieces.append(payload)
+        if self._align == "off":
+            return
+        part = self._part(item_id, content_index)
+        part.pieces.append(payload)
+        if part.followed is not None:
+            part.followed.add_audio(pybase64.b64decode(payload))
+
+    def text(self, item_id: str, content_index: int, delta: str) -> None:
+        """A piece of a part's text came; only parts that are followed need it."""
+        if self._follow is None:
+            return
+        part = self._part(item_id, content_index)
+        part.followed_text += delta
+        if part.followed is not None:
+            part.followed.add_text(delta)
+
+    def _part(self, item_id: str, content_index: int) -> _Part:
+        part = self._parts.get((item_id, content_index))
+        if part is None:
+            part = self._parts[item_id, content_index] = _Part()
+            if self._follow is not None:
+                part.followed = self._follow(self._language)
+        return part
 
     def cut(self, item_id: str, content_index: int, text: str) -> None:
         """The caller heard a part of it: estimate now.
@@ -116,6 +159,10 @@ class CallWords:
 
     async def drain(self, deadline_s: float) -> bool:
         """Wait for answers under way; False when ``deadline_s`` passed and some are lost."""
+        for part in self._parts.values():
+            if part.followed is not None:
+                part.followed.close()
+                part.followed = None
         if not self._refining:
             return True
         _, late = await asyncio.wait(self._refining, timeout=deadline_s)
@@ -129,15 +176,24 @@ class CallWords:
             return
         del self._parts[item_id, content_index]
         speech = Speech(part.text, part.ulaw(), self._language, part.complete)
+        followed, part.followed = part.followed, None
+        if followed is not None and part.followed_text != part.text:
+            followed.close()
+            followed = None
+        answer = (
+            self._refine(speech) if followed is None else followed.finish(complete=part.complete)
+        )
         task = asyncio.create_task(
-            self._answer(item_id, content_index, speech), name=f"words of {item_id}"
+            self._answer(item_id, content_index, answer), name=f"words of {item_id}"
         )
         self._refining.add(task)
         task.add_done_callback(self._refining.discard)
 
-    async def _answer(self, item_id: str, content_index: int, speech: Speech) -> None:
+    async def _answer(
+        self, item_id: str, content_index: int, answer: Awaitable[WordTimes | None]
+    ) -> None:
         try:
-            times = await self._refine(speech)
+            times = await answer
         except Exception as error:
             # The estimate stands, and says so; a call does not end for its word times.
             log.error("word times failed", item=item_id, exc_info=error)
@@ -149,6 +205,8 @@ class CallWords:
 
     def _estimate(self, part: _Part, text: str) -> WordTimes:
         """What can be said within a few milliseconds."""
+        if part.followed is not None:
+            return part.followed.estimate()
         ulaw = part.ulaw()
         complete = part.text is not None and part.complete
         text = text if part.text is None else part.text

@@ -56,6 +56,7 @@ from session.realtime.outputs import (
     PartCut,
     PartGenerated,
     PartPlayed,
+    TextReceived,
     ToCaller,
     ToModel,
     WriteFact,
@@ -500,6 +501,7 @@ class Conversation:
         if part is None or part.generated:
             return
         part.text += event.delta
+        self._outputs.append(TextReceived(event.item_id, event.content_index, event.delta))
         self._progress(event.item_id, event.content_index, part, now)
 
     def _progress(self, item_id: str, content_index: int, part: Part, now: float) -> None:

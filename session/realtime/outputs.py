@@ -79,6 +79,15 @@ class AudioReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class TextReceived:
+    """Text was generated; it runs ahead of its audio."""
+
+    item_id: str
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
 class PartCut:
     """The caller heard a part of this and no more: its word times are needed now."""
 
@@ -146,6 +155,6 @@ class Fatal:
 
 
 Output = (
-    ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | AudioReceived
+    ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | AudioReceived | TextReceived
     | PartCut | PartGenerated | PartPlayed | Noted | Fatal
 )  # fmt: skip

@@ -143,3 +143,89 @@ async def test_any_text_with_any_audio_has_an_answer(text: str) -> None:
     assert await timed.words.drain(5)
     assert timed.refined == [False, True]
     assert all(len(fact.words) == len(timed.facts[0].words) for fact in timed.facts)
+
+
+class Follower:
+    """Stands in for an item of the aligner's pool."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self.heard = b""
+        self.text = ""
+        self.closed = False
+
+    def add_audio(self, ulaw: bytes) -> None:
+        self.heard += ulaw
+
+    def add_text(self, delta: str) -> None:
+        self.text += delta
+
+    def _times(self) -> WordTimes:
+        return WordTimes(Method.ALIGNED, "follower/1", 0.9, len(self.heard) // 8, ())
+
+    def estimate(self) -> WordTimes:
+        return self._times()
+
+    async def finish(self, *, complete: bool) -> WordTimes | None:
+        return self._times()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def followed(followers: list[Follower], *, room: int = 9) -> Timed:
+    timed = Timed(align="all")
+    timed.go.set()
+
+    def follow(language: str) -> Follower | None:
+        if len(followers) == room:
+            return None
+        followers.append(Follower(language))
+        return followers[-1]
+
+    timed.words = CallWords(
+        language="en",
+        align="all",
+        refine=timed._refine,
+        write=timed.facts.append,
+        count=timed.counted.append,
+        follow=follow,
+    )
+    return timed
+
+
+async def test_a_followed_part_is_aligned_at_the_cut_already() -> None:
+    followers: list[Follower] = []
+    timed = followed(followers)
+    timed.words.text("A", 0, "Cash or ")
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.cut("A", 0, "Cash or ")
+    assert [fact.source.version for fact in timed.facts] == ["follower/1"]
+    timed.words.text("A", 0, "credit?")
+    timed.words.audio("A", 0, spoken(100))
+    timed.words.generated("A", 0, TEXT, complete=True)
+    assert await timed.words.drain(5)
+    assert timed.refined == [False, True]
+    assert timed.facts[1].audio_ms == 700
+    assert (followers[0].text, followers[0].language) == (TEXT, "en")
+    assert timed.asked == []
+
+
+async def test_a_part_without_room_or_with_another_final_text_is_refined_as_a_whole() -> None:
+    followers: list[Follower] = []
+    timed = followed(followers, room=1)
+    for item_id in ("A", "B"):
+        timed.words.text(item_id, 0, "Cash or credit!")
+        timed.words.audio(item_id, 0, spoken(600))
+        timed.words.generated(item_id, 0, TEXT, complete=True)
+    assert await timed.words.drain(5)
+    assert followers[0].closed
+    assert [speech.text for speech in timed.asked] == [TEXT, TEXT]
+
+
+async def test_a_call_that_ends_gives_up_what_it_follows() -> None:
+    followers: list[Follower] = []
+    timed = followed(followers)
+    timed.words.audio("A", 0, spoken(600))
+    await timed.words.drain(5)
+    assert followers[0].closed

@@ -88,6 +88,11 @@ class PooledItem:
             self._joiner.add(delta)
             self._send(wire.Text(self.number, delta))
 
+    @property
+    def text(self) -> str:
+        """All text added so far."""
+        return self._joiner.text
+
     def estimate(self) -> WordTimes:
         """Best word times known right now, in well under a millisecond: nothing is awaited."""
         tokens = (*self._joiner.settled, *self._joiner.unsettled())
@@ -161,6 +166,11 @@ class AlignerPool:
         """Stop all workers; answers not yet there become None. Can be called twice."""
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Process ids of the workers alive, for measurements."""
+        return tuple(w.pid for w in self._workers if w.pid is not None)
+
     def open(self, language: str) -> PooledItem | None:
         """Begin an item on the worker with the fewest; None: the pool is full, at once."""
         free = [worker for worker in self._workers if worker.accepts]
@@ -207,6 +217,11 @@ class _WorkerProcess:
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None while there is no process."""
+        return self._process.pid if self._process is not None else None
 
     @property
     def accepts(self) -> bool:

@@ -23,8 +23,9 @@ _READ_BYTES = 1 << 20
 _PIECE_FRAMES = 50
 """Frames searched between two looks at the input: a few milliseconds."""
 
-_TELL_EVERY_MS = 500
-"""New audio after which the pool is told how far an item is, for its estimates."""
+_TELL_EVERY_MS, _TELL_IDLE_MS = 1000, 400
+"""New audio after which the pool is told how far an item is, for its estimates: while there is more
+to search, and when there is not."""
 
 
 class _Item:
@@ -99,9 +100,7 @@ class Worker:
 
     def _tell(self, number: int, item: _Item) -> None:
         searched_ms = item.aligner.searched_ms
-        if searched_ms - item.told_ms >= _TELL_EVERY_MS or (item.idle and searched_ms):
-            if searched_ms == item.told_ms:
-                return
+        if searched_ms - item.told_ms >= (_TELL_IDLE_MS if item.idle else _TELL_EVERY_MS):
             item.told_ms = searched_ms
             self.to_send.append(wire.Times.of(number, item.aligner.estimate(), final=False))
 

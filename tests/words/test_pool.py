@@ -28,9 +28,8 @@ async def pool() -> AsyncIterator[AlignerPool]:
 
 
 def the_process(pool: AlignerPool) -> int:
-    process = pool._workers[0]._process
-    assert process is not None
-    return process.pid
+    (pid,) = pool.processes
+    return pid
 
 
 async def test_a_followed_item_is_refined(pool: AlignerPool) -> None:

@@ -23,7 +23,7 @@ _LONGEST_FRAMES = 80
 _SPREAD = 0.45
 """Standard deviation of the logarithm of a phone's length, given the rate of speech."""
 
-_SHARE = 0.5
+_SHARE = 0.8
 """How much of the log probability counts: states and words around a phone say part of the same."""
 
 _MOST_DEVIATIONS_SQUARED = 8.0

@@ -299,7 +299,8 @@ class ItemAligner:
             if phone.name != SILENCE or record.end - record.start < _SHORTEST_SOFT_PAUSE_FRAMES:
                 continue
             levels = self._cepstra[record.start : record.end, 0]
-            audible = levels > np.percentile(levels, 25) + _AUDIBLE_ABOVE_PAUSE
+            quiet = np.sort(levels)[len(levels) // 4]
+            audible = levels > quiet + _AUDIBLE_ABOVE_PAUSE
             if k and self._text.phones[path[k - 1].phone].word != BETWEEN:
                 after = _first_false(audible[:_MOST_FADE_FRAMES])
                 edited[k - 1] = replace(edited[k - 1], end=record.start + after)

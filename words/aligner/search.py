@@ -58,6 +58,12 @@ class _Array:
         self.room[self.size] = value
         self.size += 1
 
+    def grow_to(self, size: int) -> None:
+        """Add rows of the fill value until there are so many."""
+        while size > len(self.room):
+            self.room = np.concatenate([self.room, np.full_like(self.room, self._fill)])
+        self.size = max(self.size, size)
+
     @property
     def view(self) -> npt.NDArray[Any]:
         """The rows in use."""
@@ -181,14 +187,10 @@ class Search:
 
     def _follow_graph(self) -> None:
         """Make room for what was added to the graph."""
-        for _ in range(self.graph.n_phones - self._score.size):
-            self._score.append(NEVER)
-            self._record.append(-1)
-            self._entered.append(0)
-        for _ in range(self.graph.n_junctions - self._junction_score.size):
-            self._junction_score.append(NEVER)
-            self._junction_record.append(-1)
-            self._junction_phone.append(-1)
+        for by_phone in (self._score, self._record, self._entered):
+            by_phone.grow_to(self.graph.n_phones)
+        for by_junction in (self._junction_score, self._junction_record, self._junction_phone):
+            by_junction.grow_to(self.graph.n_junctions)
 
     def _jump_from_start(self, first_jump: int) -> None:
         """Carry junction scores over jumps, from one jump on."""

@@ -18,7 +18,7 @@ from words.aligner.readings import Form, Slot, forms
 from words.aligner.search import PhoneGraph
 from words.aligner.senones import GARBAGE, SenoneScorer
 
-MOVE_WEIGHT = 1.2
+MOVE_WEIGHT = 1.6
 """Evens out paths with many and few phones: about what a frame costs in a state that fits, against
 none that does. Set on sets of other voices than those we report."""
 
@@ -29,7 +29,7 @@ _NO_PAUSE = {"": 0.0, ",": -0.25, ".": -0.9}
 _PAUSE_INSIDE = -5.0
 """Cost of a pause between the spoken words of one displayed word ("5 5 5 - 0 1 4 2")."""
 
-_GARBAGE_ENTRY = -12.0
+_GARBAGE_ENTRY = -30.0
 _UNSAID = -60.0
 """Cost of a word of the text that is not in the audio."""
 

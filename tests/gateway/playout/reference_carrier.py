@@ -217,7 +217,7 @@ class Outcome:
 class Call:
     """A playhead, a network, a carrier and a script of what happens between them."""
 
-    def __init__(self, network: Network = Network(), *, seed: int = 0) -> None:  # noqa: B008
+    def __init__(self, network: Network = Network(), *, seed: int = 0) -> None:
         self.network = network
         self.rng = random.Random(seed)
         self.playhead = Playhead()

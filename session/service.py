@@ -23,7 +23,8 @@ from session.agent import load_agent
 from session.call import CallSettings
 from session.link import SessionService
 from session.metrics import SessionMetrics
-from session.realtime.connection import Connect, connect_websockets
+from session.realtime.connection import Connect
+from session.realtime.picows_connection import connect_picows
 from session.tools import ToolRunner
 from session.words import Refine
 from words.pool import AlignerPool
@@ -43,7 +44,7 @@ async def serve(
     config: SessionConfig,
     stop: Stop,
     *,
-    connect: Connect = connect_websockets,
+    connect: Connect = connect_picows,
     refine: Refine | None = None,
 ) -> None:
     """Serve calls until ``stop``.

@@ -79,7 +79,7 @@ class BargeIn(msgspec.Struct, frozen=True):
     cleared: int
     """The others: the agent had come to its end before ``clear`` came, or it never came."""
     processing_ms: Spread
-    """``speech_started`` sent by the model until ``clear`` came to Twilio's end."""
+    """``speech_started`` sent by the model until ``clear`` came to Twilio's end; of the window."""
     truncations: int
     refused: int
 
@@ -211,17 +211,20 @@ def barge_in(model: ModelRecord, caller: CallerRecord) -> BargeIn:
     """How long the system took to silence the agent."""
     by_call = {call.call: call for call in model.calls}
     took_ms: list[float] = []
-    count = 0
+    count = cleared = 0
     for call in caller.calls:
         told = by_call[call.call].interrupts_ns if call.call in by_call else []
         for cut in call.cuts:
             count += 1
-            if cut.clear_ns and cut.onset < len(told):
+            if not cut.clear_ns or cut.onset >= len(told):
+                continue
+            cleared += 1
+            if model.begin_ns <= told[cut.onset] < model.end_ns:
                 took_ms.append((cut.clear_ns - told[cut.onset]) / 1e6)
     truncations = [entry for call in model.calls for entry in call.truncations]
     return BargeIn(
         count=count,
-        cleared=len(took_ms),
+        cleared=cleared,
         processing_ms=spread(took_ms),
         truncations=len(truncations),
         refused=sum(not entry.accepted for entry in truncations),

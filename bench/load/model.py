@@ -78,6 +78,8 @@ class Model:
             calls=calls,
             forward_us=self.forward_us.tobytes(),
             lag=record.Lag(self.beat.late_us.tobytes()),
+            begin_ns=self.begin_ns,
+            end_ns=self.end_ns,
         )
 
 

@@ -75,6 +75,10 @@ class ModelRecord(msgspec.Struct):
     forward_us: bytes
     """``array('I')``: per frame sent in the window, microseconds from Twilio's end to here."""
     lag: Lag
+    begin_ns: int = 0
+    end_ns: int = 0
+    """The window. What happens before and after it is counted, but not timed: all calls begin, and
+    end, at once, as they would not in life."""
 
 
 class PlayedItem(msgspec.Struct):

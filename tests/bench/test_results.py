@@ -12,7 +12,8 @@ from bench.results import ProcessCost
 
 def records(model: ModelCall, caller: CallerCall) -> tuple[ModelRecord, CallerRecord]:
     forward = array("I", [100, 60_000]).tobytes()
-    return ModelRecord([model], forward, Lag()), CallerRecord([caller], Lag())
+    window = (0, 60_000_000)
+    return ModelRecord([model], forward, Lag(), *window), CallerRecord([caller], Lag())
 
 
 def test_every_fate_of_a_frame_is_counted() -> None:
@@ -30,11 +31,15 @@ def test_a_call_that_never_came_through_has_lost_all_its_frames() -> None:
 
 def test_barge_ins_are_timed_from_the_models_word_to_twilios_clear() -> None:
     model = ModelCall(
-        0, interrupts_ns=[1_000_000, 50_000_000], truncations=[Truncation("i", 9, False)]
+        0,
+        interrupts_ns=[1_000_000, 50_000_000, 70_000_000],
+        truncations=[Truncation("i", 9, False)],
     )
-    caller = CallerCall(0, "CA0", cuts=[Cut(1, 0, clear_ns=53_000_000), Cut(1, 0)])
+    caller = CallerCall(
+        0, "CA0", cuts=[Cut(1, 0, clear_ns=53_000_000), Cut(1, 0), Cut(2, 0, clear_ns=99_000_000)]
+    )
     found = results.barge_in(*records(model, caller))
-    assert (found.count, found.cleared, found.processing_ms.most) == (2, 1, 3.0)
+    assert (found.count, found.cleared, found.processing_ms.most) == (3, 2, 3.0)
     assert (found.truncations, found.refused) == (1, 1)
 
 

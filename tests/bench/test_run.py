@@ -26,7 +26,7 @@ async def test_nothing_is_lost_and_everything_is_said(system: str) -> None:
     assert result.forward_ms.count > 0
     assert result.agent.items >= 4
     assert result.agent.broken == result.agent.foreign_bytes == 0
-    assert result.barge_in.cleared == result.barge_in.processing_ms.count > 0
+    assert result.barge_in.cleared >= result.barge_in.processing_ms.count > 0
     assert result.calls_lost == 0
     assert set(result.processes) == {system, "load model", "load caller"}
     assert result.cpu_s_per_call_minute > 0

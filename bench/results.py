@@ -300,6 +300,7 @@ def summary(result: CallsResult) -> str:
         f"{result.forward_ms.p99} / {result.forward_ms.most} ms, barge-in "
         f"{result.barge_in.processing_ms.median} / {result.barge_in.processing_ms.p99} ms, "
         f"lost {result.frames.lost}{said}"
+        + (f" [{result.calls_lost} CALLS LOST]" if result.calls_lost else "")
         + (
             f" [others used {result.others_busy_share:.0%} of the cores]"
             if result.others_busy_share > 0.1

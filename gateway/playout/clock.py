@@ -1,19 +1,22 @@
 """Twilio's media clock, as seen from the other end of an ordered socket.
 
-Rules:
+Rules, each with its tests in ``tests/gateway/playout/test_clock.py``:
 
-1. Inbound media comes every 20 ms and carries ``media.timestamp``. Echoes come in the same socket, in
-   order: what arrives between two media messages was sent between them. So the newest timestamp
-   dates an echo to within a frame, and however long the network kept both is of no account.
-   (``test_delay_and_jitter_of_the_network_do_not_move_a_date``)
+1. Inbound media comes every 20 ms and carries ``media.timestamp``. Echoes come in the same socket,
+   in order: what arrives between two media messages was sent between them. So the newest timestamp
+   dates an echo to within a frame, and how long the network kept both is of no account.
+   (test_an_echo_is_dated_to_the_frame_it_came_in,
+   test_delay_and_jitter_of_the_network_do_not_move_a_date)
 2. Timestamps may jump forward over silence that Twilio left out. Then an echo in the gap lies
    somewhere between two readings, and the gateway's clock says where.
-   (``test_an_echo_in_omitted_silence_is_placed_by_the_local_clock``)
+   (test_an_echo_in_omitted_silence_is_placed_by_the_local_clock)
 3. No reading can run ahead of real time: a message is never on its way for a shorter time than the
-   fastest one. A jump that would is a fault of the clock, and so is a step back; the clock goes on by
-   local time instead, so that differences across the fault still mean something.
-   (``test_a_step_back_...``, ``test_a_jump_that_outruns_real_time_...``)
-4. Without inbound media there is only the gateway's clock. (``test_without_media_...``)
+   fastest one. A jump that would is a fault of the clock, and so is a step back; the clock goes on
+   by local time instead, so that differences across the fault still mean something.
+   (test_a_step_back_does_not_turn_the_clock_back, test_a_jump_that_outruns_real_time_is_a_fault,
+   test_a_jump_over_omitted_silence_is_believed)
+4. Without inbound media there is only the gateway's clock.
+   (test_without_media_there_is_only_the_local_clock)
 
 The call's clock is this one: equal to ``media.timestamp`` until a timestamp is at fault, and never
 going back.

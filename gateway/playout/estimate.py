@@ -2,33 +2,47 @@
 
 The range rests on what cannot be otherwise; the best estimate rests on Twilio's media clock. So a
 clock at fault or an unpunctual echo moves the estimate within the range, never the truth out of it.
+Behind each rule stands its test, all in ``tests/gateway/playout/test_estimate.py``.
 
 The range
- R1 **An echo that came before the clear was written is playback**: all before its mark was played. No
-    later echo proves that, for the clear itself returns every mark. (test_low_is_...)
- R2 **Nothing sounds before it is sent, nor faster than real time.** A mark echoed before its audio can
-    have sounded was flushed, and so the clear was done by then; until then, no more can have been
-    played than had time to sound. Both by the gateway's own clock. (test_high_is_...)
- R3 **While echoes keep time, dates prove as well.** If the last four or more echoes of a segment agree
-    on when it began, the range shrinks to what these dates allow: echoes that came well before the
+ R1 **An echo that came before the clear was written is playback**: all before its mark was played.
+    No later echo proves that, for the clear itself returns every mark.
+    (test_low_is_what_was_echoed_before_the_clear_was_written)
+ R2 **Nothing sounds before it is sent, nor faster than real time.** A mark echoed before its audio
+    can have sounded was flushed, and so the clear was done by then; until then, no more can have
+    been played than had time to sound. Both by the gateway's own clock.
+    (test_high_is_what_had_time_to_sound_since_it_was_sent,
+    test_high_is_bound_by_the_first_mark_that_came_before_its_audio_could_have_sounded)
+ R3 **While echoes keep time, dates prove as well.** If the last four or more echoes of a segment
+    agree on when it began, the range shrinks to what dates allow: echoes that came well before the
     burst were playback in flight, and no more was played than the media clock leaves time for.
-    One echo out of order or out of time, and only R1 and R2 count. (test_punctual_echoes_...)
+    One echo out of order or out of time, and R1 and R2 stand alone.
+    (test_punctual_echoes_prove_by_their_dates,
+    test_one_echo_out_of_order_and_dates_prove_nothing)
 
 The best estimate
- B1 **A segment began when its echoes say**: every echo dated D of a mark at p puts the beginning at
+ B1 **A segment began when its echoes say**: an echo dated D of a mark at p puts the beginning at
     D - p, within a frame. They are intersected; a late echo puts it too late and is left out,
-    because an earlier one contradicts it. (test_a_late_echo_...)
- B2 **A mark echoed too early was flushed.** Behind the last proven echo, marks are taken in order; one
-    whose date lies before the date that playback would have reached it is the first of the burst, and
-    its date is the flush. (test_the_first_echo_that_comes_too_early_...)
- B3 **Without such an echo the fence dates the flush**; it follows the clear at once. Without the fence,
-    the clear's writing and the measured way there and back do. (test_a_lost_fence_...)
- B4 **The position is what had time to sound between the beginning and the flush**, with the pauses where
-    audio came too late; not before a mark echoed ahead of the burst, not beyond the first mark of the
-    burst, not beyond what was sent. (test_an_underrun_...)
- B5 **One missing echo is a lost one, two in a row are a stall**: at a hang-up, where no burst tells what was
-    still pending, best does not pass the second unechoed mark. (test_a_stall_before_a_hang_up_...)
- B6 **A lost socket has no date.** Best is where playback was at the last word we had. (test_a_dropped_...)
+    because an earlier one contradicts it. (test_a_late_echo_is_contradicted_by_an_earlier_one)
+ B2 **A mark echoed too early was flushed.** Behind the last proven echo, marks are taken in order;
+    one dated before playback can have reached it is the first of the burst, and the earliest date
+    of the burst is the flush. (test_the_first_echo_that_comes_too_early_dates_the_flush,
+    test_of_a_burst_the_earliest_echo_counts)
+ B3 **Without such an echo the fence dates the flush**; it follows the clear at once. Without the
+    fence, the clear's writing and the measured way there and back do.
+    (test_without_a_burst_the_fence_dates_the_flush,
+    test_a_lost_fence_is_made_up_for_by_the_way_there_and_back)
+ B4 **The position is what had time to sound between the beginning and the flush**, less the pauses
+    where audio came too late; not before a mark echoed ahead of the burst, not beyond the first
+    mark of the burst, not beyond what was sent. (test_an_underrun_does_not_count_as_playback,
+    test_an_underrun_is_known_though_its_start_mark_is_lost,
+    test_best_does_not_pass_the_first_mark_of_the_burst)
+ B5 **One missing echo is a lost one, two in a row are a stall**: at a hang-up, where no burst tells
+    what was pending, best does not pass the second mark that is silent.
+    (test_one_silent_mark_before_a_hang_up_is_a_lost_echo,
+    test_a_stall_before_a_hang_up_holds_best_at_the_second_silent_mark)
+ B6 **A lost socket has no date.** Best is where playback was at the last word we had.
+    (test_a_dropped_socket_leaves_the_last_word_and_an_open_end)
 """
 
 from __future__ import annotations
@@ -49,7 +63,8 @@ DRIFT = 5_000
 """Two crystals may run apart by one part in so many (200 ppm, twice what the worst may)."""
 
 PUNCTUAL_ECHOES = 4
-"""So many agreeing echoes make dates proof (R3): late ones agree by chance once in a million."""
+"""So many agreeing echoes make dates proof (R3). With every third echo late by 0 to 400 ms, four
+late ones agree within a frame, and none that is in time among them, about once in a million."""
 
 RAGGED_US = 2_000
 """Echoes may be rounded to whole milliseconds on their way through Twilio and still agree."""

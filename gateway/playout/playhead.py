@@ -2,27 +2,27 @@
 
 Facts go in (`send`, `end`, `receive_media`, `receive_mark`, `interrupt`, `stop`, `drop`,
 `handle_timer`), answers come out of `events()`; `now_us` is an argument and counts microseconds of
-a monotonic clock from the stream's start. Nothing here reads a clock, waits, logs or raises over what
-the peer does. The estimator's rules are at the top of ``estimate.py``, the media clock's at the top of
-``clock.py``. The machine's own:
+a monotonic clock from the stream's start. Nothing here reads a clock, waits or logs, or raises over
+what the peer does. The estimator's rules are at the top of ``estimate.py``, the media clock's at
+the top of ``clock.py``. The machine's own, tested in ``tests/gateway/playout/test_playhead.py``:
 
  M1 Marks have unique names and one position each. Behind every media message goes a mark; ahead of
     audio before which playback may have run dry goes a start mark, which dates its beginning.
- M2 ``clear`` cuts the stream into **stretches**. An echo proves playback only while its stretch is the
-    current one; of a stretch that was cleared it is a hint at best, and never moves another one.
- M3 A cleared stretch is **settled** when its fence returns, when anything written later is echoed (the
-    fence was lost), when ``fence_wait_us`` has passed, or when the stream ends; whatever comes first.
-    When the fence comes while inbound media is overdue, one more media message is awaited, a few
-    tens of milliseconds at most: it tells omitted silence from a network's hiccup.
- M4 A part's position is fixed once: when all of it is proven and `end` was called; when its stretch is
-    settled; at an interrupt with nothing left to clear; at the end of the stream.
- M5 The echo of a part's last mark may be lost. When it is two seconds overdue the part counts as played
-    to its end by the clock; the range says that it is not proven.
+ M2 ``clear`` cuts the stream into **stretches**. An echo proves playback only while its stretch is
+    the current one; of a cleared one it is a hint at best, and it never moves another stretch.
+ M3 A cleared stretch is **settled** when its fence returns, when anything written later is echoed
+    (the fence was lost), when the wait is over, or when the stream ends; whatever comes first.
+    A fence that has returned waits for the next media message as well, 20 ms as a rule and 60 at
+    most: between two of them it is dated, and one that tells of omitted silence corrects the date.
+ M4 A part's position is fixed once: when all of it is proven and `end` was called; when its stretch
+    is settled; at an interrupt with nothing left to clear; at the end of the stream.
+ M5 The echo of a part's last mark may be lost. Two seconds overdue, the part counts as played to
+    its end by the clock; the range says that it is not proven. A barge-in still clears it.
 
 What the shell owes: call `send` right before the message is written and write the marks as told;
 after `interrupt` returned a name, drop what is not yet written, write ``clear`` and a mark of that
-name at once; send nothing more of the parts that were open then; after every call take `events()`
-and look at `next_timer_us()`.
+name at once; send nothing more of the parts that were open then; never send more than
+`room_bytes`; after every call take `events()` and look at `next_timer_us()`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ SLOWEST_WAY_US = 700_000
 """With the wait on top of it a second: positions are wanted while the caller is still speaking."""
 
 OVERDUE_US = 2_000_000
-"""See M5. More than a bad network's way there and back with a retransmission in it; there is no hurry."""
+"""See M5. More than a bad network's way there and back with a retransmission; there is no hurry."""
 
 
 @dataclass(slots=True, eq=False)

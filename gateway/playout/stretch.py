@@ -1,11 +1,11 @@
 """What was given to Twilio between two clears: audio in order, marks in it, echoes of them.
 
-Positions here are bytes of the stretch, counted from its first. Audio of several parts may lie in it
-in any order (A, B, A); each part reads its own position off the one position of the stretch.
+Positions here are bytes of the stretch, counted from its first. Audio of several parts may lie in
+it in any order (A, B, A); each part reads its own position off the one position of the stretch.
 
-Twilio works a stretch off in order, so an echo that came before the ``clear`` was written proves all
-before it. What is proven is forgotten but for the last few echoes, which say how playback runs on
-the media clock: a long call costs no more than its queue.
+Twilio works a stretch off in order, so an echo that came before the ``clear`` was written proves
+all before it. What is proven is forgotten but for the last few echoes, which say how playback runs
+on the media clock: a long call costs no more than its queue.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gateway.playout.clock import Stamp
 from gateway.playout.positions import US_PER_BYTE, Part
 
 SAFE_LEAD_US = 500_000
-"""Audio written so long before its predecessor can possibly end follows it without a gap, unless the
-network stalls for longer. Less, and a start mark goes ahead of it to date where it really began: a
-bad network's way is 250 ms, and a mark costs a hundred bytes."""
+"""Audio written so long before its predecessor can possibly end follows it without a gap, unless
+the network stalls for longer. Less, and a start mark goes ahead of it to date where it really
+began: a bad network's way is 250 ms, and a mark costs a hundred bytes."""
 
 BUFFER_LIMIT_BYTES = 600 * 8000
 """Twilio buffers ten minutes of audio and throws further audio away (its warning 31931)."""
@@ -168,7 +168,7 @@ class Stretch:
         return played, missed
 
     def take_return(self, mark: Mark, echo: Stamp) -> None:
-        """Take an echo that came after the clear was written: playback in flight, or the clear's."""
+        """Take an echo that came after the clear was written: playback in flight or a flush."""
         mark.echo = echo
         if mark.at < self.returned_at:
             self.unpunctual = True
@@ -176,7 +176,7 @@ class Stretch:
 
 
 def heard_prefix(owner: PartPlayout, audio_bytes: int) -> int:
-    """So much of what was played of a part counts: nothing behind a hole that Twilio may have made."""
+    """What counts of what was played: nothing behind a hole that a full buffer may have made."""
     return audio_bytes if owner.lost_at is None else min(audio_bytes, owner.lost_at)
 
 

@@ -20,11 +20,11 @@ USUAL_MS = {
 """Mean lengths in fluent read speech, rounded; common knowledge of phonetics."""
 
 _LONGEST_FRAMES = 80
-_SPREAD = 0.45
+_SPREAD = 0.35
 """Standard deviation of the logarithm of a phone's length, given the rate of speech."""
 
-_SHARE = 0.8
-"""How much of the log probability counts: states and words around a phone say part of the same."""
+_SHARE = 1.0
+"""How much of the log probability counts, against that of the sound."""
 
 _MOST_DEVIATIONS_SQUARED = 8.0
 """Costs stop growing here: a drawled vowel is odd, not impossible."""

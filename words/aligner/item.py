@@ -9,9 +9,9 @@ The end is free. While generation is not complete, the audio may stop in any wor
 best, with the length of its last phone taken into account, says in which. Words behind it have no
 audio yet, and the word it stops in ends when its remaining phones would have been said.
 
-The average that is taken off the cepstra is not known at the start of an item. The search starts
-once there is a second of audio and starts over, with the better average, at three: a bounded
-cost an item that later frames do not pay.
+The average that is taken off the cepstra is not known at the start of an item, so the search begins
+when there is a second and a half of audio, and keeps the average of what it had then. (Starting over
+with a better one later measured no better.)
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from words.tokenize import TextJoiner, Token
 
 VERSION = "phone-hmm/1"
 
-_RESTART_FRAMES = (100, 300)
-"""The search starts, and starts over, at so many frames; see above."""
+_START_FRAMES = 150
+"""Audio that is there before the search begins, unless the item ends earlier; see above."""
 
 _BLOCK_FRAMES = 50
 _WORDS_AHEAD = 3
@@ -96,7 +96,6 @@ class ItemAligner:
         self._cepstra = np.empty((256, CEPSTRA), np.float32)
         self._n_frames = 0
         self._mean: npt.NDArray[np.float32] | None = None
-        self._restarts = 0
         self._joiner = TextJoiner()
         self._tokens: list[Token] = []
         self._text = TextGraph(self._language, self._scorer)
@@ -147,9 +146,9 @@ class ItemAligner:
         Args:
             most_frames: Return after about so many frames, for the sake of other items.
         """
-        if self._n_frames < _RESTART_FRAMES[0]:
+        if self._n_frames < _START_FRAMES:
             return False
-        self._restart_if_due()
+        self._start_search()
         done = 0
         while self._n_frames - CONTEXT_FRAMES - self._frame >= _BLOCK_FRAMES:
             if self._words_reached() + _WORDS_AHEAD > self._text.n_words:
@@ -173,7 +172,7 @@ class ItemAligner:
         """
         self._add_words(self._joiner.unsettled())
         self._joiner = _Finished(self._joiner.text)
-        self._restart_if_due(last=True)
+        self._start_search()
         if self._text.n_words and self._n_frames:
             self._advance(self._n_frames - self._frame)
         return self._word_times((), complete=complete)
@@ -196,15 +195,10 @@ class ItemAligner:
     def _frame(self) -> int:
         return self._search.frame if self._search else 0
 
-    def _restart_if_due(self, *, last: bool = False) -> None:
-        """Start the search over when the item's average is known better than before."""
-        due = sum(self._n_frames >= frames for frames in _RESTART_FRAMES)
-        if self._search is not None and due == self._restarts:
-            return
-        if self._search is None or due > self._restarts:
-            self._restarts = due
+    def _start_search(self) -> None:
+        """Begin to search, once."""
+        if self._search is None:
             self._mean = self._cepstra[: self._n_frames].mean(axis=0) if self._n_frames else None
-            self._garbage_score = 0.0
             self._search = Search(self._text.graph, duration_table(), self._text.start)
 
     def _advance(self, n: int) -> None:

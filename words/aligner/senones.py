@@ -14,7 +14,7 @@ from words.aligner.spelling import ANY_CONSONANT, ANY_VOWEL, VOWELS
 KEPT_GAUSSIANS = 64
 """Gaussians kept of each codebook's 128: nine tenths of the weight, half of the work."""
 
-ACOUSTIC_SCALE = 0.35
+ACOUSTIC_SCALE = 0.3
 """Neighbouring frames say nearly the same; about one in three is news."""
 
 _LEAST_DENSITY = 1e-12

@@ -29,7 +29,7 @@ demo: setup ## one bakery call through all services; exit 0 only if the heard tr
 	@exec $(BIN)/asheard demo
 
 test: setup ## the whole test suite
-	@exec $(BIN)/pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
+	@exec $(BIN)/pytest -q $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks, each result as one JSON line
 	@exec $(BIN)/asheard bench all

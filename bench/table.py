@@ -5,7 +5,8 @@ asheard bench all > results.jsonl; asheard bench table results.jsonl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -32,6 +33,10 @@ def tables(json_lines: Iterable[str]) -> str:
     parts = []
     if calls:
         parts.append(_table(_CALLS, [_calls_row(r) for r in sorted(calls, key=_order)]))
+        ours = [result for result in calls if result.system == "asheard"]
+        if ours:
+            costs = part_costs(max(ours, key=_order))
+            parts.append(_table(("calls", *costs), [_cluster_row(n, costs) for n in _CLUSTERS]))
     if networks:
         parts.append(_table(_NETWORKS, [_network_row(result) for result in networks]))
         parts.append(_table(_WAYS, _way_rows(networks[0])))
@@ -49,6 +54,36 @@ _NETWORKS = (
 )  # fmt: skip
 
 _WAYS = ("way", "exactly right", "words wrong, mean")
+
+
+UTILISATION = 0.6
+"""Of a core: what a process that carries audio is planned with. A frame waits the longer, the
+busier its core is, and an instance that dies leaves its calls to the others."""
+
+_CLUSTERS = (1_000, 10_000, 100_000)
+
+
+def part_costs(result: CallsResult) -> dict[str, float]:
+    """CPU-seconds per call-minute of each part of asheard."""
+    costs: dict[str, float] = {}
+    for name, process in result.processes.items():
+        part = next((p for p in _PARTS if name.startswith(p)), None)
+        if part is not None:
+            label = "aligners" if name.endswith(CHILDREN) else _PARTS[part]
+            costs[label] = costs.get(label, 0.0) + process.cpu_s_per_call_minute
+    return costs
+
+
+_PARTS = {"gateway": "gateways", "session": "workers", "transcript": "transcript services"}
+
+
+def cores_for(calls: int, cpu_s_per_call_minute: float) -> int:
+    """Cores, planned with :data:`UTILISATION`; a process has one, so these are replicas as well."""
+    return max(1, math.ceil(calls * cpu_s_per_call_minute / 60 / UTILISATION))
+
+
+def _cluster_row(calls: int, costs: Mapping[str, float]) -> list[str]:
+    return [f"{calls:,}", *(str(cores_for(calls, cost)) for cost in costs.values())]
 
 
 def _order(result: CallsResult) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import msgspec
 from bench.score import Score
 from bench.spread import Spread
 from bench.system import SystemResult
-from bench.table import tables
+from bench.table import cores_for, tables
 
 ERRORS = Spread(50, 7.0, 18.0, 19.5)
 
@@ -38,3 +38,10 @@ def test_a_network_condition_is_a_row_and_each_way_is_one() -> None:
     assert good in found
     assert "| asheard | 96% | 0.04 |" in found
     assert "| newest acknowledged mark | 10% | 2.50 |" in found
+
+
+def test_cores_are_planned_with_room_to_spare() -> None:
+    # 1,000 calls at 0.18 CPU-seconds a minute are 3 cores' work, and 5 cores at 60 %.
+    assert cores_for(1000, 0.18) == 5
+    assert cores_for(1001, 0.18) == 6
+    assert cores_for(1, 0.001) == 1

@@ -13,6 +13,10 @@ LATE_P99_MS = 50.0
 """The 99 % of frame-forward latency that a core may not pass."""
 
 
+TRIES = 2
+"""One late run may be the fault of what else the machine did just then."""
+
+
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What one core carries."""
 
@@ -50,14 +54,17 @@ async def capacity(
     p99: dict[int, float | None] = {}
     newest: CallsResult | None = None
     for calls in counts:
-        newest = await run_calls(Setup(system, core=core), Load(calls, seconds))
-        await report(newest)
-        p99[calls] = newest.forward_ms.p99
-        late = newest.forward_ms.p99 is None or newest.forward_ms.p99 > LATE_P99_MS
-        if late or newest.calls_lost:
+        for _ in range(TRIES):
+            newest = await run_calls(Setup(system, core=core), Load(calls, seconds))
+            await report(newest)
+            p99[calls] = newest.forward_ms.p99
+            late = newest.forward_ms.p99 is None or newest.forward_ms.p99 > LATE_P99_MS
+            if not late and not newest.calls_lost:
+                carried = calls
+                break
+        if carried != calls:
             gave_way_at = calls
             break
-        carried = calls
     return Capacity(
         system=system,
         date=newest.date if newest else "",

@@ -309,8 +309,7 @@ class _Estimate:
                 continue
             date = self.clock.date(mark.echo)
             too_early = head.reached_us is not None and date.latest_us + RAGGED_US < head.reached_us
-            # Ahead of a dry mark nothing was buffered: it is echoed at once, clear or no clear.
-            if too_early and not mark.dry:
+            if too_early:
                 self.burst = [(mark, date)]
                 break
             self.flight.append((mark, date))
@@ -393,8 +392,6 @@ class _Estimate:
         """Between which marks best must lie."""
         floor, ceiling = self.stretch.proven_bytes, self.stretch.sent_bytes
         if self.stop.ending is Ending.CLEAR:
-            if self.flight and self.line is not None and not self.line.local:
-                floor = max(floor, self.flight[-1][0].at)
             if self.burst and not self.burst[0][1].local:
                 ceiling = self.burst[0][0].at
             return floor, ceiling

@@ -220,7 +220,7 @@ class Playhead:
             if stretch is self._stretch:
                 self._proved(mark, echo)
             else:
-                stretch.take_return(mark, echo)
+                mark.echo = echo  # playback in flight or a flush; its date will tell
             self._settle_before(stretch.number, echo)
             return
         clearing = self._fences.pop(name, None)

@@ -111,8 +111,6 @@ class Stretch:
     segment: int = 0
     earliest_end_us: int = 0
     """By the gateway's clock, the earliest end of all that was sent."""
-    returned_at: int = 0
-    """The furthest mark that came back after the clear."""
     unpunctual: bool = False
     """An echo came out of order: the dates of echoes are not to be trusted too far."""
 
@@ -166,13 +164,6 @@ class Stretch:
             played.append(chunk)
         self.proven_bytes = mark.at
         return played, missed
-
-    def take_return(self, mark: Mark, echo: Stamp) -> None:
-        """Take an echo that came after the clear was written: playback in flight or a flush."""
-        mark.echo = echo
-        if mark.at < self.returned_at:
-            self.unpunctual = True
-        self.returned_at = max(self.returned_at, mark.at)
 
 
 def heard_prefix(owner: PartPlayout, audio_bytes: int) -> int:

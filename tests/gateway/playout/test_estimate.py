@@ -75,6 +75,32 @@ def test_one_echo_out_of_order_and_dates_prove_nothing() -> None:
     assert stage.range()[0] == 1_000
 
 
+def test_an_echo_out_of_order_behind_the_clear_counts_as_well() -> None:
+    """R3. The punctual call, but the two echoes in flight change places."""
+    stage = Stage().to(100)
+    marks = names(stage.send(600, *[100] * 8))
+    stage.play(1_110, since_ms=100)
+    fence = stage.interrupt()
+    stage.to(1_200).echo(marks[7]).to(1_300).echo(marks[6])
+    stage.to(1_350).echo(*marks[8:], str(fence)).to(1_400)
+    assert stage.range()[0] == 1_000
+
+
+@pytest.mark.parametrize("late_ms", [0, 150])
+def test_one_echo_out_of_time_and_dates_prove_nothing(late_ms: int) -> None:
+    """R3. In order, but the last echo before the clear is late; B1 leaves it out."""
+    stage = Stage().to(100)
+    marks = names(stage.send(600, *[100] * 8))
+    stage.to(400).echo(marks[0])
+    for index in range(5):
+        stage.to(1_000 + 100 * index).echo(marks[1 + index])
+    stage.to(1_500 + late_ms).echo(marks[6])
+    fence = stage.to(1_660).interrupt()
+    stage.to(1_700).echo(*marks[7:], str(fence)).to(1_740)
+    high = stage.range()[2]
+    assert high == 1_400 if late_ms else high < 1_350
+
+
 # -- best: B1 to B6 -------------------------------------------------------------------------------
 
 

@@ -100,6 +100,41 @@ def test_audio_of_a_cleared_part_is_not_reported_again() -> None:
     assert stage.head.counts.stray_bytes == 800
 
 
+def test_audio_of_a_part_that_is_being_cleared_is_not_reported_again() -> None:
+    """The same while the fence is still under way."""
+    stage = Stage().to(100)
+    stage.send(300)
+    stage.play(200, since_ms=100)
+    fence = stage.interrupt()
+    stray = names(stage.send(100, part=A))
+    stage.flush().echo(str(fence)).to(240).echo(*stray).to(300).end(A).stop()
+    assert stage.fixed(A).position.sent_ms == 300
+
+
+def test_a_stream_that_had_a_late_echo_is_not_trusted_in_its_next_stretch() -> None:
+    """Dates prove nothing there (R3): low stays at what was echoed before the clear was written."""
+    lows = []
+    for late in (False, True):
+        stage = Stage().to(100)
+        marks = names(stage.send(600, 100))
+        kept = marks.pop(1) if late else ""
+        stage.echo(marks[0]).to(700)
+        if not late:
+            stage.echo(marks[1])
+        stage.to(800).echo(marks[-1], *([kept] if late else []))
+        stage.send(100)
+        stage.flush(stage.interrupt(1)).to(1_000)
+        new = names(stage.send(600, *[100] * 8, part=B))
+        stage.echo(new[0])
+        for index, name in enumerate(new[1:6]):
+            stage.to(1_600 + 100 * index).echo(name)
+        fence = stage.to(2_010).interrupt(2)
+        stage.to(2_100).echo(new[6]).to(2_200).echo(new[7])
+        stage.to(2_290).echo(*new[8:], str(fence)).to(2_340)
+        lows.append(stage.range(B)[0])
+    assert lows[1] == 1_000 < lows[0]
+
+
 # -- M3: settling ---------------------------------------------------------------------------------
 
 
@@ -258,6 +293,15 @@ def test_what_is_only_presumed_is_still_cleared_at_a_barge_in() -> None:
     stage.send(300)
     stage.end().timer()
     assert stage.interrupt() is not None
+
+
+def test_a_part_whose_end_is_said_after_it_was_overdue_is_presumed_then() -> None:
+    stage = Stage().to(100)
+    stage.send(300)
+    stage.timer()
+    assert stage.settled() == []
+    stage.to(4_000).end().timer()
+    assert stage.range() == (0, 300, 300)
 
 
 def test_its_echo_may_still_come() -> None:

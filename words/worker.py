@@ -23,7 +23,7 @@ _READ_BYTES = 1 << 20
 _PIECE_FRAMES = 50
 """Frames searched between two looks at the input: a few milliseconds."""
 
-_TELL_EVERY_MS, _TELL_IDLE_MS = 1000, 400
+_TELL_EVERY_MS, _TELL_IDLE_MS = 2000, 1000
 """New audio after which the pool is told how far an item is, for its estimates: while there is more
 to search, and when there is not."""
 

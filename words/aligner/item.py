@@ -44,7 +44,9 @@ VERSION = "phone-hmm/1"
 _START_FRAMES = 150
 """Audio that is there before the search begins, unless the item ends earlier; see above."""
 
-_BLOCK_FRAMES = 50
+_BLOCK_FRAMES = 100
+"""Searched at a time: fewer and the model is fetched into the cache too often, more and too much is
+left for the last answer."""
 _WORDS_AHEAD = 3
 """Known words that must follow the best path before it is led on: the path must have somewhere to
 go, and the next word may be short."""

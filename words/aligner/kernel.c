@@ -138,6 +138,10 @@ int32_t advance(const Graph *g, State *s, const float *scores, int32_t n_columns
 #define INPUTS 13    /* features of a stream; the squares come first, then the values */
 #define STATES 3
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi" /* no vector crosses the border of this file */
+#endif
+
 /* Sixteen floats at once, in as many registers as the processor needs for them. */
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));

@@ -39,10 +39,10 @@ ITEM_MS = 6_000
 DELTA_MS = 250
 """What the Realtime API sends at a time, as recorded."""
 
-CHUNK_MS = 60
-"""What the gateway puts into one media message unless the table says otherwise."""
+CHUNK_MS = 250
+"""What the gateway puts into one media message unless the table says otherwise: a whole delta."""
 
-GRANULARITY_MS = (20, 60, 100, 200, 500)
+GRANULARITY_MS = (20, 60, 120, 250, 500)
 
 
 class Method(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
 """The link to the gateways: one stream per gateway, many calls, batches.
 
 gRPC's price is per message and not per byte, so a message carries what many calls have. An idle
-link sends at once; a busy one waits until 5 ms have passed since its last message, which nobody
-hears beside a frame of 20 ms. Interrupts and other control do not wait.
+link sends at once; a busy one waits until 20 ms have passed since its last message. What a caller
+would notice does not wait: interrupts and other control, and the first audio of an item. The audio
+behind it is generated faster than it is played, so that it waits anyway, here or at Twilio.
 
 The worker's admission is here too: it takes at most ``max_calls``, none while it drains, and says
 so in load reports, so that gateways need not ask in vain.
@@ -29,8 +30,8 @@ from session.call import Call, CallSettings, Outcome
 
 log = get_log(__name__)
 
-BUSY_BATCH_S = 0.005
-"""A busy link's messages of audio are this far apart: what that saves is said in gateway/link.py."""
+BUSY_BATCH_S = 0.02
+"""A busy link's messages are this far apart, unless there is something that does not wait."""
 
 BATCH_BYTES = 256 * 1024
 """The most audio in a message: some 24 s of speech. More waits for the next, so that an interrupt
@@ -69,10 +70,12 @@ class Outbox:
         self.posted.set()
         self.urgent.set()
 
-    def audio(self, audio: session_service_pb2.AgentAudio) -> None:
+    def audio(self, audio: session_service_pb2.AgentAudio, *, urgent: bool) -> None:
         """Post audio, in order within a call."""
         self._audio.setdefault(audio.call, deque()).append(audio)
         self.posted.set()
+        if urgent:
+            self.urgent.set()
 
     def purge(self, call: int) -> None:
         """Take back a call's audio."""
@@ -127,6 +130,8 @@ class CallOutlet:
     def __init__(self, outbox: Outbox, handle: int) -> None:
         self._outbox = outbox
         self._handle = handle
+        self._item_id = ""
+        """Whose audio was posted last."""
 
     def audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
         self._outbox.audio(
@@ -136,8 +141,10 @@ class CallOutlet:
                 content_index=content_index,
                 payload=payload,
                 last=last,
-            )
+            ),
+            urgent=item_id != self._item_id,
         )
+        self._item_id = item_id
 
     def interrupt(self, interrupt: session_service_pb2.Interrupt) -> None:
         self._outbox.purge(self._handle)

@@ -186,14 +186,14 @@ class Call:
         audio_bytes = media.audio_bytes()
         if media.track != "inbound" or not audio_bytes:
             return
-        self._playhead.receive_media(media.timestamp, audio_bytes, now_us=self._now_us())
+        playhead = self._playhead
+        playhead.receive_media(media.timestamp, audio_bytes, now_us=self._now_us())
         if not self._lane.send_audio(
             media.payload.encode(), media.timestamp, time.time_ns() // 1000
         ):
             self._metrics.caller_frames_dropped.inc()
-        events = self._playhead.events()
-        if events:  # seldom: a flush that waited to be dated
-            self._act(events)
+        if playhead.has_events:  # seldom: a flush that waited to be dated
+            self._act(playhead.events())
 
     def receive_mark(self, name: str) -> None:
         """Take an echoed mark."""

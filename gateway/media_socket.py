@@ -89,15 +89,17 @@ class MediaSocket:
             return
         try:
             message = decode(text)
-            self._stream.receive(message)
             call = self._call
+            if type(message) is Media and call is not None:  # first: fifty a second
+                self._stream.receive_media(message)
+                call.receive_media(message.media)
+                return
+            self._stream.receive(message)
             if call is None:
                 if type(message) is Start:
                     self._start(message)
                 elif type(message) is Unknown:
                     self._unknown(message)
-            elif type(message) is Media:  # first: fifty a second
-                call.receive_media(message.media)
             elif type(message) is Mark:
                 call.receive_mark(message.mark.name)
             elif type(message) is Dtmf:

@@ -15,7 +15,6 @@ import asyncio
 import enum
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -154,24 +153,23 @@ class Call:
 
     # --- what the link calls ----------------------------------------------------------------
 
-    def receive_audio(
-        self, frames: Iterable[session_service_pb2.CallerAudio], now_unix_us: int
-    ) -> None:
-        """Frames of the caller's, in order.
+    def receive_audio(self, frame: session_service_pb2.CallerAudio, now_unix_us: int) -> None:
+        """The next frame of the caller's.
 
         Args:
-            frames: All of this call.
+            frame: As the gateway received it.
             now_unix_us: The wall clock, in microseconds.
         """
-        with _Guard(self):
-            for frame in frames:
-                if self._kept is None:
-                    self._append(frame.payload, frame.media_ms, frame.received_unix_us, now_unix_us)
-                    continue
-                if len(self._kept) >= KEPT_FRAMES:
-                    self._kept.popleft()
-                    self._settings.metrics.unappended_frames.labels("overflow").inc()
-                self._kept.append((frame.payload, frame.media_ms, frame.received_unix_us))
+        try:
+            if self._kept is None:
+                self._append(frame.payload, frame.media_ms, frame.received_unix_us, now_unix_us)
+                return
+            if len(self._kept) >= KEPT_FRAMES:
+                self._kept.popleft()
+                self._settings.metrics.unappended_frames.labels("overflow").inc()
+            self._kept.append((frame.payload, frame.media_ms, frame.received_unix_us))
+        except Exception as error:
+            self._crash(error)
 
     def receive_positions(self, fixed: session_service_pb2.PositionsFixed) -> None:
         """How much of some items was played."""
@@ -348,6 +346,11 @@ class Call:
             max(0, now_unix_us - received_unix_us) / 1_000_000
         )
 
+    def _crash(self, error: Exception) -> None:
+        """Let :meth:`run` raise what was raised elsewhere."""
+        if not self._crashed.done():
+            self._crashed.set_exception(error)
+
     def _append_silence(self, length_ms: int) -> None:
         if self._connection is not None:
             self._appends += 1
@@ -495,9 +498,7 @@ class _Guard:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        crashed = self._call._crashed
-        if not crashed.done():
-            crashed.set_exception(error)
+        self._call._crash(error)
         return True
 
 

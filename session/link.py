@@ -16,8 +16,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
-from itertools import groupby
-from operator import attrgetter
 
 import grpc
 import grpc.aio
@@ -351,10 +349,10 @@ class _Link:
             self._control(control)
         if request.caller_audio:
             now_unix_us = time.time_ns() // 1000
-            for handle, frames in groupby(request.caller_audio, attrgetter("call")):
-                call = self._calls.get(handle)
+            for frame in request.caller_audio:
+                call = self._calls.get(frame.call)
                 if call is not None:
-                    call.receive_audio(frames, now_unix_us)
+                    call.receive_audio(frame, now_unix_us)
 
     def _control(self, control: session_service_pb2.GatewayControl) -> None:
         kind = control.WhichOneof("body")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
+from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS, FrameHistogram
 from session.realtime.outputs import Note, Noted
 
 CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
@@ -33,7 +33,7 @@ class SessionMetrics:
             buckets=CALL_BUCKETS,
             registry=registry,
         )
-        self.frame_forward = Histogram(
+        self.frame_forward = FrameHistogram(
             "asheard_frame_forward_seconds",
             "From a frame's receipt at the gateway to the model's socket, by two wall clocks; "
             "never below 0.",

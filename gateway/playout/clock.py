@@ -89,7 +89,7 @@ class _Gap:
 
 
 class MediaClock:
-    """Turns media timestamps into dates. ``receive`` is on the hot path."""
+    """Turns media timestamps into dates. ``receive_regular`` is on the hot path."""
 
     __slots__ = (
         "_fastest_us",
@@ -129,20 +129,24 @@ class MediaClock:
         """Length of the newest media message."""
         return self._frame_bytes
 
+    def receive_regular(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
+        """Take a media message that simply follows the one before; False: it does not, `receive`
+        is to take it."""
+        before_us = self.reading_us
+        if before_us is None or audio_bytes != self._frame_bytes:
+            return False
+        reading_us = timestamp_ms * 1000 + self._offset_us
+        if not 0 < reading_us - before_us <= self._frame_us + STEP_TOLERANCE_US:
+            return False
+        self.newest_ms = timestamp_ms
+        self.reading_us = reading_us
+        self.received_us = now_us
+        return True
+
     def receive(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
         """Take a media message's timestamp; say whether it did not simply follow the one before."""
-        before_us = self.reading_us
-        if before_us is not None:
-            reading_us = timestamp_ms * 1000 + self._offset_us
-            step_us = reading_us - before_us
-            if (
-                0 < step_us <= self._frame_us + STEP_TOLERANCE_US
-                and audio_bytes == self._frame_bytes
-            ):
-                self.newest_ms = timestamp_ms
-                self.reading_us = reading_us
-                self.received_us = now_us
-                return False
+        if self.receive_regular(timestamp_ms, audio_bytes, now_us):
+            return False
         return self._receive_irregular(timestamp_ms, audio_bytes, now_us)
 
     def _receive_irregular(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:

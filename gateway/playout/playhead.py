@@ -197,6 +197,8 @@ class Playhead:
     def receive_media(self, timestamp_ms: int, audio_bytes: int, *, now_us: int) -> None:
         """Note an inbound media message: its ``media.timestamp`` and length. The hot path."""
         clock = self._clock
+        if not self._awaits_media and clock.receive_regular(timestamp_ms, audio_bytes, now_us):
+            return
         before = (clock.newest_ms, clock.received_us, clock.frame_bytes)
         irregular = clock.receive(timestamp_ms, audio_bytes, now_us)
         if not (irregular or self._awaits_media) or self._over:
@@ -299,6 +301,11 @@ class Playhead:
             if due_us is None or clearing.due_us < due_us:
                 due_us = clearing.due_us
         return due_us
+
+    @property
+    def has_events(self) -> bool:
+        """Whether :meth:`events` would hand over anything."""
+        return bool(self._events)
 
     def events(self) -> list[PlayoutEvent]:
         """Hand over what happened since the last call."""

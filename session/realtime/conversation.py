@@ -154,6 +154,8 @@ class Conversation:
 
     def next_timer(self) -> float | None:
         """When :meth:`timer` wants to be called, in monotonic seconds."""
+        if not self._pending_interrupts and not self._replies.wishing:
+            return None
         due = [pending.late_at for pending in self._pending_interrupts.values()]
         reply = self._replies.next_timer(busy=self._busy, speaking=self._speaking)
         return min([*due, reply] if reply is not None else due, default=None)
@@ -764,6 +766,8 @@ class Conversation:
 
     def _ask(self, now: float) -> None:
         """Let the model speak if that is due."""
+        if not self._replies.wishing:
+            return
         request = self._replies.next(
             f"r{self._events_sent + 1}", busy=self._busy, speaking=self._speaking, now=now
         )

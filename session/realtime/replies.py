@@ -41,6 +41,11 @@ class Replies:
         self._failures = 0
         self._stopped = False
 
+    @property
+    def wishing(self) -> bool:
+        """Something is to be asked for, now or later."""
+        return self._wish is not None
+
     def want(self, *, now: float, instructions: str | None = None) -> None:
         """The model ought to speak as soon as the line is quiet."""
         self._wish = _Wish(now, instructions)

@@ -30,16 +30,16 @@ def test_nothing_makes_no_message() -> None:
 def test_audio_keeps_its_order_within_a_call_and_is_fair_among_calls() -> None:
     outbox = Outbox()
     for n in range(3):
-        outbox.audio(audio(1, n))
-    outbox.audio(audio(2, 0))
+        outbox.audio(audio(1, n), urgent=False)
+    outbox.audio(audio(2, 0), urgent=False)
     assert taken(outbox) == ([], ["1.0", "2.0", "1.1", "1.2"])
 
 
 def test_a_flood_of_one_call_does_not_fill_the_message_of_another() -> None:
     outbox = Outbox()
     for n in range(10):
-        outbox.audio(audio(1, n, BATCH_BYTES // 4))
-    outbox.audio(audio(2, 0))
+        outbox.audio(audio(1, n, BATCH_BYTES // 4), urgent=False)
+    outbox.audio(audio(2, 0), urgent=False)
     first = taken(outbox)[1]
     assert "2.0" in first
     assert len(first) < 11
@@ -50,21 +50,30 @@ def test_a_flood_of_one_call_does_not_fill_the_message_of_another() -> None:
     assert [item for item in first + rest if item != "2.0"] == [f"1.{n}" for n in range(10)]
 
 
+def test_the_first_audio_of_an_item_is_urgent_and_what_follows_is_not() -> None:
+    outbox = Outbox()
+    outlet = CallOutlet(outbox, 1)
+    for item, urgent in (("a", True), ("a", False), ("b", True)):
+        outlet.audio(item, 0, b"AAAA", False)
+        assert outbox.urgent.is_set() is urgent
+        outbox.take()
+
+
 def test_an_interrupt_takes_back_what_has_not_left_and_is_urgent() -> None:
     outbox = Outbox()
-    outbox.audio(audio(1, 0))
-    outbox.audio(audio(2, 0))
+    outbox.audio(audio(1, 0), urgent=False)
+    outbox.audio(audio(2, 0), urgent=False)
     assert not outbox.urgent.is_set()
     CallOutlet(outbox, 1).interrupt(session_service_pb2.Interrupt(interrupt_id=1))
     assert outbox.urgent.is_set()
-    outbox.audio(audio(1, 1))
+    outbox.audio(audio(1, 1), urgent=False)
     assert taken(outbox) == (["interrupt"], ["2.0", "1.1"])
     assert not outbox.urgent.is_set()
 
 
 def test_the_end_of_a_call_comes_in_a_later_message_than_its_audio() -> None:
     outbox = Outbox()
-    outbox.audio(audio(1, 0))
+    outbox.audio(audio(1, 0), urgent=False)
     outbox.behind_audio(1, call_finished=session_service_pb2.CallFinished())
     assert taken(outbox) == ([], ["1.0"])
     assert outbox.posted.is_set()
@@ -74,6 +83,6 @@ def test_the_end_of_a_call_comes_in_a_later_message_than_its_audio() -> None:
 
 def test_the_end_of_a_call_without_audio_comes_at_once() -> None:
     outbox = Outbox()
-    outbox.audio(audio(2, 0))
+    outbox.audio(audio(2, 0), urgent=False)
     outbox.behind_audio(1, call_finished=session_service_pb2.CallFinished())
     assert taken(outbox) == (["call_finished"], ["2.0"])

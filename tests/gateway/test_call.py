@@ -28,7 +28,7 @@ async def test_a_call_from_start_to_hang_up(running: World) -> None:
 
     running.worker.speak("item1", 500, last=True)
     marks = await end.receive_audio(500)
-    assert [message["event"] for message in end.received].count("media") == 2
+    assert [message["event"] for message in end.received].count("media") == 3
     assert end.received[0]["event"] == "mark", "a start mark before the first audio"
     for name in marks:
         await end.media()

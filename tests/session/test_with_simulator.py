@@ -169,7 +169,7 @@ async def test_the_words_of_what_was_cut_are_aligned(tmp_path: Path) -> None:
         await w.gateway.wait_for("interrupt")
         item = realtime.sessions[0].agent_items[0]
         await w.gateway.positions((item.item_id, 2500), interrupt_id=1)
-        refined = await w.facts.wait_for("words_timed", count=2)
+        refined = await w.facts.wait_for("words_timed")
         assert (refined.source.method, refined.source.refined) == ("aligned", True)
         errors = [
             abs(word.end_ms - end_ms)

@@ -47,13 +47,27 @@ class Timed:
         return [fact.source.refined for fact in self.facts]
 
 
-async def test_an_estimate_at_once_and_a_refined_answer_later() -> None:
+async def test_a_refined_answer_that_is_near_makes_the_estimate_idle() -> None:
+    timed = Timed()
+    timed.go.set()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.generated("A", 0, TEXT, complete=True)
+    timed.words.cut("A", 0, TEXT)
+    assert await timed.words.drain(5)
+    assert timed.refined == [True]
+
+
+async def test_an_estimate_when_the_refined_answer_takes_long() -> None:
     timed = Timed()
     timed.words.audio("A", 0, spoken(600))
     timed.words.audio("A", 0, spoken(601))
     timed.words.generated("A", 0, TEXT, complete=True)
     assert timed.facts == [], "nobody cut it"
     timed.words.cut("A", 0, TEXT)
+    assert timed.facts == [], "the refined answer may be a matter of milliseconds"
+    async with asyncio.timeout(5):
+        while not timed.facts:
+            await asyncio.sleep(0.01)
     (estimate,) = timed.facts
     assert estimate.source.method == "proportional"
     assert estimate.audio_ms == 1201

@@ -1,0 +1,32 @@
+"""The histogram of the frame path shows what prometheus_client's own would."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from runtime.metrics import FrameHistogram
+
+BUCKETS = (0.001, 0.01, 5.0)
+
+
+def scrape(values: list[float], *, own: bool) -> str:
+    registry = CollectorRegistry()
+    kind = FrameHistogram if own else Histogram
+    histogram = kind("asheard_x_seconds", "What it is.", buckets=BUCKETS, registry=registry)
+    for value in values:
+        histogram.observe(value)
+    lines = generate_latest(registry).decode().splitlines()
+    return "\n".join(line for line in lines if "_created" not in line)
+
+
+@pytest.mark.parametrize("values", [[], [0.0005, 0.001, 0.0011, 4.0, 5.0, 5.1, 100.0]])
+def test_it_is_scraped_like_any_other(values: list[float]) -> None:
+    assert scrape(values, own=True) == scrape(values, own=False)
+
+
+def test_a_name_is_taken_once() -> None:
+    registry = CollectorRegistry()
+    FrameHistogram("asheard_x_seconds", "One.", buckets=BUCKETS, registry=registry)
+    with pytest.raises(ValueError, match="asheard_x_seconds"):
+        Histogram("asheard_x_seconds", "Two.", buckets=BUCKETS, registry=registry)

@@ -173,7 +173,8 @@ class Link:
         self._control: list[session_service_pb2.GatewayControl] = []
         self._round: deque[Lane] = deque()
         self._wake = asyncio.Event()
-        self._armed = False
+        self._flush_timer: asyncio.TimerHandle | None = None
+        """Set while audio waits for its turn. At most one: each would make a message of its own."""
         self._flushed_at_s = 0.0
         self._finished = asyncio.Event()
         self._said_unreachable = False
@@ -214,15 +215,14 @@ class Link:
         """Put a lane with waiting audio into the round."""
         lane.queued = True
         self._round.append(lane)
-        if self._armed:
+        if self._flush_timer is not None or self._wake.is_set():
             return
-        self._armed = True
         loop = asyncio.get_running_loop()
         wait_s = self._flushed_at_s + self._flush_interval_s() - loop.time()
         if wait_s <= 0:
             self._wake.set()
         else:
-            loop.call_later(wait_s, self._wake.set)
+            self._flush_timer = loop.call_later(wait_s, self._wake.set)
 
     def _flush_interval_s(self) -> float:
         return min(max(FLUSH_PER_CALL_S * len(self._lanes), LEAST_FLUSH_S), MOST_FLUSH_S)
@@ -291,7 +291,9 @@ class Link:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                self._armed = False
+                if self._flush_timer is not None:
+                    self._flush_timer.cancel()
+                    self._flush_timer = None
                 request = self._batch()
                 if request is not None:
                     self._flushed_at_s = loop.time()

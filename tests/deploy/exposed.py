@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.metrics import GatewayMetrics
 from runtime.facts import FactOutbox
-from runtime.metrics import LoopLag
+from runtime.metrics import FrameHistogram, LoopLag
 from session.metrics import SessionMetrics
 from transcript.metrics import TranscriptMetrics
 
@@ -67,8 +67,11 @@ def metrics() -> dict[str, dict[str, Metric]]:
 def _metrics(registry: CollectorRegistry) -> Iterator[Metric]:
     # The public collect() does not tell the labels of a metric that has no series yet.
     for collector in registry._collector_to_names:
-        assert isinstance(collector, MetricWrapperBase)
         [family] = collector.collect()
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = frozenset(collector._labelnames)
+        if isinstance(collector, FrameHistogram):
+            labels: frozenset[str] = frozenset()
+        else:
+            assert isinstance(collector, MetricWrapperBase)
+            labels = frozenset(collector._labelnames)
         yield Metric(name, family.type, labels, family.documentation)

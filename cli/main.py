@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
@@ -51,6 +52,12 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
+"""gRPC's sockets without its EventEngine, which hands every message from thread to thread: at the
+200 messages a second of a link that is 7 % of a session worker's CPU (docs/adr/0003). What the
+operator has set goes before."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -62,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"asheard: no command {name!r}\n\n{_overview()}", file=sys.stderr)
         return EXIT_USAGE
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # read when gRPC is imported
     module = cast(CommandModule, importlib.import_module(command.module))
     parser = argparse.ArgumentParser(
         prog=f"asheard {name}", description=f"asheard {name}: {command.summary}"

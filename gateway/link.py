@@ -67,6 +67,9 @@ Stream = grpc.aio.StreamStreamCall[
 
 Arguments = ParamSpec("Arguments")
 
+Frame = tuple[bytes, int, int]
+"""Of the caller: payload, media_ms, received_unix_us."""
+
 
 class LaneListener(Protocol):
     """What a call wants to hear from its session worker. None of it may block."""
@@ -105,8 +108,8 @@ class Lane:
         self.link: Link | None = None
         self.handle = 0
         self.accepted = False
-        self.audio: deque[tuple[bytes, int, int]] = deque()
-        """Payload, media_ms, received_unix_us of each waiting frame, oldest first."""
+        self.audio: deque[Frame] = deque()
+        """Waiting frames, oldest first."""
         self.early: list[session_service_pb2.GatewayControl] = []
         """Control from before a worker took the call: a pressed key, at most a few."""
         self.queued = False
@@ -176,6 +179,7 @@ class Link:
         self._flush_timer: asyncio.TimerHandle | None = None
         """Set while audio waits for its turn. At most one: each would make a message of its own."""
         self._flushed_at_s = 0.0
+        self._loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
         self._said_unreachable = False
 
@@ -202,9 +206,7 @@ class Link:
                 ),
             )
         )
-        lane.answer_timer = asyncio.get_running_loop().call_later(
-            OPEN_ANSWER_S, self._unanswered, lane
-        )
+        lane.answer_timer = self._loop.call_later(OPEN_ANSWER_S, self._unanswered, lane)
 
     def post(self, control: session_service_pb2.GatewayControl) -> None:
         """Send control at once."""
@@ -217,12 +219,11 @@ class Link:
         self._round.append(lane)
         if self._flush_timer is not None or self._wake.is_set():
             return
-        loop = asyncio.get_running_loop()
-        wait_s = self._flushed_at_s + self._flush_interval_s() - loop.time()
-        if wait_s <= 0:
+        due_s = self._flushed_at_s + self._flush_interval_s()
+        if due_s <= self._loop.time():
             self._wake.set()
         else:
-            self._flush_timer = loop.call_later(wait_s, self._wake.set)
+            self._flush_timer = self._loop.call_at(due_s, self._wake.set)
 
     def _flush_interval_s(self) -> float:
         return min(max(FLUSH_PER_CALL_S * len(self._lanes), LEAST_FLUSH_S), MOST_FLUSH_S)
@@ -286,7 +287,6 @@ class Link:
         return "the worker closed the link"
 
     async def _write(self, stream: Stream) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._wake.wait()
@@ -296,7 +296,7 @@ class Link:
                     self._flush_timer = None
                 request = self._batch()
                 if request is not None:
-                    self._flushed_at_s = loop.time()
+                    self._flushed_at_s = self._loop.time()
                     self._metrics.link_messages.inc()
                     await stream.write(request)
                 elif self.retired and not self._lanes:
@@ -309,24 +309,17 @@ class Link:
         """Take the next message out of control and lanes; None when there is nothing to say."""
         if not self._control and not self._round:
             return None
-        request = session_service_pb2.LinkRequest(control=self._control)
+        control = self._control
         self._control = []
-        add = request.caller_audio.add
-        room = BATCH_FRAMES
+        handles: list[int] = []
+        frames: list[Frame] = []
         waiting = self._round
-        while waiting and room > 0:
+        while waiting and len(frames) < BATCH_FRAMES:
             lane = waiting.popleft()
             audio = lane.audio
-            take = min(len(audio), room, TURN_FRAMES)
-            room -= take
-            for _ in range(take):
-                payload, media_ms, received_unix_us = audio.popleft()
-                add(
-                    call=lane.handle,
-                    payload=payload,
-                    media_ms=media_ms,
-                    received_unix_us=received_unix_us,
-                )
+            for _ in range(min(len(audio), BATCH_FRAMES - len(frames), TURN_FRAMES)):
+                handles.append(lane.handle)
+                frames.append(audio.popleft())
             if audio:
                 waiting.append(lane)
                 continue
@@ -335,6 +328,15 @@ class Link:
                 self._post_close(lane.handle, lane.outcome)
         if waiting or self.retired:
             self._wake.set()
+        request = session_service_pb2.LinkRequest(control=control)
+        if frames:
+            # In place: a message given to another's constructor is encoded and decoded for it.
+            audio_of_all = request.caller_audio
+            payloads, media_ms, received_unix_us = zip(*frames, strict=True)
+            audio_of_all.call.extend(handles)
+            audio_of_all.payload.extend(payloads)
+            audio_of_all.media_ms.extend(media_ms)
+            audio_of_all.received_unix_us.extend(received_unix_us)
         return request
 
     def _post_close(self, handle: int, outcome: fact_pb2.CallOutcome.ValueType) -> None:

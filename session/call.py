@@ -148,26 +148,31 @@ class Call:
         self._left = asyncio.Event()
         self._transcribed = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
-        self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._crashed: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
 
     # --- what the link calls ----------------------------------------------------------------
 
-    def receive_audio(self, frame: session_service_pb2.CallerAudio, now_unix_us: int) -> None:
+    def receive_audio(
+        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
+    ) -> None:
         """The next frame of the caller's.
 
         Args:
-            frame: As the gateway received it.
-            now_unix_us: The wall clock, in microseconds.
+            payload: Base64 of µ-law at 8 kHz, as Twilio sent it.
+            media_ms: Twilio's ``media.timestamp``.
+            received_unix_us: The wall clock when the gateway had it, in microseconds.
+            now_unix_us: The wall clock.
         """
         try:
             if self._kept is None:
-                self._append(frame.payload, frame.media_ms, frame.received_unix_us, now_unix_us)
+                self._append(payload, media_ms, received_unix_us, now_unix_us)
                 return
             if len(self._kept) >= KEPT_FRAMES:
                 self._kept.popleft()
                 self._settings.metrics.unappended_frames.labels("overflow").inc()
-            self._kept.append((frame.payload, frame.media_ms, frame.received_unix_us))
+            self._kept.append((payload, media_ms, received_unix_us))
         except Exception as error:
             self._crash(error)
 
@@ -457,17 +462,13 @@ class Call:
 
     def _arm(self) -> None:
         """Keep one timer, for the earliest wish; one that is early finds nothing due, arms anew."""
-        due = min(
-            (
-                t
-                for t in (self._conversation.next_timer(), self._clock.next_timer())
-                if t is not None
-            ),
-            default=None,
-        )
+        due = self._conversation.next_timer()
+        stalled_at = self._clock.next_timer()
+        if stalled_at is not None and (due is None or stalled_at < due):
+            due = stalled_at
         if due is None or due == float("inf"):
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         when = loop.time() + max(0.0, due - time.monotonic())
         if self._timer is not None:
             if self._timer.when() <= when:

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
@@ -46,6 +47,16 @@ _AnyControl = (
 )
 
 
+class AudioPiece(NamedTuple):
+    """What an ``AgentAudio`` says."""
+
+    call: int
+    item_id: str
+    content_index: int
+    payload: bytes
+    last: bool
+
+
 class Outbox:
     """What waits for the next message to one gateway.
 
@@ -55,25 +66,25 @@ class Outbox:
 
     def __init__(self) -> None:
         self._control: list[session_service_pb2.SessionControl] = []
-        self._audio: dict[int, deque[session_service_pb2.AgentAudio]] = {}
+        self._audio: dict[int, deque[AudioPiece]] = {}
         self._behind: list[tuple[int, session_service_pb2.SessionControl]] = []
         self.posted = asyncio.Event()
         """Something is there."""
-        self.urgent = asyncio.Event()
-        """Something is there that does not wait."""
+        self.due = asyncio.Event()
+        """Something is there that does not wait, or has waited."""
 
     def control(self, call: int, **body: _AnyControl) -> None:
         """Post control; it overtakes all audio."""
         self._control.append(_control(call, body))
         self.posted.set()
-        self.urgent.set()
+        self.due.set()
 
-    def audio(self, audio: session_service_pb2.AgentAudio, *, urgent: bool) -> None:
+    def audio(self, piece: AudioPiece, *, urgent: bool) -> None:
         """Post audio, in order within a call."""
-        self._audio.setdefault(audio.call, deque()).append(audio)
+        self._audio.setdefault(piece.call, deque()).append(piece)
         self.posted.set()
         if urgent:
-            self.urgent.set()
+            self.due.set()
 
     def purge(self, call: int) -> None:
         """Take back a call's audio."""
@@ -95,16 +106,26 @@ class Outbox:
             else:
                 control.append(message)
         self._behind = still_behind
-        audio = self._take_audio()
-        self.urgent.clear()
+        pieces = self._take_audio()
+        self.due.clear()
         if not self._audio and not self._behind:
             self.posted.clear()
-        if not control and not audio:
+        if not control and not pieces:
             return None
-        return session_service_pb2.LinkResponse(control=control, agent_audio=audio)
+        response = session_service_pb2.LinkResponse(control=control)
+        # In place: a message given to another's constructor is encoded and decoded for it.
+        for piece in pieces:
+            response.agent_audio.add(
+                call=piece.call,
+                item_id=piece.item_id,
+                content_index=piece.content_index,
+                payload=piece.payload,
+                last=piece.last,
+            )
+        return response
 
-    def _take_audio(self) -> list[session_service_pb2.AgentAudio]:
-        taken: list[session_service_pb2.AgentAudio] = []
+    def _take_audio(self) -> list[AudioPiece]:
+        taken: list[AudioPiece] = []
         size = 0
         while self._audio and size < BATCH_BYTES:
             for call in list(self._audio):
@@ -133,13 +154,7 @@ class CallOutlet:
 
     def audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
         self._outbox.audio(
-            session_service_pb2.AgentAudio(
-                call=self._handle,
-                item_id=item_id,
-                content_index=content_index,
-                payload=payload,
-                last=last,
-            ),
+            AudioPiece(self._handle, item_id, content_index, payload, last),
             urgent=item_id != self._item_id,
         )
         self._item_id = item_id
@@ -304,12 +319,20 @@ class _Link:
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._write(context), name="link writer")
             reporting = group.create_task(self._report(), name="load reports")
+            even = True
             try:
                 async for request in requests:
-                    self._receive(request)
+                    even = self._receive(request)
+                    if not even:
+                        break
             finally:
                 writing.cancel()
                 reporting.cancel()
+        if not even:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "caller_audio: its lists must be of one length",
+            )
 
     def lose(self) -> None:
         """The stream is over: so are its calls."""
@@ -324,19 +347,17 @@ class _Link:
         ],
     ) -> None:
         outbox = self.outbox
+        loop = asyncio.get_running_loop()
         sent_at = 0.0
         while True:
             await outbox.posted.wait()
-            wait_s = sent_at + BUSY_BATCH_S - time.monotonic()
-            if wait_s > 0 and not outbox.urgent.is_set():
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await outbox.urgent.wait()
-                except TimeoutError:
-                    pass
+            if not outbox.due.is_set():
+                turn = loop.call_at(sent_at + BUSY_BATCH_S, outbox.due.set)
+                await outbox.due.wait()
+                turn.cancel()
             response = outbox.take()
             if response is not None:
-                sent_at = time.monotonic()
+                sent_at = loop.time()
                 await context.write(response)
 
     async def _report(self) -> None:
@@ -344,15 +365,23 @@ class _Link:
             self.outbox.control(0, load_report=self._service.load_report())
             await asyncio.sleep(LOAD_REPORT_S)
 
-    def _receive(self, request: session_service_pb2.LinkRequest) -> None:
+    def _receive(self, request: session_service_pb2.LinkRequest) -> bool:
+        """False when the columns of its audio are not of one length."""
         for control in request.control:
             self._control(control)
-        if request.caller_audio:
-            now_unix_us = time.time_ns() // 1000
-            for frame in request.caller_audio:
-                call = self._calls.get(frame.call)
-                if call is not None:
-                    call.receive_audio(frame, now_unix_us)
+        audio = request.caller_audio
+        calls, payloads = audio.call, audio.payload
+        media_ms, received_unix_us = audio.media_ms, audio.received_unix_us
+        if not len(calls) == len(payloads) == len(media_ms) == len(received_unix_us):
+            return False
+        now_unix_us = time.time_ns() // 1000
+        for handle, payload, at_ms, received_us in zip(
+            calls, payloads, media_ms, received_unix_us, strict=True
+        ):
+            call = self._calls.get(handle)
+            if call is not None:
+                call.receive_audio(payload, at_ms, received_us, now_unix_us)
+        return True
 
     def _control(self, control: session_service_pb2.GatewayControl) -> None:
         kind = control.WhichOneof("body")

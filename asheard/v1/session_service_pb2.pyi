@@ -64,16 +64,16 @@ class LinkRequest(_message.Message):
         """control is to be handled before the audio."""
 
     @_builtins.property
-    def caller_audio(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallerAudio]:
+    def caller_audio(self) -> Global___CallerAudio:
         """caller_audio is in the order in which Twilio sent it, per call."""
 
     def __init__(
         self,
         *,
         control: _abc.Iterable[Global___GatewayControl] | None = ...,
-        caller_audio: _abc.Iterable[Global___CallerAudio] | None = ...,
+        caller_audio: Global___CallerAudio | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller_audio", b"caller_audio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_audio", b"caller_audio", "control", b"control"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -289,7 +289,9 @@ Global___CallRefused: _TypeAlias = CallRefused  # noqa: Y015
 
 @_typing.final
 class CallerAudio(_message.Message):
-    """CallerAudio is one media message of the caller."""
+    """CallerAudio is media messages of callers in columns: the n-th of each list belongs to the n-th frame. All are of one
+    length. There are 50 frames a second and call; a message for each would cost both ends twice as much.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,21 +299,29 @@ class CallerAudio(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     MEDIA_MS_FIELD_NUMBER: _builtins.int
     RECEIVED_UNIX_US_FIELD_NUMBER: _builtins.int
-    call: _builtins.int
-    """call is the handle."""
-    payload: _builtins.bytes
-    """payload is base64 text of µ-law at 8 kHz, mono, just as Twilio sent it: it is not decoded on the way."""
-    media_ms: _builtins.int
-    """media_ms is Twilio's media.timestamp."""
-    received_unix_us: _builtins.int
-    """received_unix_us is the gateway's wall clock at receipt, in microseconds."""
+    @_builtins.property
+    def call(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """call is the handles."""
+
+    @_builtins.property
+    def payload(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """payload is base64 text of µ-law at 8 kHz, mono, just as Twilio sent it: it is not decoded on the way."""
+
+    @_builtins.property
+    def media_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """media_ms is Twilio's media.timestamp."""
+
+    @_builtins.property
+    def received_unix_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """received_unix_us is the gateway's wall clock at receipt, in microseconds."""
+
     def __init__(
         self,
         *,
-        call: _builtins.int = ...,
-        payload: _builtins.bytes = ...,
-        media_ms: _builtins.int = ...,
-        received_unix_us: _builtins.int = ...,
+        call: _abc.Iterable[_builtins.int] | None = ...,
+        payload: _abc.Iterable[_builtins.bytes] | None = ...,
+        media_ms: _abc.Iterable[_builtins.int] | None = ...,
+        received_unix_us: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

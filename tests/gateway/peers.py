@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import grpc
@@ -41,6 +41,14 @@ def speech(ms: int) -> bytes:
     return base64.b64encode(b"\x55" * (8 * ms))
 
 
+class CallerFrame(NamedTuple):
+    """One frame of a caller's, as the link brought it."""
+
+    payload: bytes
+    media_ms: int
+    received_unix_us: int
+
+
 class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
     """A session worker that does what a test says, and remembers what it is told."""
 
@@ -51,7 +59,7 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
         self.requests: list[session_service_pb2.LinkRequest] = []
         self.opened: list[tuple[int, str, str]] = []
         self.closed: dict[int, fact_pb2.CallOutcome.ValueType] = {}
-        self.audio: dict[int, list[session_service_pb2.CallerAudio]] = {}
+        self.audio: dict[int, list[CallerFrame]] = {}
         self.positions: list[session_service_pb2.PositionsFixed] = []
         self.keys: list[str] = []
         self.links = 0
@@ -94,9 +102,13 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
             self.requests.append(request)
             for control in request.control:
                 self._control(control)
-            for audio in request.caller_audio:
-                assert audio.call not in self.closed, "audio behind the end of its call"
-                self.audio.setdefault(audio.call, []).append(audio)
+            audio = request.caller_audio
+            for handle, payload, media_ms, received_unix_us in zip(
+                audio.call, audio.payload, audio.media_ms, audio.received_unix_us, strict=True
+            ):
+                assert handle not in self.closed, "audio behind the end of its call"
+                frame = CallerFrame(payload, media_ms, received_unix_us)
+                self.audio.setdefault(handle, []).append(frame)
         self._out.put_nowait(None)
 
     def _control(self, control: session_service_pb2.GatewayControl) -> None:

@@ -233,15 +233,12 @@ class Gateway:
         """The caller's frames of 20 ms."""
         await self._stream.write(
             session_service_pb2.LinkRequest(
-                caller_audio=[
-                    session_service_pb2.CallerAudio(
-                        call=call,
-                        payload=payload,
-                        media_ms=media_ms + 20 * n,
-                        received_unix_us=time.time_ns() // 1000,
-                    )
-                    for n, payload in enumerate(payloads)
-                ]
+                caller_audio=session_service_pb2.CallerAudio(
+                    call=[call] * len(payloads),
+                    payload=payloads,
+                    media_ms=range(media_ms, media_ms + 20 * len(payloads), 20),
+                    received_unix_us=[time.time_ns() // 1000] * len(payloads),
+                )
             )
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from asheard.v1 import session_service_pb2
-from session.link import BATCH_BYTES, CallOutlet, Outbox
+from session.link import BATCH_BYTES, AudioPiece, CallOutlet, Outbox
 
 
-def audio(call: int, n: int, size: int = 8) -> session_service_pb2.AgentAudio:
-    return session_service_pb2.AgentAudio(call=call, item_id=f"{call}.{n}", payload=b"A" * size)
+def audio(call: int, n: int, size: int = 8) -> AudioPiece:
+    return AudioPiece(call, f"{call}.{n}", 0, b"A" * size, False)
 
 
 def taken(outbox: Outbox) -> tuple[list[str], list[str]]:
@@ -55,7 +55,7 @@ def test_the_first_audio_of_an_item_is_urgent_and_what_follows_is_not() -> None:
     outlet = CallOutlet(outbox, 1)
     for item, urgent in (("a", True), ("a", False), ("b", True)):
         outlet.audio(item, 0, b"AAAA", False)
-        assert outbox.urgent.is_set() is urgent
+        assert outbox.due.is_set() is urgent
         outbox.take()
 
 
@@ -63,12 +63,12 @@ def test_an_interrupt_takes_back_what_has_not_left_and_is_urgent() -> None:
     outbox = Outbox()
     outbox.audio(audio(1, 0), urgent=False)
     outbox.audio(audio(2, 0), urgent=False)
-    assert not outbox.urgent.is_set()
+    assert not outbox.due.is_set()
     CallOutlet(outbox, 1).interrupt(session_service_pb2.Interrupt(interrupt_id=1))
-    assert outbox.urgent.is_set()
+    assert outbox.due.is_set()
     outbox.audio(audio(1, 1), urgent=False)
     assert taken(outbox) == (["interrupt"], ["2.0", "1.1"])
-    assert not outbox.urgent.is_set()
+    assert not outbox.due.is_set()
 
 
 def test_the_end_of_a_call_comes_in_a_later_message_than_its_audio() -> None:

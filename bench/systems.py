@@ -65,6 +65,7 @@ async def _asheard(
                 "ASHEARD_REALTIME_URL": realtime_url,
                 "ASHEARD_STORE": f"sqlite:///{folder}/bench.db",
                 "ASHEARD_SESSION_MAX_CALLS": "2000",
+                "ASHEARD_SESSION_MAX_LAG_MS": "60000",
                 "ASHEARD_DRAIN_SECONDS": "5",
                 "ASHEARD_LOG_LEVEL": "warning",
                 **settings,

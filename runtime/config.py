@@ -142,6 +142,8 @@ class SessionConfig:
     agent_path: Path | None = None
     """None: the bundled bakery agent."""
     max_calls: int = 200
+    max_lag_ms: int = 100
+    """No new calls while the event loop is usually later than this."""
     align: str = "cut"
     """Which items' words are aligned: ``all``, ``cut`` (those that were interrupted), ``off``."""
     drain_s: int = 3600
@@ -169,6 +171,7 @@ class SessionConfig:
             openai_api_key=key,
             agent_path=Path(agent) if agent else None,
             max_calls=whole_number(env, "ASHEARD_SESSION_MAX_CALLS", 200, least=1, most=100_000),
+            max_lag_ms=whole_number(env, "ASHEARD_SESSION_MAX_LAG_MS", 100, least=10, most=60_000),
             align=choice(env, "ASHEARD_ALIGN", "cut", ("all", "cut", "off")),
             drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
         )

@@ -10,6 +10,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
@@ -77,7 +78,7 @@ class LoopLag:
     """How late the event loop runs what is due: the first sign of a process with too many calls.
 
     ``asheard_event_loop_lag_seconds`` is a histogram of all readings; :attr:`recent_s` is the
-    worst of the last second, for admission.
+    worst of the last second, for placement, and :attr:`usual_s` what admission asks.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -99,6 +100,11 @@ class LoopLag:
     def recent_s(self) -> float:
         """The worst reading of the last second, in seconds."""
         return max(self._readings)
+
+    @property
+    def usual_s(self) -> float:
+        """The median of the last ten readings, in seconds: a hiccup leaves it as it is."""
+        return median(self._readings)
 
     async def run(self) -> None:
         """Take readings until cancelled."""

@@ -5,8 +5,8 @@ link sends at once; a busy one waits until 20 ms have passed since its last mess
 would notice does not wait: interrupts and other control, and the first audio of an item. The audio
 behind it is generated faster than it is played, so that it waits anyway, here or at Twilio.
 
-The worker's admission is here too: it takes at most ``max_calls``, none while it drains, and says
-so in load reports, so that gateways need not ask in vain.
+The worker's admission is here too: it takes at most ``max_calls``, none while its event loop is
+late, none while it drains, and says so in load reports, so that gateways need not ask in vain.
 """
 
 from __future__ import annotations
@@ -176,8 +176,9 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
     Args:
         settings: What calls have in common.
         facts: Where their facts go.
-        lag: For the load reports.
+        lag: For the load reports and admission.
         max_calls: How many to take at most.
+        max_lag_s: No new ones while the event loop is usually later than this.
         calls: Holds the calls: they may outlive their link by some seconds.
     """
 
@@ -188,12 +189,14 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         lag: LoopLag,
         *,
         max_calls: int,
+        max_lag_s: float,
         calls: asyncio.TaskGroup,
     ) -> None:
         self._settings = settings
         self._facts = facts
         self._lag = lag
         self._max_calls = max_calls
+        self._max_lag_s = max_lag_s
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: set[_Link] = set()
@@ -263,6 +266,12 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
             return session_service_pb2.CallRefused(
                 reason=session_service_pb2.REFUSAL_REASON_RESOURCE_EXHAUSTED,
                 detail=f"the worker has {self._max_calls} calls, its most",
+            )
+        lag_s = self._lag.usual_s
+        if lag_s > self._max_lag_s:
+            return session_service_pb2.CallRefused(
+                reason=session_service_pb2.REFUSAL_REASON_RESOURCE_EXHAUSTED,
+                detail=f"the worker is short of CPU: its event loop is {lag_s * 1000:.0f} ms late",
             )
         return None
 

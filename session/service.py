@@ -81,7 +81,14 @@ async def serve(
             metrics=metrics,
             follow=pool.open if pool else None,
         )
-        service = SessionService(settings, facts, lag, max_calls=config.max_calls, calls=group)
+        service = SessionService(
+            settings,
+            facts,
+            lag,
+            max_calls=config.max_calls,
+            max_lag_s=config.max_lag_ms / 1000,
+            calls=group,
+        )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)
         admin = AdminServer(config.admin, registry, ready=lambda: _unready(stop))
         lagging = group.create_task(lag.run(), name="loop lag")

@@ -205,6 +205,10 @@ class Calls:
             if cached is not None and cached.transcript is not None:
                 async with cached.lock:
                     await self._write_index(cached)
+                if cached.transcript.final and call_sid not in self._watchers:
+                    # Read for the index alone. Who reads a finished call does it seldom, and a
+                    # service that keeps each of them grows with every call.
+                    self._drop(call_sid)
         except NotFound:
             pass  # Deleted meanwhile.
         except Unavailable:

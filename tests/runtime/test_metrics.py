@@ -1,11 +1,14 @@
-"""The histogram of the frame path shows what prometheus_client's own would."""
+"""The histogram of the frame path shows what prometheus_client's own would; the event loop's lag."""
 
 from __future__ import annotations
+
+import asyncio
+import time
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from runtime.metrics import FrameHistogram
+from runtime.metrics import LAG_PERIOD_S, FrameHistogram, LoopLag
 
 BUCKETS = (0.001, 0.01, 5.0)
 
@@ -30,3 +33,25 @@ def test_a_name_is_taken_once() -> None:
     FrameHistogram("asheard_x_seconds", "One.", buckets=BUCKETS, registry=registry)
     with pytest.raises(ValueError, match="asheard_x_seconds"):
         Histogram("asheard_x_seconds", "Two.", buckets=BUCKETS, registry=registry)
+
+
+async def test_a_hiccup_is_seen_and_is_not_what_is_usual() -> None:
+    lag = LoopLag(CollectorRegistry())
+    reading = asyncio.create_task(lag.run())
+    await asyncio.sleep(0)  # it waits for its first reading
+    time.sleep(LAG_PERIOD_S + 0.3)
+    await asyncio.sleep(2 * LAG_PERIOD_S)
+    assert lag.recent_s >= 0.3
+    assert lag.usual_s < 0.3
+    reading.cancel()
+
+
+async def test_a_loop_that_is_always_late_is_usually_late() -> None:
+    lag = LoopLag(CollectorRegistry())
+    reading = asyncio.create_task(lag.run())
+    for _ in range(7):
+        await asyncio.sleep(0)
+        time.sleep(LAG_PERIOD_S + 0.05)
+        await asyncio.sleep(0.001)
+    assert lag.usual_s >= 0.05
+    reading.cancel()

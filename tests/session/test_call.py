@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from asheard.v1 import fact_pb2, session_service_pb2
 from runtime.errors import ConfigurationError
+from runtime.metrics import LoopLag
 from runtime.rpc import channel
 from session.realtime.conversation import Conversation
 from tests.session.ends import FRAME, Model, Worker, endpoint, until, worker
@@ -403,6 +404,19 @@ async def test_a_full_worker_refuses_and_says_why(tmp_path: Path) -> None:
         await model.turn("R", "A", "Yes.", 100)
         await w.gateway.wait_for_audio(("A", 100, False), ("A", 0, True), call=3)
         assert await w.metric('asheard_calls_total{outcome="refused"}') == 1
+
+
+async def test_a_worker_that_is_short_of_cpu_refuses_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        with monkeypatch.context() as patched:
+            patched.setattr(LoopLag, "usual_s", 0.101)
+            await w.gateway.open(1)
+            refused = await w.gateway.wait_for("call_refused", call=1)
+        assert refused.reason == session_service_pb2.REFUSAL_REASON_RESOURCE_EXHAUSTED
+        assert refused.detail == "the worker is short of CPU: its event loop is 101 ms late"
+        await w.call(2)
 
 
 async def test_load_is_reported_at_once_and_with_every_change(tmp_path: Path) -> None:

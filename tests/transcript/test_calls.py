@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
@@ -83,6 +84,22 @@ async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (await calls.get("CA0")).final
     with pytest.raises(NotFound):
         await calls.get("CA404")
+    await store.close()
+
+
+async def test_a_finished_call_that_nobody_reads_does_not_stay_in_memory(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = Calls(store, TranscriptMetrics(registry))
+    indexing = asyncio.create_task(calls.run())
+    for n in range(3):
+        await calls.append(short_call(f"CA{n}"))
+    while len(await store.unindexed()):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # what follows the entry
+    assert registry.get_sample_value("asheard_transcript_cached_facts") == 0
+    assert [call.final for call in await calls.list(CallQuery(limit=10))] == [True] * 3
+    indexing.cancel()
     await store.close()
 
 

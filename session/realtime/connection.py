@@ -9,14 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import quote, urlsplit
-
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.protocol import State
-
-from runtime.config import is_loopback
-from runtime.errors import Unavailable
 
 OPEN_S = 10.0
 """Deadline of TCP, TLS and the handshake: 0.5 to 0.75 s is usual."""
@@ -34,7 +26,7 @@ AUTHENTICATION_FAILED = 3000
 """Close code of a bad key, after a handshake that succeeded."""
 
 GOING_AWAY = 1001
-"""Close code of an expired session; ``websockets`` itself takes it for a normal end."""
+"""Close code of an expired session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,65 +77,3 @@ class Connect(Protocol):
             Unavailable: The endpoint cannot be reached, or refused the handshake.
         """
         ...
-
-
-async def connect_websockets(url: str, *, model: str, key: str | None) -> RealtimeConnection:
-    """:class:`Connect` by the ``websockets`` library."""
-    joint = "&" if urlsplit(url).query else "?"
-    host = urlsplit(url).hostname or ""
-    try:
-        websocket = await connect(
-            f"{url}{joint}model={quote(model)}",
-            additional_headers={} if key is None else {"Authorization": f"Bearer {key}"},
-            user_agent_header="asheard",
-            compression=None,  # base64 of speech does not shrink; deflate triples the memory
-            max_size=None,  # one event may be larger than any limit that seems sensible
-            open_timeout=OPEN_S,
-            close_timeout=CLOSE_S,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            proxy=None if is_loopback(host) else True,
-        )
-    except InvalidStatus as error:
-        status = error.response.status_code
-        hint = ": check OPENAI_API_KEY" if status in (401, 403) else ""
-        raise Unavailable(f"the Realtime endpoint answered HTTP {status}{hint}") from error
-    except TimeoutError as error:
-        raise Unavailable(f"the Realtime endpoint did not answer in {OPEN_S:.0f} s") from error
-    except (OSError, WebSocketException) as error:
-        raise Unavailable(
-            f"the Realtime endpoint at {host} cannot be reached: {type(error).__name__}; "
-            "check ASHEARD_REALTIME_URL"
-        ) from error
-    return _WebsocketsConnection(websocket)
-
-
-class _WebsocketsConnection:
-    """A socket of the ``websockets`` library."""
-
-    def __init__(self, websocket: ClientConnection) -> None:
-        self._websocket = websocket
-
-    def send(self, data: bytes) -> None:
-        websocket = self._websocket
-        if websocket.protocol.state is not State.OPEN:
-            return
-        websocket.protocol.send_text(data)
-        websocket.send_data()
-        if websocket.transport.get_write_buffer_size() > STALLED_BYTES:
-            websocket.transport.abort()
-
-    async def run(self, on_message: Callable[[bytes], None]) -> Closed:
-        websocket = self._websocket
-        try:
-            while True:
-                message = await websocket.recv(decode=False)
-                on_message(message if isinstance(message, bytes) else message.encode())
-        except ConnectionClosed as error:
-            received = error.rcvd
-            if received is None:
-                return Closed(1006, "")
-            return Closed(received.code, received.reason)
-
-    async def close(self) -> None:
-        await self._websocket.close()

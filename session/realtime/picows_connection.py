@@ -1,4 +1,4 @@
-"""The Realtime WebSocket by picows: :data:`~session.realtime.connection.Connect` at half the CPU.
+"""The Realtime WebSocket by picows, at half the CPU of ``websockets``.
 
 picows hands over frames from a callback and sends from the caller's own stack, so fifty frames a
 second cost neither a task nor a queue hop. What a message is (fragments), how a close is answered

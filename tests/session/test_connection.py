@@ -1,4 +1,4 @@
-"""Both Realtime sockets keep the same promises, at a real server of another library's making."""
+"""The Realtime socket keeps its promises, at a real server of another library's making."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from runtime.errors import Unavailable
-from session.realtime.connection import Connect, connect_websockets
 from session.realtime.picows_connection import connect_picows
-
-pytestmark = pytest.mark.parametrize("connect", [connect_websockets, connect_picows])
 
 
 async def at(
-    connect: Connect,
     handler: Callable[[ServerConnection], Awaitable[None]],
     use: Callable[[str], Awaitable[None]],
 ) -> None:
@@ -27,7 +23,7 @@ async def at(
             await use(f"ws://127.0.0.1:{port}/v1/realtime")
 
 
-async def test_messages_both_ways_in_order_with_the_key_and_the_model(connect: Connect) -> None:
+async def test_messages_both_ways_in_order_with_the_key_and_the_model() -> None:
     seen: list[str] = []
 
     async def handler(socket: ServerConnection) -> None:
@@ -45,7 +41,7 @@ async def test_messages_both_ways_in_order_with_the_key_and_the_model(connect: C
                 return
 
     async def use(url: str) -> None:
-        connection = await connect(url, model="gpt realtime", key="sk-1")
+        connection = await connect_picows(url, model="gpt realtime", key="sk-1")
         await asyncio.sleep(0.05)
         for i in range(100):
             connection.send(str(i).encode())
@@ -60,11 +56,11 @@ async def test_messages_both_ways_in_order_with_the_key_and_the_model(connect: C
         connection.send(b"into the void")
         await connection.close()
 
-    await at(connect, handler, use)
+    await at(handler, use)
     assert seen == ["/v1/realtime?model=gpt%20realtime", "Bearer sk-1"]
 
 
-async def test_no_key_is_no_header(connect: Connect) -> None:
+async def test_no_key_is_no_header() -> None:
     headers: list[bool] = []
 
     async def handler(socket: ServerConnection) -> None:
@@ -72,41 +68,39 @@ async def test_no_key_is_no_header(connect: Connect) -> None:
         headers.append("Authorization" in socket.request.headers)
 
     async def use(url: str) -> None:
-        connection = await connect(url, model="m", key=None)
+        connection = await connect_picows(url, model="m", key=None)
         await connection.run(lambda _: None)
 
-    await at(connect, handler, use)
+    await at(handler, use)
     assert headers == [False]
 
 
 @pytest.mark.parametrize(
     ("code", "reason"), [(3000, "invalid_request_error.invalid_api_key"), (1001, "60 minutes")]
 )
-async def test_a_close_is_reported_with_its_code_and_reason(
-    connect: Connect, code: int, reason: str
-) -> None:
+async def test_a_close_is_reported_with_its_code_and_reason(code: int, reason: str) -> None:
     async def handler(socket: ServerConnection) -> None:
         await socket.close(code, reason)
 
     async def use(url: str) -> None:
-        closed = await (await connect(url, model="m", key=None)).run(lambda _: None)
+        closed = await (await connect_picows(url, model="m", key=None)).run(lambda _: None)
         assert (closed.code, closed.reason) == (code, reason)
 
-    await at(connect, handler, use)
+    await at(handler, use)
 
 
-async def test_a_lost_socket_is_1006(connect: Connect) -> None:
+async def test_a_lost_socket_is_1006() -> None:
     async def handler(socket: ServerConnection) -> None:
         socket.transport.abort()
 
     async def use(url: str) -> None:
-        closed = await (await connect(url, model="m", key=None)).run(lambda _: None)
+        closed = await (await connect_picows(url, model="m", key=None)).run(lambda _: None)
         assert closed.code == 1006
 
-    await at(connect, handler, use)
+    await at(handler, use)
 
 
-async def test_we_may_close_it_and_run_returns(connect: Connect) -> None:
+async def test_we_may_close_it_and_run_returns() -> None:
     codes: list[int | None] = []
 
     async def handler(socket: ServerConnection) -> None:
@@ -114,17 +108,17 @@ async def test_we_may_close_it_and_run_returns(connect: Connect) -> None:
         codes.append(socket.close_code)
 
     async def use(url: str) -> None:
-        connection = await connect(url, model="m", key=None)
+        connection = await connect_picows(url, model="m", key=None)
         running = asyncio.create_task(connection.run(lambda _: None))
         await asyncio.sleep(0.01)
         await connection.close()
         await running
 
-    await at(connect, handler, use)
+    await at(handler, use)
     assert codes == [1000]
 
 
-async def test_a_fault_of_ours_comes_out_of_run(connect: Connect) -> None:
+async def test_a_fault_of_ours_comes_out_of_run() -> None:
     async def handler(socket: ServerConnection) -> None:
         await socket.send("x")
         await socket.wait_closed()
@@ -133,21 +127,21 @@ async def test_a_fault_of_ours_comes_out_of_run(connect: Connect) -> None:
         raise ZeroDivisionError
 
     async def use(url: str) -> None:
-        connection = await connect(url, model="m", key=None)
+        connection = await connect_picows(url, model="m", key=None)
         with pytest.raises(ZeroDivisionError):
             await connection.run(fail)
         await connection.close()
 
-    await at(connect, handler, use)
+    await at(handler, use)
 
 
-async def test_who_cannot_be_reached_is_unavailable(connect: Connect) -> None:
+async def test_who_cannot_be_reached_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="ASHEARD_REALTIME_URL"):
-        await connect("ws://127.0.0.1:1/", model="m", key=None)
+        await connect_picows("ws://127.0.0.1:1/", model="m", key=None)
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "OPENAI_API_KEY"), (500, "HTTP 500")])
-async def test_a_refused_handshake_is_unavailable(connect: Connect, status: int, said: str) -> None:
+async def test_a_refused_handshake_is_unavailable(status: int, said: str) -> None:
     async def handler(socket: ServerConnection) -> None:
         raise AssertionError("never accepted")
 
@@ -157,4 +151,4 @@ async def test_a_refused_handshake_is_unavailable(connect: Connect, status: int,
     async with serve(handler, "127.0.0.1", 0, process_request=refuse) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         with pytest.raises(Unavailable, match=said):
-            await connect(f"ws://127.0.0.1:{port}/", model="m", key="sk-secret")
+            await connect_picows(f"ws://127.0.0.1:{port}/", model="m", key="sk-secret")

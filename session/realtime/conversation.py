@@ -416,8 +416,10 @@ class Conversation:
         response = self._response(response_id)
         if response is None:
             return None
-        item = self._agent_item(events.Item(item_id), response_id)
-        self._announce(item, self._last_item_id)
+        item = self._items.get(item_id)
+        if item is None or not item.response_id or not item.announced:
+            item = self._agent_item(events.Item(item_id), response_id)
+            self._announce(item, self._last_item_id)
         return item.part(content_index)
 
     def _announce(self, item: Item, previous_item_id: str) -> None:

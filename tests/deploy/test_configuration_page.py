@@ -95,6 +95,7 @@ def test_every_variable_makes_a_difference() -> None:
         "ASHEARD_ALIGN": "off",
         "ASHEARD_LOG_FORMAT": "json",
         "ASHEARD_LOG_LEVEL": "debug",
+        "ASHEARD_SESSION_MAX_LAG_MS": "70",
     }
     for section, name, _ in ROWS:
         if name == "ASHEARD_TWILIO_VALIDATE":

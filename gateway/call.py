@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn
@@ -97,8 +99,7 @@ class CallServices:
     metrics: GatewayMetrics
 
 
-@dataclass(slots=True)
-class _Given:
+class _Given(msgspec.Struct):
     """A part that the session worker gave us and whose position is not fixed yet."""
 
     audio_bytes: int = 0
@@ -107,8 +108,7 @@ class _Given:
     played_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsent:
+class _Unsent(msgspec.Struct, frozen=True):
     """Agent audio that is not written yet; empty for the end of a part."""
 
     part: Part
@@ -116,8 +116,7 @@ class _Unsent:
     audio_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(msgspec.Struct, frozen=True):
     """What one message of positions says of all of them."""
 
     interrupt_id: int
@@ -186,14 +185,13 @@ class Call:
         audio_bytes = media.audio_bytes()
         if media.track != "inbound" or not audio_bytes:
             return
-        playhead = self._playhead
-        playhead.receive_media(media.timestamp, audio_bytes, now_us=self._now_us())
-        if not self._lane.send_audio(
-            media.payload.encode(), media.timestamp, time.time_ns() // 1000
-        ):
+        timestamp_ms = media.timestamp
+        now_us = (time.monotonic_ns() - self._started_ns) // 1000
+        told = self._playhead.receive_media(timestamp_ms, audio_bytes, now_us)
+        if not self._lane.send_audio(media.payload.encode(), timestamp_ms, time.time_ns() // 1000):
             self._metrics.caller_frames_dropped.inc()
-        if playhead.has_events:  # seldom: a flush that waited to be dated
-            self._act(playhead.events())
+        if told:  # seldom: a flush that waited to be dated
+            self._act(self._playhead.events())
 
     def receive_mark(self, name: str) -> None:
         """Take an echoed mark."""

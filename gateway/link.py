@@ -8,9 +8,9 @@ gRPC's price is per message, not per byte, so a message is a batch:
 * Each call has a lane of its own, bounded: a worker that does not take audio loses the oldest of
   that call, counted, and no other's. Lanes take turns.
 
-There is no task per call or frame: a call appends to its lane, one writer per link empties them,
-one reader per link hands out what comes. A broken link is the loss of its calls; it reconnects for
-new ones.
+There is no task per call or frame, and no queue on the usual way: while the writer is not at work
+a call's frame goes straight into the batch that leaves next. One reader per link hands out what
+comes. A broken link is the loss of its calls; it reconnects for new ones.
 """
 
 from __future__ import annotations
@@ -93,6 +93,49 @@ class LaneListener(Protocol):
         """The caller speaks: stop playback."""
 
 
+class _Batch:
+    """Caller audio of the next message, in the columns of ``CallerAudio``."""
+
+    __slots__ = ("calls", "media_ms", "payloads", "received_unix_us")
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.payloads: list[bytes] = []
+        self.media_ms: list[int] = []
+        self.received_unix_us: list[int] = []
+
+    def has_room_for(self, call: int) -> bool:
+        """Whether a frame of the call may be added: not when it comes in heaps that others would
+        have to wait behind."""
+        calls = self.calls
+        if not calls:
+            return True
+        if calls[-1] == call and calls[-TURN_FRAMES:].count(call) == TURN_FRAMES:
+            return False
+        return len(calls) < BATCH_FRAMES
+
+    def add(self, call: int, payload: bytes, media_ms: int, received_unix_us: int) -> None:
+        """Add a frame at the end."""
+        self.calls.append(call)
+        self.payloads.append(payload)
+        self.media_ms.append(media_ms)
+        self.received_unix_us.append(received_unix_us)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.calls.clear()
+        self.payloads.clear()
+        self.media_ms.clear()
+        self.received_unix_us.clear()
+
+    def write_to(self, audio: session_service_pb2.CallerAudio) -> None:
+        """Fill a message in place: one given to another's constructor is encoded and decoded."""
+        audio.call.extend(self.calls)
+        audio.payload.extend(self.payloads)
+        audio.media_ms.extend(self.media_ms)
+        audio.received_unix_us.extend(self.received_unix_us)
+
+
 class Lane:
     """One call's way to its session worker, whichever that comes to be.
 
@@ -109,7 +152,7 @@ class Lane:
         self.handle = 0
         self.accepted = False
         self.audio: deque[Frame] = deque()
-        """Waiting frames, oldest first."""
+        """Frames that cannot go into the next message, oldest first."""
         self.early: list[session_service_pb2.GatewayControl] = []
         """Control from before a worker took the call: a pressed key, at most a few."""
         self.queued = False
@@ -120,6 +163,13 @@ class Lane:
 
     def send_audio(self, payload: bytes, media_ms: int, received_unix_us: int) -> bool:
         """Pass a frame of the caller on; False when the oldest waiting one was dropped for it."""
+        if self.accepted and not self.queued and self.link is not None:
+            batch = self.link.open_batch
+            if batch is not None and batch.has_room_for(self.handle):
+                if not batch.calls:
+                    self.link.flush_soon()
+                batch.add(self.handle, payload, media_ms, received_unix_us)
+                return True
         room = len(self.audio) < KEPT_FRAMES
         if not room:
             self.audio.popleft()
@@ -175,6 +225,10 @@ class Link:
         self._last_handle = 0
         self._control: list[session_service_pb2.GatewayControl] = []
         self._round: deque[Lane] = deque()
+        self._batch = _Batch()
+        self.open_batch: _Batch | None = self._batch
+        """Where frames may go at once. None while the writer is at work: if the worker does not
+        take audio, it is the lanes that are bounded, each for itself."""
         self._wake = asyncio.Event()
         self._flush_timer: asyncio.TimerHandle | None = None
         """Set while audio waits for its turn. At most one: each would make a message of its own."""
@@ -214,9 +268,13 @@ class Link:
         self._wake.set()
 
     def enqueue(self, lane: Lane) -> None:
-        """Put a lane with waiting audio into the round."""
+        """Put a lane into the round: it has audio, or an end to tell, behind what left before."""
         lane.queued = True
         self._round.append(lane)
+        self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Send audio when its time has come, at once on an idle link."""
         if self._flush_timer is not None or self._wake.is_set():
             return
         due_s = self._flushed_at_s + self._flush_interval_s()
@@ -232,7 +290,11 @@ class Link:
         """Say that a call is over, once its audio is out."""
         if lane.outcome is None:
             raise AssertionError("a lane is released by closing it")
-        if self._lanes.pop(lane.handle, None) is not None and not lane.queued:
+        if self._lanes.pop(lane.handle, None) is None or lane.queued:
+            return
+        if self._batch.calls:
+            self.enqueue(lane)  # some of that audio may be the call's
+        else:
             self._post_close(lane.handle, lane.outcome)
 
     def retire(self) -> None:
@@ -294,32 +356,31 @@ class Link:
                 if self._flush_timer is not None:
                     self._flush_timer.cancel()
                     self._flush_timer = None
-                request = self._batch()
+                request = self._next_message()
                 if request is not None:
                     self._flushed_at_s = self._loop.time()
                     self._metrics.link_messages.inc()
+                    self.open_batch = None
                     await stream.write(request)
+                    self.open_batch = self._batch
                 elif self.retired and not self._lanes:
                     await stream.done_writing()  # the worker ends the stream when it has read all
                     return
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the stream is over: the reader learns it too, and says why
 
-    def _batch(self) -> session_service_pb2.LinkRequest | None:
-        """Take the next message out of control and lanes; None when there is nothing to say."""
-        if not self._control and not self._round:
+    def _next_message(self) -> session_service_pb2.LinkRequest | None:
+        """Take the next message out of control, batch and lanes; None: there is nothing to say."""
+        batch, waiting = self._batch, self._round
+        if not (self._control or batch.calls or waiting):
             return None
         control = self._control
         self._control = []
-        handles: list[int] = []
-        frames: list[Frame] = []
-        waiting = self._round
-        while waiting and len(frames) < BATCH_FRAMES:
+        while waiting and len(batch.calls) < BATCH_FRAMES:
             lane = waiting.popleft()
             audio = lane.audio
-            for _ in range(min(len(audio), BATCH_FRAMES - len(frames), TURN_FRAMES)):
-                handles.append(lane.handle)
-                frames.append(audio.popleft())
+            for _ in range(min(len(audio), BATCH_FRAMES - len(batch.calls), TURN_FRAMES)):
+                batch.add(lane.handle, *audio.popleft())
             if audio:
                 waiting.append(lane)
                 continue
@@ -329,14 +390,9 @@ class Link:
         if waiting or self.retired:
             self._wake.set()
         request = session_service_pb2.LinkRequest(control=control)
-        if frames:
-            # In place: a message given to another's constructor is encoded and decoded for it.
-            audio_of_all = request.caller_audio
-            payloads, media_ms, received_unix_us = zip(*frames, strict=True)
-            audio_of_all.call.extend(handles)
-            audio_of_all.payload.extend(payloads)
-            audio_of_all.media_ms.extend(media_ms)
-            audio_of_all.received_unix_us.extend(received_unix_us)
+        if batch.calls:
+            batch.write_to(request.caller_audio)
+            batch.clear()
         return request
 
     def _post_close(self, handle: int, outcome: fact_pb2.CallOutcome.ValueType) -> None:
@@ -442,6 +498,8 @@ class Link:
         for waiting in self._round:
             waiting.queued = False
         self._round.clear()
+        self._batch.clear()
+        self.open_batch = self._batch
         for lane in lanes:
             lane.link = None
             if lane.accepted:

@@ -91,7 +91,8 @@ class MediaSocket:
             message = decode(text)
             call = self._call
             if type(message) is Media and call is not None:  # first: fifty a second
-                self._stream.receive_media(message)
+                if message.stream_sid != self._stream.stream_sid:
+                    self._stream.receive(message)
                 call.receive_media(message.media)
                 return
             self._stream.receive(message)

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.playout.positions import BYTES_PER_MS
 
 FRAME_BYTES = 160
@@ -47,8 +49,7 @@ STALE_US = 40_000
 message tells which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """The clocks as they stood when something happened."""
 
     now_us: int
@@ -59,8 +60,7 @@ class Stamp:
     """When that reading came, by the gateway's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Date:
+class Date(msgspec.Struct, frozen=True):
     """When something happened, on the call's clock: not before and before."""
 
     earliest_us: int

@@ -194,19 +194,25 @@ class Playhead:
                 self._presumed = False
                 self._fix_if_played(stretch, owner)
 
-    def receive_media(self, timestamp_ms: int, audio_bytes: int, *, now_us: int) -> None:
-        """Note an inbound media message: its ``media.timestamp`` and length. The hot path."""
+    def receive_media(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
+        """Note an inbound media message: its ``media.timestamp`` and length. The hot path.
+
+        Returns:
+            Whether `events` may have something to say; as a rule it has not.
+        """
         clock = self._clock
         if not self._awaits_media and clock.receive_regular(timestamp_ms, audio_bytes, now_us):
-            return
+            return False
         before = (clock.newest_ms, clock.received_us, clock.frame_bytes)
         irregular = clock.receive(timestamp_ms, audio_bytes, now_us)
         if not (irregular or self._awaits_media) or self._over:
-            return
+            return False
         self._note_media(before)
-        if self._awaits_media:
-            self._awaits_media = False
-            self._settle_due(now_us)
+        if not self._awaits_media:
+            return False
+        self._awaits_media = False
+        self._settle_due(now_us)
+        return True
 
     def receive_mark(self, name: str, *, now_us: int) -> None:
         """Note that Twilio sent a mark back. Unknown and repeated names are counted, no more."""
@@ -302,11 +308,6 @@ class Playhead:
                 due_us = clearing.due_us
         return due_us
 
-    @property
-    def has_events(self) -> bool:
-        """Whether :meth:`events` would hand over anything."""
-        return bool(self._events)
-
     def events(self) -> list[PlayoutEvent]:
         """Hand over what happened since the last call."""
         events, self._events = self._events, []
@@ -384,19 +385,19 @@ class Playhead:
         self.counts.missed_echoes += len(missed)
         self._expect_no_more(missed, stretch)
         date = self._clock.date(echo)
-        owners = {chunk.owner.part: chunk.owner for chunk in played}
-        owners.setdefault(mark.owner.part, mark.owner)
-        for owner in owners.values():
+        by_owner: dict[PartPlayout, list[Chunk]] = {}
+        for chunk in played:
+            by_owner.setdefault(chunk.owner, []).append(chunk)
+        by_owner.setdefault(mark.owner, [])
+        for owner, chunks in by_owner.items():
             if owner.closed:
                 continue
             owner.proven_mark, owner.proven = mark.name, echo
-            last = next((chunk for chunk in reversed(played) if chunk.owner is owner), None)
-            if last is not None:
-                owner.reached_us = self._reached_end_us(last, mark, date)
+            if chunks:
+                owner.reached_us = self._reached_end_us(chunks[-1], mark, date)
             if not owner.started:
                 owner.started = True
-                first = next((c for c in played if c.owner is owner), None)
-                since_us = 0 if first is None else (mark.at - first.start) * US_PER_BYTE
+                since_us = (mark.at - chunks[0].start) * US_PER_BYTE if chunks else 0
                 at_ms = max(0, date.earliest_us - since_us) // 1000
                 self._events.append(PlaybackStarted(owner.part, at_ms))
             if owner.played_bytes - owner.told_bytes >= PROGRESS_BYTES:

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from gateway.playout.clock import FRAME_BYTES
 from gateway.playout.playhead import Playhead
@@ -242,19 +243,19 @@ def _read_fact(line: str, number: int) -> TraceEvent:
             part = _PART.fullmatch(rest)
             if part is None:
                 raise ScenarioError(f"line {number}: expected ITEM/INDEX and, if sent, the bytes")
-            return replace(
+            return structs.replace(
                 event,
                 part=Part(part["item"], int(part["index"])),
                 audio_bytes=int(part["bytes"] or 0),
             )
         case TraceKind.ECHOED:
-            return replace(event, mark=rest)
+            return structs.replace(event, mark=rest)
         case TraceKind.CLEARED | TraceKind.MEDIA:
             if not rest.isdecimal():
                 raise ScenarioError(f"line {number}: expected a number behind the kind")
             if event.kind is TraceKind.MEDIA:
-                return replace(event, audio_bytes=int(rest))
-            return replace(event, interrupt_id=int(rest))
+                return structs.replace(event, audio_bytes=int(rest))
+            return structs.replace(event, interrupt_id=int(rest))
     return event
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gateway.playout.clock import Stamp
 from gateway.playout.positions import US_PER_BYTE, Part
 
@@ -29,8 +31,7 @@ ECHOES_KEPT = 16
 between two crystals in, fewer would waste the frames' worth of doubt that each takes away."""
 
 
-@dataclass(slots=True, eq=False)
-class PartPlayout:
+class PartPlayout(msgspec.Struct, eq=False):
     """One part: how much of it was sent, is proven, and whether more is to come."""
 
     part: Part
@@ -53,8 +54,7 @@ class PartPlayout:
     """When playback reached what is proven, on the call's clock."""
 
 
-@dataclass(slots=True, eq=False)
-class Chunk:
+class Chunk(msgspec.Struct, eq=False):
     """The audio of one media message."""
 
     owner: PartPlayout
@@ -78,8 +78,7 @@ class Chunk:
         return 0 if self.overflow else (self.end - self.start) * US_PER_BYTE
 
 
-@dataclass(slots=True, eq=False)
-class Mark:
+class Mark(msgspec.Struct, eq=False):
     """A mark in the stretch."""
 
     name: str

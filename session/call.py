@@ -125,6 +125,7 @@ class Call:
     ) -> None:
         self._log = get_log(__name__).bind(call=call_sid)
         self._settings = settings
+        self._frame_forward = settings.metrics.frame_forward
         self._outlet = outlet
         self._writer = writer
         self._clock = InputClock()
@@ -139,7 +140,6 @@ class Call:
         )
         self._connection: RealtimeConnection | None = None
         self._kept: deque[tuple[bytes, int, int]] | None = deque()
-        self._appends = 0
         self._tools: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
         self._stopped_unix_us: int | None = None
@@ -345,11 +345,8 @@ class Call:
         fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=time.monotonic())
         if fill_ms:
             self._append_silence(fill_ms)
-        self._appends += 1
-        connection.send(events.append_audio(b"a%d" % self._appends, payload))
-        self._settings.metrics.frame_forward.observe(
-            max(0, now_unix_us - received_unix_us) / 1_000_000
-        )
+        connection.send(events.append_audio(payload))
+        self._frame_forward.observe(max(0, now_unix_us - received_unix_us) / 1_000_000)
 
     def _crash(self, error: Exception) -> None:
         """Let :meth:`run` raise what was raised elsewhere."""
@@ -358,10 +355,7 @@ class Call:
 
     def _append_silence(self, length_ms: int) -> None:
         if self._connection is not None:
-            self._appends += 1
-            self._connection.send(
-                events.append_audio(b"a%d" % self._appends, silence_payload(length_ms))
-            )
+            self._connection.send(events.append_audio(silence_payload(length_ms)))
             self._settings.metrics.filled_silence.inc(length_ms / 1000)
 
     def _carry_out(self) -> None:

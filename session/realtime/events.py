@@ -9,7 +9,8 @@ without notice and a call must not end for it.
 Audio stays base64 text on the whole way: nothing here decodes it.
 
 Client events are values too; each has an ``event_id``, the only thing by which an ``error`` can be
-correlated. The one exception is :func:`append_audio`, fifty times a second, which is concatenated.
+correlated. The one exception is :func:`append_audio`, fifty times a second: it has none, and is
+concatenated.
 """
 
 from __future__ import annotations
@@ -500,18 +501,13 @@ def encode(event: ClientEvent) -> bytes:
     return _encoder.encode(event)
 
 
-def append_audio(event_id: bytes, payload: bytes) -> bytes:
+def append_audio(payload: bytes) -> bytes:
     """``input_audio_buffer.append`` by concatenation.
 
+    Without an ``event_id``: it is never answered, and nothing could be done about one frame.
+
     Args:
-        event_id: ASCII without quotes.
         payload: Base64 of µ-law at 8 kHz, as :func:`session.realtime.input_clock.audio_bytes`
             has checked it.
     """
-    return (
-        b'{"type":"input_audio_buffer.append","event_id":"'
-        + event_id
-        + b'","audio":"'
-        + payload
-        + b'"}'
-    )
+    return b'{"type":"input_audio_buffer.append","audio":"' + payload + b'"}'

@@ -48,6 +48,9 @@ _KEPT_SEGMENTS = 64
 _KEPT_FRAMES = 512
 """Ten seconds; semantic voice detection waits eight at most."""
 
+_NO_LEAD = -(1 << 62)
+"""Before the first frame any timestamp is far ahead of the prediction."""
+
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -88,6 +91,8 @@ class InputClock:
     def __init__(self) -> None:
         self._appended_bytes = 0
         self._segments: list[_Segment] = []
+        self._lead_ms = _NO_LEAD
+        """How far the media clock is ahead of the buffer in the newest segment."""
         self._frames = 0
         # Rings of the newest frames: where each ends in the buffer, and when it was received.
         self._frame_end_ms = array("q", bytes(8 * _KEPT_FRAMES))
@@ -118,19 +123,12 @@ class InputClock:
         self._last_media_at = now
         self._filled_stall = False
         fill_ms = 0
-        expected_ms = self._expected_media_ms()
-        if expected_ms is None:
-            self._begin_segment(media_ms)
-        elif media_ms - expected_ms >= FRAME_MS:
-            fill_ms = min(media_ms - expected_ms, LONGEST_FILL_MS)
-            self._fill(fill_ms)
-            if media_ms - expected_ms > LONGEST_FILL_MS:
-                self._begin_segment(media_ms)
-        elif expected_ms - media_ms >= FRAME_MS:
-            self._begin_segment(media_ms)
-        self._appended_bytes += n_bytes
+        ahead_ms = media_ms - self._lead_ms - self._appended_bytes // BYTES_PER_MS
+        if not -FRAME_MS < ahead_ms < FRAME_MS:
+            fill_ms = self._part_from_prediction(media_ms, ahead_ms)
+        self._appended_bytes = appended_bytes = self._appended_bytes + n_bytes
         place = self._frames % _KEPT_FRAMES
-        self._frame_end_ms[place] = self.appended_ms
+        self._frame_end_ms[place] = appended_bytes // BYTES_PER_MS
         self._frame_received_us[place] = received_unix_us
         self._frames += 1
         return fill_ms
@@ -180,14 +178,20 @@ class InputClock:
         # The oldest frame remembered holds the place only if it is the very first one.
         return found if self._frames <= _KEPT_FRAMES else None
 
-    def _expected_media_ms(self) -> int | None:
-        if not self._segments:
-            return None
-        segment = self._segments[-1]
-        return segment.media_ms + self.appended_ms - segment.buffer_ms
+    def _part_from_prediction(self, media_ms: int, ahead_ms: int) -> int:
+        """Rules 2 and 3; how much silence to append."""
+        if not self._segments or ahead_ms < 0:
+            self._begin_segment(media_ms)
+            return 0
+        fill_ms = min(ahead_ms, LONGEST_FILL_MS)
+        self._fill(fill_ms)
+        if ahead_ms > LONGEST_FILL_MS:
+            self._begin_segment(media_ms)
+        return fill_ms
 
     def _begin_segment(self, media_ms: int) -> None:
         self._segments.append(_Segment(self.appended_ms, media_ms))
+        self._lead_ms = media_ms - self.appended_ms
         del self._segments[:-_KEPT_SEGMENTS]
 
     def _fill(self, fill_ms: int) -> None:

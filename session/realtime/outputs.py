@@ -7,22 +7,20 @@ to keep in step with the first.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.message import Message
 
 from session.realtime.events import ClientEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ToModel:
+class ToModel(msgspec.Struct, frozen=True):
     """Send an event to the model."""
 
     event: ClientEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ToCaller:
+class ToCaller(msgspec.Struct, frozen=True):
     """Give a piece of generated audio to the gateway."""
 
     item_id: str
@@ -33,8 +31,7 @@ class ToCaller:
     """No more audio of this part will come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(msgspec.Struct, frozen=True):
     """Stop playback. Nothing given to the gateway before may still be on its way."""
 
     interrupt_id: int
@@ -42,8 +39,7 @@ class Interrupt:
     """When the caller began to speak, in the model's input buffer. None: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteFact:
+class WriteFact(msgspec.Struct, frozen=True):
     """Record what happened."""
 
     name: str
@@ -51,16 +47,14 @@ class WriteFact:
     body: Message
 
 
-@dataclass(frozen=True, slots=True)
-class CallerStopped:
+class CallerStopped(msgspec.Struct, frozen=True):
     """The caller stopped speaking: the answer's delay counts from here."""
 
     end_buffer_ms: int
     """In the model's input buffer, without the silence that voice detection waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallTool:
+class CallTool(msgspec.Struct, frozen=True):
     """Call a function; answer with :meth:`Conversation.tool_returned`."""
 
     call_id: str
@@ -69,8 +63,7 @@ class CallTool:
     """JSON text as the model gave it; may be anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class AudioReceived:
+class AudioReceived(msgspec.Struct, frozen=True):
     """Audio was generated, whether it went to the caller or was stale: word times need it all."""
 
     item_id: str
@@ -78,8 +71,7 @@ class AudioReceived:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TextReceived:
+class TextReceived(msgspec.Struct, frozen=True):
     """Text was generated; it runs ahead of its audio."""
 
     item_id: str
@@ -87,8 +79,7 @@ class TextReceived:
     delta: str
 
 
-@dataclass(frozen=True, slots=True)
-class PartCut:
+class PartCut(msgspec.Struct, frozen=True):
     """The caller heard a part of this and no more: its word times are needed now."""
 
     item_id: str
@@ -97,8 +88,7 @@ class PartCut:
     """All text received so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartGenerated:
+class PartGenerated(msgspec.Struct, frozen=True):
     """All text and audio of a part are there."""
 
     item_id: str
@@ -108,8 +98,7 @@ class PartGenerated:
     """The model said all it wanted; False: text may have no audio."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartPlayed:
+class PartPlayed(msgspec.Struct, frozen=True):
     """A part was heard to its end, or not at all: nothing is to be found out about its words."""
 
     item_id: str
@@ -137,8 +126,7 @@ class Note(enum.Enum):
     POSITIONS_LATE = "positions late"
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(msgspec.Struct, frozen=True):
     """Something to count, and to log where the shell thinks fit."""
 
     note: Note
@@ -146,8 +134,7 @@ class Noted:
     amount: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Fatal:
+class Fatal(msgspec.Struct, frozen=True):
     """The session cannot go on."""
 
     reason: str

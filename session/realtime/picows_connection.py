@@ -41,6 +41,11 @@ MOST_FRAME_BYTES = 64 * 1024 * 1024
 """One event may be larger than any limit that seems sensible (retrieved audio); this one only
 keeps a length field gone mad from taking the machine's memory."""
 
+STALL_CHECK_EVERY = 16
+"""Messages between two looks at what the network has not taken: a third of a second of audio."""
+
+_TEXT = WSMsgType.TEXT
+
 NO_CLOSE_FRAME = 1006
 NO_CLOSE_CODE = 1005
 
@@ -97,6 +102,7 @@ class _Listener(WSListener):
 
     def __init__(self) -> None:
         self._transport: WSTransport | None = None
+        self._sent_unchecked = 0
         self._early: list[bytes] = []
         self._fragments: list[bytes] = []
         self._on_message: Callable[[bytes], None] = self._early.append
@@ -109,9 +115,12 @@ class _Listener(WSListener):
         transport = self._transport
         if transport is None or transport.is_disconnected or transport.is_close_frame_sent:
             return
-        transport.send(WSMsgType.TEXT, data)
-        if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
-            transport.disconnect(graceful=False)
+        transport.send(_TEXT, data)
+        self._sent_unchecked += 1
+        if self._sent_unchecked >= STALL_CHECK_EVERY:
+            self._sent_unchecked = 0
+            if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
+                transport.disconnect(graceful=False)
 
     async def run(self, on_message: Callable[[bytes], None]) -> Closed:
         for message in self._early:
@@ -139,7 +148,7 @@ class _Listener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
+        if kind is _TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
             message = frame.get_payload_as_bytes()
             if self._fragments or not frame.fin:
                 self._fragments.append(message)

@@ -56,7 +56,10 @@ class Item:
 
     def part(self, content_index: int) -> Part:
         """The part, made when it is new."""
-        return self.parts.setdefault(content_index, Part())
+        known = self.parts.get(content_index)
+        if known is None:
+            known = self.parts[content_index] = Part()
+        return known
 
     @property
     def settled(self) -> bool:

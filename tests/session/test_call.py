@@ -81,8 +81,6 @@ async def test_caller_audio_is_kept_until_the_session_is_configured_and_nothing_
             await w.gateway.send_audio(frame(n), media_ms=100 + 20 * n)
         await model.wait_for("input_audio_buffer.append", 100)
         assert model.caller_audio == b"".join(base64.b64decode(frame(n)) for n in range(100))
-        ids = [event["event_id"] for event in model.of("input_audio_buffer.append")]
-        assert len(set(ids)) == 100
         assert await w.metric("asheard_frame_forward_seconds_count") == 100
 
 

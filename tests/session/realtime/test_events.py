@@ -55,10 +55,9 @@ def test_client_events_are_what_the_published_types_say(event: events.ClientEven
 
 
 def test_append_is_concatenated_into_the_published_event() -> None:
-    published = CLIENT_EVENTS.validate_json(events.append_audio(b"a1", b"//8="), strict=True)
+    published = CLIENT_EVENTS.validate_json(events.append_audio(b"//8="), strict=True)
     assert published.model_dump(exclude_unset=True) == {
         "type": "input_audio_buffer.append",
-        "event_id": "a1",
         "audio": "//8=",
     }
 

@@ -10,13 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from bench.processes import CHILDREN
 from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
-from bench.systems import NAMES
-
-AUDIO_PROCESSES = ("gateway", "session")
-"""asheard's processes that carry audio, by the beginning of their names."""
+from bench.systems import NAMES, carries_audio
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +81,7 @@ def row(found: Mapping[str, CallsResult]) -> Row:
             sum(
                 cost.cpu_s_per_call_minute
                 for name, cost in found["asheard"].processes.items()
-                if name.startswith(AUDIO_PROCESSES) and not name.endswith(CHILDREN)
+                if carries_audio(name) and not name.startswith("load")
             ),
             4,
         )

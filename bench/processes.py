@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,11 @@ def usage(pid: int) -> Usage:
         anonymous_bytes=int(sizes.get("Pss_Anon", 0)) * 1024,
         processes=1,
     )
+
+
+def families(pids: Iterable[int]) -> set[int]:
+    """Processes with all their descendants."""
+    return {member for pid in pids for member in _family(pid)}
 
 
 def _family(pid: int) -> list[int]:

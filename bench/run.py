@@ -60,7 +60,8 @@ class Setup:
     """The system that runs already. Its model must be ours: see ``model_listen``."""
     model_listen: str = "127.0.0.1:0"
     core: int | None = None
-    """Keep the system on this core and the load on the others: the capacity of one core."""
+    """Keep what carries audio on this core, and all else on the others: the load, and of asheard
+    the aligners and the transcript service. So the capacity of one core is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,6 @@ async def measure(setup: Setup, load: Load) -> Measured:
             realtime_url = f"ws://{await model.ready()}/v1/realtime"
             system = await stack.enter_async_context(_system(setup, realtime_url))
             pids = {**system.pids, "load model": model.pid}
-            if setup.core is not None:
-                _keep_on(system.pids.values(), {setup.core})
             idle = processes.usages(pids)
             caller = await stack.enter_async_context(
                 peers.start(
@@ -137,8 +136,10 @@ async def measure(setup: Setup, load: Load) -> Measured:
                 )  # fmt: skip
             )
             if setup.core is not None:
-                others = os.sched_getaffinity(0) - {setup.core}
-                _keep_on([model.pid, caller.pid], others)
+                audio = {pid for name, pid in system.pids.items() if systems.carries_audio(name)}
+                everything = processes.families([*system.pids.values(), model.pid, caller.pid])
+                _keep_on(audio, {setup.core})
+                _keep_on(everything - audio, os.sched_getaffinity(0) - {setup.core})
             await caller.ready(load.ramp_s + peers.ANSWER_S)
             await asyncio.sleep(WARM_UP_S)
             pids["load caller"] = caller.pid

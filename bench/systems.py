@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from bench.processes import CHILDREN
 from cli.system import Supervisor, clean_environment, free_ports, on_free_ports, plan
 
 NAMES = ("asheard", "yardstick", "relay")
+
+
+_BESIDE_AUDIO = ("transcript",)
+"""asheard's processes that no frame goes through, by the beginning of their names."""
+
+
+def carries_audio(process: str) -> bool:
+    """Whether frames go through a process of a system; descendants of one carry none."""
+    return not process.startswith(_BESIDE_AUDIO) and not process.endswith(CHILDREN)
 
 
 @dataclass(frozen=True, slots=True)

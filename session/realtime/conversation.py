@@ -68,8 +68,9 @@ POSITIONS_S = 0.3
 """How long the positions of a barge-in may take before it is counted as late; see rule 5. A fence
 comes back within a round trip to Twilio, 30 to 200 ms."""
 
-PROGRESS_S = 0.5
-"""Progress of an item is a fact at most this often: who watches a call reads no faster."""
+PROGRESS_S = 1.0
+"""Progress of an item is a fact at most this often, as progress of its playback is; generation is
+three to four times as fast, and over after two or three of them."""
 
 _REMEMBERED_RESPONSES = 256
 """Ids of ended responses, to know their stragglers by. Those come within seconds."""

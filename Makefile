@@ -14,7 +14,7 @@ help: ## what there is
 
 setup: $(READY) ## build .venv with everything and generate the stubs
 
-$(READY): pyproject.toml requirements.lock $(PROTOS)
+$(READY): pyproject.toml requirements.lock words/aligner/kernel.c $(PROTOS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asheard needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -1,4 +1,4 @@
-"""The search's compiled loop and its NumPy loop give the same answer, and grow with the graph."""
+"""The compiled loops and those in NumPy give the same answer, and the search grows with the graph."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ import words.aligner.kernel as kernel_module
 from tests.words.speech import PIECES, Piece, piece
 from words.aligner import search, senones
 from words.aligner.item import ItemAligner
-from words.aligner.search import PhoneGraph, Search
+from words.aligner.search import GraphPart, Jump, Phone, PhoneGraph, Record, Search
 from words.timing import WordTimes
 
 SOURCE = Path(kernel_module.__file__).with_name("kernel.c")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def compiled(target: Path, *flags: str) -> ctypes.CDLL:
     """The kernel, built here and now as the package's installation builds it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("holds the compiled loops against NumPy: needs a C compiler")
-    target = tmp_path_factory.mktemp("kernel") / "_kernel.so"
-    command = [compiler, "-O3", "-ffast-math", "-fPIC", "-shared", "-o", str(target), str(SOURCE)]
+    command = [compiler, "-O3", *flags, "-fPIC", "-shared", "-o", str(target), str(SOURCE)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     library = kernel_module.load(target)
     assert library is not None
     return library
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return compiled(tmp_path_factory.mktemp("kernel") / "_kernel.so")
 
 
 def aligned(
@@ -51,10 +54,16 @@ def test_numpy_and_c_agree(name: str, built: ctypes.CDLL, monkeypatch: pytest.Mo
     assert aligned(known, built, monkeypatch) == aligned(known, None, monkeypatch)
 
 
-def test_scores_agree(built: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("frames", [1, 40, 300])
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_scores_agree(
+    width: int, frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the widest vectors are that a processor has."""
+    library = compiled(tmp_path / "_kernel.so", f"-DWIDEST={width}")
     scorer = senones.senone_scorer()
-    features = np.random.default_rng(3).normal(0, 12, (40, 39)).astype(np.float32)
-    monkeypatch.setattr(senones, "kernel", lambda: built)
+    features = np.random.default_rng(3).normal(0, 12, (frames, 39)).astype(np.float32)
+    monkeypatch.setattr(senones, "kernel", lambda: library)
     in_c = scorer.scores(features)
     monkeypatch.setattr(senones, "kernel", lambda: None)
     np.testing.assert_allclose(scorer.scores(features), in_c, atol=1e-3)
@@ -66,13 +75,10 @@ def test_a_library_that_does_not_load_is_passed_over(tmp_path: Path) -> None:
     assert kernel_module.load(broken) is None
 
 
-def line_of_phones(n: int) -> tuple[PhoneGraph, list[int]]:
-    """Phones one after the other; phone k is scored by column k."""
-    graph = PhoneGraph()
-    junctions = [graph.junction() for _ in range(n + 1)]
-    for k in range(n):
-        graph.phone([k] * 3, junctions[k], junctions[k + 1])
-    return graph, junctions
+def line_of_phones(columns: range) -> GraphPart:
+    """Phones one after the other, each scored by a column."""
+    phones = [Phone([column] * 3, k, k + 1) for k, column in enumerate(columns)]
+    return GraphPart(len(phones) + 1, phones, [])
 
 
 def scores_of(columns: list[int], width: int) -> np.ndarray:
@@ -83,29 +89,39 @@ def scores_of(columns: list[int], width: int) -> np.ndarray:
 
 
 def test_the_path_follows_the_scores() -> None:
-    graph, junctions = line_of_phones(3)
-    found = Search(graph, np.zeros((1, 10)), junctions[0])
+    graph = PhoneGraph()
+    graph.append(line_of_phones(range(3)))
+    found = Search(graph, np.zeros((1, 10)))
     found.advance(scores_of([0] * 5 + [1] * 3 + [2] * 6, 3))
-    path = found.path_to_junction(junctions[3])
-    assert [(r.phone, r.start, r.end) for r in path] == [(0, 0, 5), (1, 5, 8), (2, 8, 14)]
+    assert found.path_to_junction(3) == [Record(0, 0, 5), Record(1, 5, 8), Record(2, 8, 14)]
 
 
 def test_a_graph_may_grow_behind_the_search() -> None:
-    graph, junctions = line_of_phones(1)
-    found = Search(graph, np.zeros((1, 10)), junctions[0])
+    graph = PhoneGraph()
+    graph.append(line_of_phones(range(1)))
+    found = Search(graph, np.zeros((1, 10)))
     found.advance(scores_of([0] * 5, 3))
-    first_jump = graph.n_jumps
-    end = graph.junction()
-    graph.phone([1] * 3, junctions[1], end)
-    found.graph_grew(first_jump)
+    graph.append(line_of_phones(range(1, 2)))
+    found.graph_grew()
     found.advance(scores_of([1] * 4, 3))
-    assert [(r.phone, r.start, r.end) for r in found.path_to_junction(end)] == [
-        (0, 0, 5),
-        (1, 5, 9),
-    ]
+    assert found.path_to_junction(2) == [Record(0, 0, 5), Record(1, 5, 9)]
+
+
+def test_a_part_counts_from_where_it_is_appended() -> None:
+    """One that is appended twice is two; a phone that leads back and a jump stay what they are."""
+    part = GraphPart(
+        3,
+        [Phone([0] * 3, 0, 1), Phone([1] * 3, 1, 2), Phone([2] * 3, 2, 1)],
+        [Jump(1, 2, -1.0), Jump(0, 1, -2.0)],
+    )
+    graph = PhoneGraph()
+    graph.append(part)
+    graph.append(part)
+    assert graph.phones.view[:, 3:5].tolist() == [[0, 1], [1, 2], [2, 1], [2, 3], [3, 4], [4, 3]]
+    assert graph.jumps.view.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4]]
+    assert graph.junctions.view.tolist() == [[0, 0, 0], [1, 1, 1], [2, 3, 2], [4, 4, 3], [5, 5, 4]]
 
 
 def test_jumps_lead_forward() -> None:
-    graph, junctions = line_of_phones(2)
     with pytest.raises(ValueError, match="forward"):
-        graph.jump(junctions[1], junctions[0], 0.0)
+        GraphPart(3, [], [Jump(1, 0)])

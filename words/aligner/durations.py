@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ USUAL_MS = {
 """Mean lengths in fluent read speech, rounded; common knowledge of phonetics."""
 
 _LONGEST_FRAMES = 80
+_LAST_SURVIVED_FRAMES = 85
+"""By then the odds of every phone are down to the least."""
+
 _SPREAD = 0.35
 """Standard deviation of the logarithm of a phone's length, given the rate of speech."""
 
@@ -29,6 +33,8 @@ _SHARE = 1.0
 _MOST_DEVIATIONS_SQUARED = 8.0
 """Costs stop growing here: a drawled vowel is odd, not impossible."""
 
+_LEAST_SURVIVAL = 1e-6
+
 _NUMBER = {phone: number for number, phone in enumerate(USUAL_MS, 1)}
 
 
@@ -37,24 +43,24 @@ def duration_row(phone: str) -> int:
     return _NUMBER.get(phone, 0)
 
 
-def duration_table(rate: float = 1.0) -> npt.NDArray[np.float64]:
-    """Cost of each length in frames, shape (rows, frames).
-
-    Args:
-        rate: Length of phones in this speech relative to usual; above 1 is slow.
-    """
+@lru_cache(maxsize=1)
+def duration_table() -> npt.NDArray[np.float64]:
+    """Cost of each length in frames, shape (rows, frames); the last also stands for longer ones."""
     frames = np.maximum(np.arange(_LONGEST_FRAMES), 1)
     table = np.zeros((len(USUAL_MS) + 1, _LONGEST_FRAMES))
     for phone, row in _NUMBER.items():
-        deviation = np.log(frames * FRAME_MS / (USUAL_MS[phone] * rate)) / _SPREAD
+        deviation = np.log(frames * FRAME_MS / USUAL_MS[phone]) / _SPREAD
         table[row] = -_SHARE * 0.5 * np.minimum(deviation**2, _MOST_DEVIATIONS_SQUARED)
     return table
 
 
-def log_survival(phone: str, length_ms: float, rate: float) -> float:
-    """Log probability that a phone lasts at least this long; 0 for pauses."""
-    usual_ms = USUAL_MS.get(phone)
-    if usual_ms is None:
-        return 0.0
-    deviation = math.log(max(length_ms, 1.0) / (usual_ms * rate)) / _SPREAD
-    return math.log(max(0.5 * math.erfc(deviation / math.sqrt(2)), 1e-6))
+@lru_cache(maxsize=1)
+def survival_table() -> npt.NDArray[np.float64]:
+    """Log probability of lasting at least so many frames, laid out as the table of costs."""
+    table = np.zeros((len(USUAL_MS) + 1, _LAST_SURVIVED_FRAMES + 1))
+    for phone, row in _NUMBER.items():
+        for frames in range(table.shape[1]):
+            deviation = math.log(max(frames * FRAME_MS, 1) / USUAL_MS[phone]) / _SPREAD
+            survival = 0.5 * math.erfc(deviation / math.sqrt(2))
+            table[row, frames] = math.log(max(survival, _LEAST_SURVIVAL))
+    return table

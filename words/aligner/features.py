@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from words.aligner.model import acoustic_model
-from words.energy import ULAW_TO_LINEAR
 
 FRAME_MS = 10
 CEPSTRA = 13
@@ -52,9 +51,15 @@ class FrontEnd:
     """Everything that turns samples at one rate to cepstra."""
 
     rate_hz: int
-    window: npt.NDArray[np.float32]
+    window: int
+    """Samples a frame is made of."""
+
     hop: int
-    n_fft: int
+    cosines: npt.NDArray[np.float32]
+    sines: npt.NDArray[np.float32]
+    """Half a window to the bins of the usable filters: the cosines of what is even about its middle, the
+    sines of what is odd. With so few bins a product is cheaper than a Fourier transform."""
+
     filters: npt.NDArray[np.float32]
     """Bins to usable filters."""
 
@@ -73,12 +78,21 @@ def front_end(rate_hz: int) -> FrontEnd:
     usable = upper_edges_hz <= rate_hz / 2 + _BIN_HZ
     emphasis = np.abs(1 - _PRE_EMPHASIS * np.exp(-2j * np.pi * bins_hz / _MODEL_RATE_HZ)) ** 2
     scale = (_MODEL_RATE_HZ / rate_hz) ** 2
+    filters = filters[:, usable] * (emphasis * scale)[:, None]
+    seen = filters.any(axis=1)
+    window = np.hamming(round(_WINDOW_S * rate_hz))
+    half = window[: (len(window) + 1) // 2]
+    if len(window) % 2:
+        half[-1] /= 2  # the middle is folded onto itself
+    from_middle = np.arange(len(half)) - (len(window) - 1) / 2
+    angles = 2 * np.pi / rate_hz * from_middle[:, None] * bins_hz[seen]
     return FrontEnd(
         rate_hz=rate_hz,
-        window=np.hamming(round(_WINDOW_S * rate_hz)).astype(np.float32),
+        window=len(window),
         hop=rate_hz * FRAME_MS // 1000,
-        n_fft=n_fft,
-        filters=(filters[:, usable] * (emphasis * scale)[:, None]).astype(np.float32),
+        cosines=(half[:, None] * np.cos(angles)).astype(np.float32),
+        sines=(half[:, None] * np.sin(angles)).astype(np.float32),
+        filters=filters[seen].astype(np.float32),
         to_cepstra=_cepstra_given(usable).astype(np.float32),
     )
 
@@ -139,24 +153,35 @@ class CepstrumStream:
 
     def __init__(self, rate_hz: int = 8000) -> None:
         self._front_end = front_end(rate_hz)
-        self._rest = np.empty(0, np.float32)
+        self._pieces: list[npt.NDArray[np.float32]] = []
+        self._n_samples = 0
+        """Of the pieces."""
 
-    def add_ulaw(self, ulaw: bytes) -> npt.NDArray[np.float32]:
-        """Add mono µ-law at 8 kHz; return the cepstra of the frames it completed."""
-        return self.add_samples(ULAW_TO_LINEAR[np.frombuffer(ulaw, np.uint8)])
+    @property
+    def n_waiting(self) -> int:
+        """How many frames :meth:`take` would return."""
+        return max((self._n_samples - self._front_end.window) // self._front_end.hop + 1, 0)
 
-    def add_samples(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Add 16-bit sample values; return the cepstra of the frames they completed."""
-        fe = self._front_end
-        samples = np.concatenate([self._rest, samples])
-        n_frames = max((len(samples) - len(fe.window)) // fe.hop + 1, 0)
-        self._rest = samples[n_frames * fe.hop :]
+    def add_samples(self, samples: npt.NDArray[np.float32]) -> None:
+        """Add 16-bit sample values."""
+        self._pieces.append(samples)
+        self._n_samples += len(samples)
+
+    def take(self) -> npt.NDArray[np.float32]:
+        """The cepstra of the frames that were completed since the last time."""
+        fe, n_frames = self._front_end, self.n_waiting
         if n_frames == 0:
             return np.empty((0, CEPSTRA), np.float32)
-        frames = np.lib.stride_tricks.sliding_window_view(samples, len(fe.window))
-        frames = frames[: n_frames * fe.hop : fe.hop] * fe.window
-        spectrum = np.fft.rfft(frames, fe.n_fft)
-        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+        samples = np.concatenate(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
+        rest = samples[n_frames * fe.hop :]
+        self._pieces, self._n_samples = [rest], len(rest)
+        frames = np.lib.stride_tricks.as_strided(
+            samples, (n_frames, fe.window), (fe.hop * samples.itemsize, samples.itemsize)
+        )
+        left, right = frames[:, : len(fe.cosines)], frames[:, : -len(fe.cosines) - 1 : -1]
+        even, odd = (left + right) @ fe.cosines, (left - right) @ fe.sines
+        power = np.square(even, out=even)
+        power += np.square(odd, out=odd)
         bands: npt.NDArray[np.float32] = np.log(power @ fe.filters + np.float32(_NOISE_FLOOR))
         return bands @ fe.to_cepstra.T
 
@@ -166,10 +191,12 @@ def differences(cepstra: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     Sphinx's own windows: c(t+2) - c(t-2), and the change of that over two frames.
     """
-    last = len(cepstra) - 1
-    at = {
-        k: cepstra[np.clip(np.arange(k, last + 1 + k), 0, last)]
-        for k in range(-CONTEXT_FRAMES, CONTEXT_FRAMES + 1)
-        if k
-    }
-    return np.concatenate([cepstra, at[2] - at[-2], (at[3] - at[-1]) - (at[1] - at[-3])], axis=1)
+    n, context = len(cepstra), CONTEXT_FRAMES
+    around = np.empty((n + 2 * context, CEPSTRA), np.float32)
+    around[:context], around[context:-context], around[-context:] = cepstra[0], cepstra, cepstra[-1]
+    at = [around[k : k + n] for k in range(2 * context + 1)]
+    features = np.empty((n, 3 * CEPSTRA), np.float32)
+    features[:, :CEPSTRA] = cepstra
+    np.subtract(at[5], at[1], out=features[:, CEPSTRA : 2 * CEPSTRA])
+    np.subtract(at[6] - at[2], at[4] - at[0], out=features[:, 2 * CEPSTRA :])
+    return features

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from words.aligner.durations import USUAL_MS, duration_table, log_survival
+from words.aligner.durations import USUAL_MS, duration_table, survival_table
 from words.aligner.features import (
     CEPSTRA,
     CONTEXT_FRAMES,
@@ -32,6 +31,7 @@ from words.aligner.features import (
     CepstrumStream,
     differences,
 )
+from words.aligner.model import STATES
 from words.aligner.search import Record, Search
 from words.aligner.senones import senone_scorer
 from words.aligner.textgraph import BETWEEN, SILENCE, TextGraph
@@ -89,18 +89,17 @@ class ItemAligner:
             rate_hz: Rate of the samples given to :meth:`add_samples`; 8000 for µ-law.
         """
         self._language = language.lower().partition("-")[0].partition("_")[0]
-        self._scorer = senone_scorer()
         self._stream = CepstrumStream(rate_hz)
         self._rate_hz = rate_hz
         self._samples = 0
         self._loudest_db = 0.0
         self._garbage_score = 0.0
         self._cepstra = np.empty((256, CEPSTRA), np.float32)
-        self._n_frames = 0
+        self._n_cepstra = 0
         self._mean: npt.NDArray[np.float32] | None = None
         self._joiner = TextJoiner()
         self._tokens: list[Token] = []
-        self._text = TextGraph(self._language, self._scorer)
+        self._text = TextGraph(self._language)
         self._search: Search | None = None
 
     @property
@@ -110,16 +109,11 @@ class ItemAligner:
 
     def add_audio(self, ulaw: bytes) -> None:
         """Add mono µ-law at 8 kHz."""
-        self._samples += len(ulaw)
-        self._add_level(ULAW_TO_LINEAR[np.frombuffer(ulaw, np.uint8)])
-        self._add_cepstra(self._stream.add_ulaw(ulaw))
+        self._add_values(ULAW_TO_LINEAR.take(np.frombuffer(ulaw, np.uint8)))
 
     def add_samples(self, samples: npt.NDArray[np.int16]) -> None:
         """Add 16-bit mono samples at the rate given at the start."""
-        self._samples += len(samples)
-        values = samples.astype(np.float32)
-        self._add_level(values)
-        self._add_cepstra(self._stream.add_samples(values))
+        self._add_values(samples.astype(np.float32))
 
     def add_text(self, delta: str) -> None:
         """Add a transcript delta."""
@@ -181,17 +175,29 @@ class ItemAligner:
 
     # -- sound --------------------------------------------------------------------------------
 
-    def _add_level(self, values: npt.NDArray[np.float32]) -> None:
-        if len(values):
-            power = float(np.dot(values, values)) / len(values)
-            self._loudest_db = max(self._loudest_db, 10.0 * math.log10(power + 1.0))
+    def _add_values(self, values: npt.NDArray[np.float32]) -> None:
+        if len(values) == 0:
+            return
+        self._samples += len(values)
+        power = float(np.dot(values, values)) / len(values)
+        self._loudest_db = max(self._loudest_db, 10.0 * math.log10(power + 1.0))
+        self._stream.add_samples(values)
+        # Not for each delta: that costs more than the frames that it completes.
+        if self._stream.n_waiting >= _BLOCK_FRAMES:
+            self._take_cepstra()
 
-    def _add_cepstra(self, cepstra: npt.NDArray[np.float32]) -> None:
-        needed = self._n_frames + len(cepstra)
+    def _take_cepstra(self) -> None:
+        cepstra = self._stream.take()
+        needed = self._n_cepstra + len(cepstra)
         while needed > len(self._cepstra):
             self._cepstra = np.concatenate([self._cepstra, np.empty_like(self._cepstra)])
-        self._cepstra[self._n_frames : needed] = cepstra
-        self._n_frames = needed
+        self._cepstra[self._n_cepstra : needed] = cepstra
+        self._n_cepstra = needed
+
+    @property
+    def _n_frames(self) -> int:
+        """Frames that the audio so far completes."""
+        return self._n_cepstra + self._stream.n_waiting
 
     @property
     def _frame(self) -> int:
@@ -200,16 +206,19 @@ class ItemAligner:
     def _start_search(self) -> None:
         """Begin to search, once."""
         if self._search is None:
-            self._mean = self._cepstra[: self._n_frames].mean(axis=0) if self._n_frames else None
-            self._search = Search(self._text.graph, duration_table(), self._text.start)
+            self._take_cepstra()
+            if self._n_cepstra:
+                self._mean = self._cepstra[: self._n_cepstra].mean(axis=0)
+            self._search = Search(self._text.graph, duration_table())
 
     def _advance(self, n: int) -> None:
         """Search the next n frames."""
         assert self._search is not None and self._mean is not None
+        self._take_cepstra()
         first = self._search.frame
         low, high = max(first - CONTEXT_FRAMES, 0), first + n + CONTEXT_FRAMES
-        features = differences(self._cepstra[low : min(high, self._n_frames)] - self._mean)
-        scores = self._scorer.scores(features[first - low : first - low + n])
+        features = differences(self._cepstra[low : min(high, self._n_cepstra)] - self._mean)
+        scores = senone_scorer().scores(features[first - low : first - low + n])
         self._garbage_score += float(scores[:, -1].sum())
         self._search.advance(scores)
 
@@ -218,12 +227,11 @@ class ItemAligner:
     def _add_words(self, tokens: Sequence[Token]) -> None:
         if not tokens:
             return
-        first_jump = self._text.graph.n_jumps
         for token in tokens:
             self._text.add_word(token.text)
             self._tokens.append(token)
         if self._search is not None:
-            self._search.graph_grew(first_jump)
+            self._search.graph_grew()
 
     def _unsettled(self) -> tuple[Token, ...]:
         return self._joiner.unsettled()
@@ -232,12 +240,11 @@ class ItemAligner:
         """Number of words that the best path has come to."""
         if self._search is None or self._search.frame == 0:
             return 0
-        scores = self._search.ends()
-        best = int(scores.max(axis=1).argmax())
+        best, _ = divmod(int(self._search.ends().argmax()), STATES)
         # A pause belongs to no word: the phones before it do.
-        while best >= 0 and self._text.phones[best].word == BETWEEN:
+        while best >= 0 and self._text.word_of[best] == BETWEEN:
             best -= 1
-        return self._text.phones[best].word + 1 if best >= 0 else 0
+        return self._text.word_of[best] + 1 if best >= 0 else 0
 
     # -- answer -------------------------------------------------------------------------------
 
@@ -262,25 +269,26 @@ class ItemAligner:
         best = float(scores.max())
         if complete and search.junction_score(self._text.ready) > best - _INCOMPLETE_PENALTY:
             return search.path_to_junction(self._text.ready), None
-        entered = search.entered()
-        chosen, chosen_score = (0, 0), -math.inf
-        for phone, state in np.argwhere(scores > best - _END_WINDOW).tolist():
-            length_ms = (search.frame - int(entered[phone, state])) * FRAME_MS
-            name = self._text.phones[phone].name
-            score = float(scores[phone, state]) + log_survival(name, length_ms, 1.0)
-            if score > chosen_score:
-                chosen, chosen_score = (phone, state), score
-        return search.path_to_state(*chosen), chosen[1]
+        phones, states = np.nonzero(scores > best - _END_WINDOW)
+        survival = survival_table()
+        lengths = search.frame - search.entered()[phones, states]
+        rows = search.graph.duration_rows[phones]
+        odds = survival[rows, np.minimum(lengths, survival.shape[1] - 1)]
+        chosen = int((scores[phones, states] + odds).argmax())
+        phone, state = int(phones[chosen]), int(states[chosen])
+        return search.path_to_state(phone, state), state
 
     def _spans(self, path: Sequence[Record]) -> dict[int, tuple[int, int]]:
         """Frames of each word on the path."""
         spans: dict[int, tuple[int, int]] = {}
         for record in self._with_soft_edges(path):
-            phone = self._text.phones[record.phone]
-            if phone.word == BETWEEN or (phone.name == SILENCE and phone.word not in spans):
+            word = self._text.word_of[record.phone]
+            if word == BETWEEN:
                 continue
-            start = spans[phone.word][0] if phone.word in spans else record.start
-            spans[phone.word] = (start, record.end)
+            if word in spans:
+                spans[word] = (spans[word][0], record.end)
+            elif self._text.phones[record.phone].name != SILENCE:
+                spans[word] = (record.start, record.end)
         return spans
 
     def _with_soft_edges(self, path: Sequence[Record]) -> list[Record]:
@@ -297,12 +305,12 @@ class ItemAligner:
             levels = self._cepstra[record.start : record.end, 0]
             quiet = np.sort(levels)[len(levels) // 4]
             audible = levels > quiet + _AUDIBLE_ABOVE_PAUSE
-            if k and self._text.phones[path[k - 1].phone].word != BETWEEN:
+            if k and self._text.word_of[path[k - 1].phone] != BETWEEN:
                 after = _first_false(audible[:_MOST_FADE_FRAMES])
-                edited[k - 1] = replace(edited[k - 1], end=record.start + after)
-            if k + 1 < len(path) and self._text.phones[path[k + 1].phone].word != BETWEEN:
+                edited[k - 1] = edited[k - 1]._replace(end=record.start + after)
+            if k + 1 < len(path) and self._text.word_of[path[k + 1].phone] != BETWEEN:
                 before = _first_false(audible[: -_MOST_ONSET_FRAMES - 1 : -1])
-                edited[k + 1] = replace(edited[k + 1], start=record.end - before)
+                edited[k + 1] = edited[k + 1]._replace(start=record.end - before)
         return edited
 
     def _rate_of(self, path: Sequence[Record]) -> float:
@@ -335,7 +343,7 @@ class ItemAligner:
                 times.append((max(start, times[-1][1]) if times else start, at_ms))
             else:
                 times.append((at_ms, at_ms))
-        if path and last_state is not None and self._text.phones[path[-1].phone].word >= 0:
+        if path and last_state is not None and self._text.word_of[path[-1].phone] >= 0:
             rest_ms = self._rest_ms(path[-1], last_state, rate)
             at_ms = max(at_ms, round(frame * FRAME_MS + FRAME_CENTRE_MS + rest_ms))
             times[-1] = (times[-1][0], at_ms)

@@ -25,13 +25,10 @@ def load(path: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
         library.advance.restype = ctypes.c_int32
-        library.mixtures.restype = library.summaries.restype = None
+        library.scores.restype = None
     except (OSError, AttributeError):
         return None  # NumPy gives the same answer
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
     library.advance.argtypes = [pointer, pointer, pointer, integer, integer, integer]
-    library.mixtures.argtypes = [
-        pointer, pointer, pointer, integer, pointer, integer, ctypes.c_float, pointer, integer,
-    ]  # fmt: skip
-    library.summaries.argtypes = [pointer, integer, integer, pointer, integer, integer]
+    library.scores.argtypes = [pointer, pointer, integer, pointer, integer]
     return library

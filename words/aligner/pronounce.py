@@ -81,7 +81,8 @@ class _Dictionary:
         key = word.encode()
         if len(key) == 0:
             return []
-        code = key[0] << 8 | (key[1] if len(key) > 1 else ord(" "))
+        # Of the buckets' type: for a plain integer NumPy would convert them all.
+        code = np.int32(key[0] << 8 | (key[1] if len(key) > 1 else ord(" ")))
         low = int(np.searchsorted(self._buckets, code, "left"))
         high = int(np.searchsorted(self._buckets, code, "right"))
         if low == high:

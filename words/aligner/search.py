@@ -26,8 +26,9 @@ otherwise: same numbers, about ten times slower.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,26 +44,29 @@ BEAM = 90.0
 _FIRST_RECORDS = 4096
 
 
-class _Array:
-    """A NumPy array that grows at its end, doubling its room."""
+class _Rows:
+    """Rows of a table that grows at its end, doubling its room. The C loop reads them as structs."""
 
-    def __init__(self, dtype: Any, fill: float, *tail: int) -> None:
+    def __init__(self, dtype: type[np.generic], width: int, fill: float = 0) -> None:
         self._fill = fill
         self.size = 0
-        self.room = np.full((64, *tail), fill, dtype)
-
-    def append(self, value: Any) -> None:
-        """Add one row."""
-        if self.size == len(self.room):
-            self.room = np.concatenate([self.room, np.full_like(self.room, self._fill)])
-        self.room[self.size] = value
-        self.size += 1
+        self.room: npt.NDArray[Any] = np.full((64, width), fill, dtype)
+        self.address = self.room.ctypes.data
 
     def grow_to(self, size: int) -> None:
         """Add rows of the fill value until there are so many."""
-        while size > len(self.room):
-            self.room = np.concatenate([self.room, np.full_like(self.room, self._fill)])
-        self.size = max(self.size, size)
+        if size > len(self.room):
+            more = max(size - len(self.room), len(self.room))
+            added = np.full((more, self.room.shape[1]), self._fill, self.room.dtype)
+            self.room = np.concatenate([self.room, added])
+            self.address = self.room.ctypes.data
+        self.size = size
+
+    def extend(self, rows: npt.NDArray[Any]) -> None:
+        """Add these rows."""
+        first = self.size
+        self.grow_to(first + len(rows))
+        self.room[first : self.size] = rows
 
     @property
     def view(self) -> npt.NDArray[Any]:
@@ -70,8 +74,7 @@ class _Array:
         return self.room[: self.size]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A path left a phone."""
 
     phone: int
@@ -82,143 +85,195 @@ class Record:
     """Frame it left at, exclusive."""
 
 
+class Phone(NamedTuple):
+    """A phone between two junctions."""
+
+    columns: Sequence[int]
+    """Column of the scores for each of its states."""
+
+    source: int
+    target: int
+    entry_weight: float = 0.0
+    move_weight: float = 0.0
+    duration: int = 0
+    """Row of the duration table."""
+
+
+class Jump(NamedTuple):
+    """A way from one junction to a later one that takes no time."""
+
+    source: int
+    target: int
+    weight: float = 0.0
+
+
+_NONE = (1, 0)
+"""First and last of the phones that can be entered from a junction: there are none."""
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> npt.NDArray[np.int32]:
+    return np.array(rows, np.int32).reshape(-1, width)
+
+
+class GraphPart:
+    """Phones and jumps between a few junctions: made once, appended to graphs as often as needed."""
+
+    def __init__(self, n_junctions: int, phones: Sequence[Phone], jumps: Sequence[Jump]) -> None:
+        """Make a part.
+
+        Args:
+            n_junctions: Numbered from 0, which will be the last junction of the graph so far. They
+                ascend from the text's start to its end.
+            phones: Roughly in that order too: what lies between two live phones is searched.
+            jumps: In any order.
+
+        Raises:
+            ValueError: A jump leads backwards.
+        """
+        for jump in jumps:
+            if jump.target <= jump.source:
+                raise ValueError(f"a jump must lead forward, got {jump.source} to {jump.target}")
+        out = [_NONE] * n_junctions
+        for number, phone in enumerate(phones):
+            first, last = out[phone.source]
+            out[phone.source] = (first if first <= last else number, number)
+        ordered = sorted(jumps)
+        sources = [jump.source for jump in ordered]
+        first_jump = [bisect_left(sources, junction) for junction in range(n_junctions)]
+
+        self.phones = _table([(*p.columns, p.source, p.target, p.duration) for p in phones], 6)
+        self.weights = np.array([(p.entry_weight, p.move_weight) for p in phones]).reshape(-1, 2)
+        self.junctions = _table([(*o, j) for o, j in zip(out, first_jump, strict=True)], 3)
+        self.jumps = _table([jump[:2] for jump in ordered], 2)
+        self.jump_weights = np.array([jump[2:] for jump in ordered], np.float64).reshape(-1, 1)
+
+
 class PhoneGraph:
-    """Phones between junctions; only ever grows at its end."""
+    """Phones between junctions; only ever grows at its end. Every path begins at junction 0."""
 
     def __init__(self) -> None:
-        self.columns = _Array(np.int32, 0, 3)
-        self.source = _Array(np.int32, 0)
-        self.target = _Array(np.int32, 0)
-        self.entry_weight = _Array(np.float64, 0.0)
-        self.move_weight = _Array(np.float64, 0.0)
-        self.duration = _Array(np.int32, 0)
-        self.first_out = _Array(np.int32, 0)
-        self.last_out = _Array(np.int32, 0)
-        self.jump_from = _Array(np.int32, 0)
-        self.jump_to = _Array(np.int32, 0)
-        self.jump_weight = _Array(np.float64, 0.0)
+        self.phones = _Rows(np.int32, 6)
+        """The columns of three states, source, target, row of the duration table."""
+
+        self.weights = _Rows(np.float64, 2)
+        """Of each phone: what is added on entering, and on each move to a next state."""
+
+        self.junctions = _Rows(np.int32, 3)
+        """First and last phone entered from it, and the first jump that starts there or later."""
+
+        self.jumps = _Rows(np.int32, 2)
+        """Source and target; ascending by source."""
+
+        self.jump_weights = _Rows(np.float64, 1)
+        self.junctions.extend(_table([(*_NONE, 0)], 3))
 
     @property
     def n_phones(self) -> int:
         """How many phones there are."""
-        return self.source.size
+        return self.phones.size
 
     @property
     def n_junctions(self) -> int:
         """How many junctions there are."""
-        return self.first_out.size
+        return self.junctions.size
 
     @property
-    def n_jumps(self) -> int:
-        """How many jumps there are."""
-        return self.jump_from.size
+    def duration_rows(self) -> npt.NDArray[np.int32]:
+        """Of each phone, the row of the duration table."""
+        return self.phones.view[:, 5]
 
-    def junction(self) -> int:
-        """Add a junction and return its number. Junctions ascend from the text's start to its end."""
-        self.first_out.append(np.iinfo(np.int32).max)
-        self.last_out.append(-1)
-        return self.n_junctions - 1
-
-    def phone(
-        self,
-        columns: npt.ArrayLike,
-        source: int,
-        target: int,
-        *,
-        entry_weight: float = 0.0,
-        move_weight: float = 0.0,
-        duration: int = 0,
-    ) -> int:
-        """Add a phone and return its number."""
-        number = self.n_phones
-        self.columns.append(columns)
-        self.source.append(source)
-        self.target.append(target)
-        self.entry_weight.append(entry_weight)
-        self.move_weight.append(move_weight)
-        self.duration.append(duration)
-        self.first_out.room[source] = min(int(self.first_out.room[source]), number)
-        self.last_out.room[source] = max(int(self.last_out.room[source]), number)
-        return number
-
-    def jump(self, source: int, target: int, weight: float) -> None:
-        """Let paths pass from one junction to a later one, in no time.
-
-        Raises:
-            ValueError: The jump leads backwards, or starts before one that was added earlier.
-        """
-        if target <= source:
-            raise ValueError(f"a jump must lead forward, got {source} to {target}")
-        if self.jump_from.size and int(self.jump_from.view[-1]) > source:
-            raise ValueError("jumps must be added in ascending order of where they start")
-        self.jump_from.append(source)
-        self.jump_to.append(target)
-        self.jump_weight.append(weight)
+    def append(self, part: GraphPart) -> None:
+        """Add a part at the last junction."""
+        phone, joint, jump = self.n_phones, self.n_junctions - 1, self.jumps.size
+        shift = np.array([0, 0, 0, joint, joint, 0], np.int32)
+        self.phones.extend(part.phones + shift)
+        self.weights.extend(part.weights)
+        junctions = part.junctions + np.array([phone, phone, jump], np.int32)
+        self.junctions.extend(junctions[1:])
+        first, last, _ = self.junctions.room[joint].tolist()
+        first_added, last_added, _ = junctions[0].tolist()
+        if first_added <= last_added:
+            self.junctions.room[joint, :2] = (first if first <= last else first_added, last_added)
+        self.jumps.extend(part.jumps + np.int32(joint))
+        self.jump_weights.extend(part.jump_weights)
 
 
 class Search:
     """All surviving paths through a graph up to one frame."""
 
-    def __init__(self, graph: PhoneGraph, durations: npt.NDArray[np.float64], start: int) -> None:
-        """Start at a junction.
+    def __init__(self, graph: PhoneGraph, durations: npt.NDArray[np.float64]) -> None:
+        """Start at the graph's first junction.
 
         Args:
             graph: May grow between calls of :meth:`advance`.
             durations: Shape (rows, frames): what leaving after so many frames adds.
-            start: The junction where every path begins.
         """
         self.graph = graph
         self.durations = np.ascontiguousarray(durations, np.float64)
         self.frame = 0
         self.best = 0.0
-        self.low, self.high = 0, 0
-        self._score = _Array(np.float64, NEVER, 3)
-        self._record = _Array(np.int32, -1, 3)
-        self._entered = _Array(np.int32, 0, 3)
-        self._junction_score = _Array(np.float64, NEVER)
-        self._junction_record = _Array(np.int32, -1)
-        self._junction_phone = _Array(np.int32, -1)
-        self._records = np.zeros((4, _FIRST_RECORDS), np.int32)
-        self._n_records = 0
-        self._start = start
-        self._follow_graph()
-        self._junction_score.room[start] = 0.0
-        self._jump_from_start(0)
+        self._live = (0, 0)
+        """Phones that may be alive, half-open; so for the junctions."""
 
-    def _follow_graph(self) -> None:
-        """Make room for what was added to the graph."""
-        for by_phone in (self._score, self._record, self._entered):
+        self._live_junctions = (0, 0)
+        self._score = _Rows(np.float64, 3, NEVER)
+        self._came = _Rows(np.int32, 6)
+        """For each state the record before this phone, and then the frame it was entered at."""
+
+        self._junction_score = _Rows(np.float64, 1, NEVER)
+        self._junction_came = _Rows(np.int32, 2)
+        """The record before this junction, and scratch."""
+
+        self._records = np.empty((_FIRST_RECORDS, 4), np.int32)
+        """Phone, start, end, the record before."""
+
+        self._n_records = 0
+        self._make_room_for_graph()
+        self._junction_score.room[0] = 0.0
+        self._junction_came.room[0] = -1
+        self._jump_from(0)
+
+    def _make_room_for_graph(self) -> None:
+        for by_phone in (self._score, self._came):
             by_phone.grow_to(self.graph.n_phones)
-        for by_junction in (self._junction_score, self._junction_record, self._junction_phone):
+        for by_junction in (self._junction_score, self._junction_came):
             by_junction.grow_to(self.graph.n_junctions)
 
-    def _jump_from_start(self, first_jump: int) -> None:
-        """Carry junction scores over jumps, from one jump on."""
-        g, score, record = self.graph, self._junction_score.room, self._junction_record.room
-        for i in range(first_jump, g.jump_from.size):
-            a, b = g.jump_from.room[i], g.jump_to.room[i]
-            reached = score[a] + g.jump_weight.room[i]
-            if score[a] > NEVER and reached > score[b]:
-                score[b] = reached
-                record[b] = record[a]
+    def _jump_from(self, junction: int) -> None:
+        """Carry the scores of junctions over jumps, from one junction on."""
+        first = int(self.graph.junctions.room[junction, 2])
+        jumps = self.graph.jumps.view[first:].tolist()
+        weights = self.graph.jump_weights.view[first:, 0].tolist()
+        score, came = self._junction_score.room[:, 0], self._junction_came.room
+        for (source, target), weight in zip(jumps, weights, strict=True):
+            reached = score[source] + weight
+            if score[source] > NEVER and reached > score[target]:
+                score[target] = reached
+                came[target] = came[source]
         self._wake()
 
     def _wake(self) -> None:
         """Let phones that can be entered in the next frame be looked at."""
-        g = self.graph
-        alive = np.flatnonzero(
-            (self._junction_score.view > NEVER) & (g.last_out.view >= g.first_out.view)
-        )
-        if len(alive):
-            first, last = int(g.first_out.view[alive].min()), int(g.last_out.view[alive].max())
-            empty = self.low >= self.high
-            self.low = first if empty else min(self.low, first)
-            self.high = last + 1 if empty else max(self.high, last + 1)
+        alive = np.flatnonzero(self._junction_score.view > NEVER)
+        if len(alive) == 0:
+            self._live_junctions = (0, 0)
+            return
+        self._live_junctions = int(alive[0]), int(alive[-1]) + 1
+        first_out, last_out, _ = self.graph.junctions.room[alive].T
+        entered = last_out >= first_out
+        if entered.any():
+            first, last = int(first_out[entered].min()), int(last_out[entered].max())
+            low, high = self._live
+            self._live = (
+                (first, last + 1) if low >= high else (min(low, first), max(high, last + 1))
+            )
 
-    def graph_grew(self, first_jump: int) -> None:
-        """Take in phones, junctions and jumps that were added; ``first_jump`` is the first new."""
-        self._follow_graph()
-        self._jump_from_start(first_jump)
+    def graph_grew(self) -> None:
+        """Take in what was appended to the graph."""
+        joint = self._junction_score.size - 1
+        self._make_room_for_graph()
+        if self._junction_score.room[joint, 0] > NEVER:
+            self._jump_from(joint)
 
     def advance(self, scores: npt.NDArray[np.float32]) -> None:
         """Follow the paths over more frames, shape (frames, columns)."""
@@ -233,35 +288,24 @@ class Search:
                 done += self._advance_c(library, scores[done:])
 
     def _make_room_for_records(self) -> None:
-        if self._n_records + self.graph.n_junctions >= self._records.shape[1] // 2:
-            more = np.zeros((4, self._records.shape[1] + 2 * self.graph.n_junctions), np.int32)
-            self._records = np.hstack([self._records, more])
+        if self._n_records + self.graph.n_junctions >= len(self._records) // 2:
+            more = len(self._records) + 2 * self.graph.n_junctions
+            self._records = np.concatenate([self._records, np.empty((more, 4), np.int32)])
 
     # -- in C ---------------------------------------------------------------------------------
 
     def _advance_c(self, library: ctypes.CDLL, scores: npt.NDArray[np.float32]) -> int:
         g = self.graph
         c_graph = _CGraph(
-            *(
-                array.room.ctypes.data
-                for array in (
-                    g.columns, g.source, g.target, g.entry_weight, g.move_weight, g.duration,
-                    g.first_out, g.last_out, g.jump_from, g.jump_to, g.jump_weight,
-                )
-            ),
-            g.n_phones, g.n_junctions, g.jump_from.size,
-            self.durations.ctypes.data, self.durations.shape[1],
+            g.phones.address, g.weights.address, g.junctions.address,
+            g.jumps.address, g.jump_weights.address, self.durations.ctypes.data,
+            g.n_phones, g.n_junctions, g.jumps.size, self.durations.shape[1],
         )  # fmt: skip
         c_state = _CState(
-            *(
-                array.room.ctypes.data
-                for array in (
-                    self._score, self._record, self._entered,
-                    self._junction_score, self._junction_record, self._junction_phone,
-                )
-            ),
-            *(row.ctypes.data for row in self._records),
-            self._n_records, self._records.shape[1], self.low, self.high, BEAM, self.best,
+            self._score.address, self._came.address,
+            self._junction_score.address, self._junction_came.address,
+            self._records.ctypes.data, self._n_records, len(self._records),
+            *self._live, *self._live_junctions, BEAM, self.best,
         )  # fmt: skip
         done = int(
             library.advance(
@@ -269,8 +313,9 @@ class Search:
                 scores.ctypes.data, scores.shape[1], self.frame, len(scores),
             )
         )  # fmt: skip
-        self._n_records, self.low, self.high = c_state.n_records, c_state.low, c_state.high
-        self.best = c_state.best
+        self._n_records, self.best = c_state.n_records, c_state.best
+        self._live = c_state.low, c_state.high
+        self._live_junctions = c_state.junction_low, c_state.junction_high
         self.frame += done
         return done
 
@@ -278,19 +323,21 @@ class Search:
 
     def _advance_numpy(self, scores: npt.NDArray[np.float32]) -> int:
         for k in range(len(scores)):
-            if self._n_records + self.graph.n_junctions > self._records.shape[1]:
+            if self._n_records + self.graph.n_junctions > len(self._records):
                 return k
             self._step_numpy(scores[k])
         return len(scores)
 
     def _step_numpy(self, frame: npt.NDArray[np.float32]) -> None:
         g = self.graph
-        live = slice(self.low, self.high)
-        v, r, e = self._score.room[live], self._record.room[live], self._entered.room[live]
-        source, move = g.source.room[live], g.move_weight.room[live]
-        jscore, jrecord = self._junction_score.view, self._junction_record.view
+        live = slice(*self._live)
+        v = self._score.room[live]
+        r, e = self._came.room[live, :3], self._came.room[live, 3:]
+        columns, source, target, duration = np.split(g.phones.room[live], (3, 4, 5), axis=1)
+        entry, move = g.weights.room[live].T
+        jscore, jrecord = self._junction_score.view[:, 0], self._junction_came.view[:, 0]
         came = np.empty_like(v)
-        came[:, 0] = jscore[source] + g.entry_weight.room[live]
+        came[:, 0] = jscore[source[:, 0]] + entry
         came[:, 1:] = v[:, :2] + move[:, None]
         moved = came > v
         before_r = np.column_stack([jrecord[source], r[:, :2]])
@@ -298,52 +345,48 @@ class Search:
         v[...] = np.where(moved, came, v)
         r[...] = np.where(moved, before_r, r)
         e[...] = np.where(moved, before_e, e)
-        v += frame[g.columns.room[live]]
+        v += frame[columns]
         self.best = float(v.max())
         floor = self.best - BEAM
         v[v < floor] = NEVER
 
         jscore[:] = NEVER
         alive = np.flatnonzero((v > NEVER).any(axis=1))
-        self.low, self.high = live.start + int(alive[0]), live.start + int(alive[-1]) + 1
+        self._live = live.start + int(alive[0]), live.start + int(alive[-1]) + 1
         leaving = np.flatnonzero(v[:, 2] > NEVER)
         stayed = np.minimum(self.frame + 1 - e[leaving, 2], self.durations.shape[1] - 1)
-        rows = g.duration.room[live][leaving]
-        out = v[leaving, 2] + move[leaving] + self.durations[rows, stayed]
+        out = v[leaving, 2] + move[leaving] + self.durations[duration[leaving, 0], stayed]
         leaving, out = leaving[out >= floor], out[out >= floor]
-        target = g.target.room[live][leaving]
         # Ascending score; at equal scores the first phone comes last and wins, as in C.
         order = np.lexsort((-leaving, out))
         winner = np.full(g.n_junctions, -1)
-        winner[target[order]] = order
+        winner[target[leaving[order], 0]] = order
         arrived = np.flatnonzero(winner >= 0)
-        who = winner[arrived]
-        jscore[arrived] = out[who]
+        who = leaving[winner[arrived]]
+        jscore[arrived] = out[winner[arrived]]
         numbers = np.arange(self._n_records, self._n_records + len(arrived))
-        self._records[0, numbers] = leaving[who] + live.start
-        self._records[1, numbers] = e[leaving[who], 2]
-        self._records[2, numbers] = self.frame + 1
-        self._records[3, numbers] = r[leaving[who], 2]
+        end = np.full(len(who), self.frame + 1)
+        self._records[numbers] = np.column_stack([who + live.start, e[who, 2], end, r[who, 2]])
         jrecord[arrived] = numbers
         self._n_records += len(arrived)
-        for i in np.flatnonzero(jscore[g.jump_from.view] > NEVER).tolist():
+        for i in np.flatnonzero(jscore[g.jumps.view[:, 0]] > NEVER).tolist():
             self._jump(i, floor)
         self._wake()
         self.frame += 1
 
     def _jump(self, first: int, floor: float) -> None:
         """Carry one junction's score over a jump, and on over the jumps that follow from there."""
-        g, jscore, jrecord = self.graph, self._junction_score.room, self._junction_record.room
+        g, jscore, jcame = self.graph, self._junction_score.room[:, 0], self._junction_came.room
         pending = [first]
         while pending:
             i = pending.pop(0)
-            a, b = int(g.jump_from.room[i]), int(g.jump_to.room[i])
-            reached = jscore[a] + g.jump_weight.room[i]
+            a, b = g.jumps.room[i].tolist()
+            reached = jscore[a] + g.jump_weights.room[i, 0]
             if reached >= floor and reached > jscore[b]:
                 jscore[b] = reached
-                jrecord[b] = jrecord[a]
-                at = np.searchsorted(g.jump_from.view, b, "left")
-                to = np.searchsorted(g.jump_from.view, b, "right")
+                jcame[b] = jcame[a]
+                at = np.searchsorted(g.jumps.view[:, 0], b, "left")
+                to = np.searchsorted(g.jumps.view[:, 0], b, "right")
                 pending.extend(range(at, to))
 
     # -- answers ------------------------------------------------------------------------------
@@ -354,47 +397,46 @@ class Search:
 
     def entered(self) -> npt.NDArray[np.int32]:
         """Frame at which the path now in each state entered its phone, shape (phones, 3)."""
-        return self._entered.view
+        return self._came.view[:, 3:]
 
     def junction_score(self, junction: int) -> float:
         """Score of the best path that stands at a junction now."""
-        return float(self._junction_score.room[junction])
+        return float(self._junction_score.room[junction, 0])
 
     def path_to_state(self, phone: int, state: int) -> list[Record]:
         """The phones of the path that is now in a state; the last one's end is the present frame."""
-        path = self._path(int(self._record.room[phone, state]))
-        path.append(Record(phone, int(self._entered.room[phone, state]), self.frame))
+        path = self._path(int(self._came.room[phone, state]))
+        path.append(Record(phone, int(self._came.room[phone, 3 + state]), self.frame))
         return path
 
     def path_to_junction(self, junction: int) -> list[Record]:
         """The phones of the path that stands at a junction now."""
-        return self._path(int(self._junction_record.room[junction]))
+        return self._path(int(self._junction_came.room[junction, 0]))
 
     def _path(self, number: int) -> list[Record]:
-        phone, start, end, before = self._records
-        path: list[Record] = []
+        before = self._records[:, 3]
+        numbers: list[int] = []
         while number >= 0:
-            path.append(Record(int(phone[number]), int(start[number]), int(end[number])))
-            number = int(before[number])
-        path.reverse()
-        return path
+            numbers.append(number)
+            number = before.item(number)
+        numbers.reverse()
+        return list(map(Record._make, self._records[numbers, :3].tolist()))
 
 
 class _CGraph(ctypes.Structure):
     _fields_ = (
         [(name, ctypes.c_void_p) for name in (
-            "columns", "source", "target", "entry_weight", "move_weight", "duration",
-            "first_out", "last_out", "jump_from", "jump_to", "jump_weight")]
-        + [(name, ctypes.c_int32) for name in ("n_phones", "n_junctions", "n_jumps")]
-        + [("durations", ctypes.c_void_p), ("n_durations", ctypes.c_int32)]
+            "phones", "weights", "junctions", "jumps", "jump_weights", "durations")]
+        + [(name, ctypes.c_int32) for name in (
+            "n_phones", "n_junctions", "n_jumps", "n_durations")]
     )  # fmt: skip
 
 
 class _CState(ctypes.Structure):
     _fields_ = (
         [(name, ctypes.c_void_p) for name in (
-            "score", "record", "entered", "junction_score", "junction_record", "junction_phone",
-            "record_phone", "record_start", "record_end", "record_before")]
-        + [(name, ctypes.c_int32) for name in ("n_records", "record_capacity", "low", "high")]
+            "score", "came", "junction_score", "junction_came", "records")]
+        + [(name, ctypes.c_int32) for name in (
+            "n_records", "record_capacity", "low", "high", "junction_low", "junction_high")]
         + [("beam", ctypes.c_double), ("best", ctypes.c_double)]
     )  # fmt: skip

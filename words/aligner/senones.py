@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +22,7 @@ _LEAST_DENSITY = 1e-12
 """Relative to its best Gaussian, a mixture is never worse: one stray feature must not decide."""
 
 GARBAGE = "GARBAGE"
-_GARBAGE_RANK = 6
+GARBAGE_RANK = 6
 """The garbage column scores as the sixth best phone: sounds that no phone of the text fits prefer
 it, speech that fits its text does not."""
 
@@ -30,13 +31,14 @@ _NOISE, _VOWEL, _CONSONANT = 0, 1, 2
 
 
 def _kind(phone: str) -> int:
-    if phone == "SIL" or phone[0] == "+":
+    if phone == "SIL":
         return _NOISE
     return _VOWEL if phone in VOWELS else _CONSONANT
 
 
 class SenoneScorer:
-    """Scores frames against all context-independent senones of the wheel's model.
+    """Scores frames against the context-independent senones of the wheel's model, but for its noises,
+    which stand in no text.
 
     Columns: phone * 3 + state in the model's order of phones, then three for any vowel, three for any
     consonant (the best one in each state), then one for garbage.
@@ -44,12 +46,14 @@ class SenoneScorer:
 
     def __init__(self) -> None:
         model = acoustic_model()
-        self.phones = model.phones
-        self.phone_number = {name: number for number, name in enumerate(model.phones)}
-        self._n_senones = len(model.phones) * STATES
+        spoken = [number for number, name in enumerate(model.phones) if name[0] != "+"]
+        self.phones = tuple(model.phones[number] for number in spoken)
+        self.phone_number = {name: number for number, name in enumerate(self.phones)}
+        self._n_senones = len(self.phones) * STATES
         self.n_columns = self._n_senones + 2 * STATES + 1
         matrices, constants, weights = [], [], []
         for mean, variance, weight in zip(model.means, model.variances, model.weights, strict=True):
+            mean, variance, weight = mean[spoken], variance[spoken], weight[spoken]
             # Kept: what matters to any of the phone's states.
             kept = np.argsort(-weight.max(axis=1), axis=1)[:, :KEPT_GAUSSIANS, None]
             mean = np.take_along_axis(mean, kept, axis=1)
@@ -67,7 +71,11 @@ class SenoneScorer:
         self._matrix = np.ascontiguousarray(matrices, np.float32)
         self._constant = np.ascontiguousarray(constants, np.float32)
         self._weights = np.ascontiguousarray(weights, np.float32)
-        self._kinds = np.array([_kind(name) for name in model.phones], np.int8)
+        self._kinds = np.array([_kind(name) for name in self.phones], np.int8)
+        self._c_model = _CModel(
+            self._matrix.ctypes.data, self._constant.ctypes.data, self._weights.ctypes.data,
+            self._kinds.ctypes.data, len(self.phones), ACOUSTIC_SCALE,
+        )  # fmt: skip
 
     def columns(self, phone: str) -> list[int]:
         """The columns of the three states of a phone, of ANY_VOWEL, ANY_CONSONANT or GARBAGE."""
@@ -90,30 +98,25 @@ class SenoneScorer:
             self._mixtures_numpy(features, out)
             self._summaries_numpy(out)
         else:
-            library.mixtures(
-                self._matrix.ctypes.data, self._constant.ctypes.data, self._weights.ctypes.data,
-                len(self.phones), features.ctypes.data, len(features), ACOUSTIC_SCALE,
+            library.scores(
+                ctypes.byref(self._c_model), features.ctypes.data, len(features),
                 out.ctypes.data, self.n_columns,
-            )  # fmt: skip
-            library.summaries(
-                self._kinds.ctypes.data, len(self.phones), _GARBAGE_RANK,
-                out.ctypes.data, len(out), self.n_columns,
             )  # fmt: skip
         return out
 
     def _summaries_numpy(self, out: npt.NDArray[np.float32]) -> None:
-        """Fill in the columns behind the senones; ``summaries`` in kernel.c does the same."""
+        """Fill in the columns behind the senones; ``scores`` in kernel.c does the same."""
         by_phone = out[:, : self._n_senones].reshape(len(out), -1, STATES)
         out[:, -7:-4] = by_phone[:, self._kinds == _VOWEL].max(axis=1)
         out[:, -4:-1] = by_phone[:, self._kinds == _CONSONANT].max(axis=1)
         best = by_phone[:, self._kinds != _NOISE].max(axis=2)
-        rank = best.shape[1] - _GARBAGE_RANK
+        rank = best.shape[1] - GARBAGE_RANK
         out[:, -1] = np.partition(best, rank, axis=1)[:, rank]
 
     def _mixtures_numpy(
         self, features: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
     ) -> None:
-        """Fill in the senones' columns; ``mixtures`` in kernel.c does the same."""
+        """Fill in the senones' columns; ``scores`` in kernel.c does the same."""
         total = np.zeros((len(self.phones), len(features), STATES), np.float32)
         for stream in range(3):
             x = features[:, stream * STREAM_SIZE : (stream + 1) * STREAM_SIZE]
@@ -128,6 +131,14 @@ class SenoneScorer:
             total += top
         total *= np.float32(ACOUSTIC_SCALE)
         out[:, : self._n_senones] = total.transpose(1, 0, 2).reshape(len(features), -1)
+
+
+class _CModel(ctypes.Structure):
+    _fields_ = [
+        ("matrix", ctypes.c_void_p), ("constant", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p), ("kind", ctypes.c_void_p),
+        ("n_phones", ctypes.c_int32), ("scale", ctypes.c_float),
+    ]  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from words.aligner.durations import USUAL_MS, duration_row
 from words.aligner.pronounce import Phones, pronunciations
 from words.aligner.readings import Form, Slot, forms
-from words.aligner.search import PhoneGraph
-from words.aligner.senones import GARBAGE, SenoneScorer
+from words.aligner.search import GraphPart, Jump, Phone, PhoneGraph
+from words.aligner.senones import GARBAGE, senone_scorer
 
 MOVE_WEIGHT = 1.6
 """Evens out paths with many and few phones: about what a frame costs in a state that fits, against
@@ -37,83 +37,124 @@ SILENCE = "SIL"
 BETWEEN = -1
 """Word number of phones that belong to no word."""
 
+_LONGEST_KEPT = 24
+"""Longer words are not kept for the next time: a page of digits is one word, with the phones of a page."""
+
 
 @dataclass(frozen=True, slots=True)
 class GraphPhone:
     """What a phone of the graph stands for."""
 
     name: str
-    word: int
-    """Number of the displayed word, or BETWEEN."""
-
-    after_ms: float
+    after_ms: float = 0.0
     """Usual time of the phones of the word that follow this one."""
 
 
 class TextGraph:
     """The graph of an item's text so far."""
 
-    def __init__(self, language: str, scorer: SenoneScorer) -> None:
+    def __init__(self, language: str) -> None:
         self.graph = PhoneGraph()
         self.phones: list[GraphPhone] = []
+        self.word_of: list[int] = []
+        """For each phone the number of its displayed word, or BETWEEN."""
+
         self.usual_ms: list[float] = []
         """For each word, how long its first reading usually takes."""
 
         self._language = language
-        self._scorer = scorer
-        self.start = self.graph.junction()
-        self.ready = self.graph.junction()
-        self._add(GraphPhone(SILENCE, BETWEEN, 0.0), self.start, self.ready)
-        self.graph.jump(self.start, self.ready, 0.0)
+        self._append(_start())
 
     @property
     def n_words(self) -> int:
         """How many words were added."""
         return len(self.usual_ms)
 
-    def add_word(self, word: str) -> int:
-        """Append one displayed word; return the number of the first jump that was added."""
-        graph, start, number = self.graph, self.ready, self.n_words
-        first_jump = graph.n_jumps
-        draft = _Draft(self._language)
-        usual_ms = [draft.form(form) for form in forms(word, self._language)]
-        self.usual_ms.append(usual_ms[0] if usual_ms else 0.0)
+    @property
+    def ready(self) -> int:
+        """The junction at which the next word begins."""
+        return self.graph.n_junctions - 1
 
-        junctions = {draft.start: start}
-        for node in sorted(draft.nodes):
-            junctions[node] = graph.junction()
-        spoken = junctions[draft.end] = graph.junction()
-        self.ready = graph.junction()
-        jumps = [(junctions[a], junctions[b], 0.0) for a, b in draft.jumps]
-        jumps.append((start, spoken, _UNSAID if draft.phones else 0.0))
-        for source, target, weight in sorted(jumps):
-            graph.jump(source, target, weight)
-        for phone in draft.phones:
-            source, target = junctions[phone.source], junctions[phone.target]
-            if phone.name == SILENCE:
-                self._add(
-                    GraphPhone(SILENCE, number, phone.after_ms), source, target, _PAUSE_INSIDE
-                )
-            else:
-                self._add(GraphPhone(phone.name, number, phone.after_ms), source, target)
+    def add_word(self, word: str) -> None:
+        """Append one displayed word."""
+        made = _kept if len(word) <= _LONGEST_KEPT else _made
+        part = made(word, self._language)
+        self._append(part)
+        self.usual_ms.append(part.usual_ms)
 
-        mark = _punctuation(word)
-        self._add(GraphPhone(SILENCE, BETWEEN, 0.0), spoken, self.ready, _PAUSE[mark])
-        graph.jump(spoken, self.ready, _NO_PAUSE[mark])
-        self._add(GraphPhone(GARBAGE, BETWEEN, 0.0), self.ready, spoken, _GARBAGE_ENTRY)
-        return first_jump
+    def _append(self, part: _WordPart) -> None:
+        self.graph.append(part.graph)
+        self.phones += part.phones
+        self.word_of += [self.n_words] * part.n_inside
+        self.word_of += [BETWEEN] * (len(part.phones) - part.n_inside)
 
-    def _add(self, phone: GraphPhone, source: int, target: int, entry_weight: float = 0.0) -> None:
-        silent = phone.name in (SILENCE, GARBAGE)
-        self.phones.append(phone)
-        self.graph.phone(
-            self._scorer.columns(phone.name),
-            source,
-            target,
-            entry_weight=entry_weight,
-            move_weight=0.0 if silent else MOVE_WEIGHT,
-            duration=duration_row(phone.name),
+
+@dataclass(frozen=True, slots=True)
+class _WordPart:
+    """One displayed word, with what lies between it and the next."""
+
+    graph: GraphPart
+    phones: tuple[GraphPhone, ...]
+    n_inside: int
+    """How many phones belong to the word; the others follow it."""
+
+    usual_ms: float
+
+
+@lru_cache(maxsize=1)
+def _start() -> _WordPart:
+    """What comes before the first word: a pause, or nothing."""
+    graph = GraphPart(2, [_phone(SILENCE, 0, 1)], [Jump(0, 1)])
+    return _WordPart(graph, (GraphPhone(SILENCE),), 0, 0.0)
+
+
+def _made(word: str, language: str) -> _WordPart:
+    draft = _Draft(language)
+    usual_ms = [draft.form(form) for form in forms(word, language)]
+    numbers = {draft.start: 0}
+    for number, node in enumerate(sorted(draft.nodes), 1):
+        numbers[node] = number
+    spoken = numbers[draft.end] = len(numbers)
+    ready = spoken + 1
+
+    mark = _punctuation(word)
+    jumps = [Jump(numbers[source], numbers[target]) for source, target in draft.jumps]
+    jumps.append(Jump(0, spoken, _UNSAID if draft.phones else 0.0))
+    jumps.append(Jump(spoken, ready, _NO_PAUSE[mark]))
+    phones = [
+        _phone(
+            phone.name,
+            numbers[phone.source],
+            numbers[phone.target],
+            _PAUSE_INSIDE if phone.name == SILENCE else 0.0,
         )
+        for phone in draft.phones
+    ]
+    phones.append(_phone(SILENCE, spoken, ready, _PAUSE[mark]))
+    phones.append(_phone(GARBAGE, ready, spoken, _GARBAGE_ENTRY))
+    inside = [GraphPhone(phone.name, phone.after_ms) for phone in draft.phones]
+    return _WordPart(
+        GraphPart(ready + 1, phones, jumps),
+        (*inside, GraphPhone(SILENCE), GraphPhone(GARBAGE)),
+        len(inside),
+        usual_ms[0] if usual_ms else 0.0,
+    )
+
+
+_kept = lru_cache(maxsize=512)(_made)
+"""Agents repeat their words. A plain one takes 2 KB, a card number with all its readings 50."""
+
+
+def _phone(name: str, source: int, target: int, entry_weight: float = 0.0) -> Phone:
+    silent = name in (SILENCE, GARBAGE)
+    return Phone(
+        senone_scorer().columns(name),
+        source,
+        target,
+        entry_weight,
+        0.0 if silent else MOVE_WEIGHT,
+        duration_row(name),
+    )
 
 
 Node = tuple[float, int]

@@ -2,7 +2,8 @@
 
 gRPC's price is per message, not per byte, so a message is a batch:
 
-* Audio on an idle link goes at once; on a busy one every 1.5 to 6 ms, by its calls.
+* Audio on an idle link goes at once; on a busy one at most every 1.5 ms. With many calls it comes in
+  turns (:mod:`gateway.turns`), each of which is a message.
 * Control (an open, a position) goes at once, before the audio of its batch. Only the end of a call
   goes behind the call's audio, in a later message.
 * Each call has a lane of its own, bounded: a worker that does not take audio loses the oldest of
@@ -33,14 +34,9 @@ from runtime.rpc import channel
 
 log = get_log(__name__)
 
-FLUSH_PER_CALL_S = 0.00006
-"""How far apart the messages of audio are, for each call on the link: 1.5 ms up to 25 calls,
-6 ms from 100. The price is per message, so a link with many calls has more to save, and one with few
-has CPU to spare for promptness. 6 ms more beside a frame of 20 ms nobody hears; measured at 100
-calls, 5 ms instead of 2 takes 10 % of both ends' CPU away, and the 99 % stay below 10 ms."""
-
-LEAST_FLUSH_S = 0.0015
-MOST_FLUSH_S = 0.006
+FLUSH_S = 0.0015
+"""How far apart the messages of audio are at the least. The price is per message, and so each frame of
+ten calls is not one; but 99 % of their frames stay below 3 ms."""
 
 KEPT_FRAMES = 250
 """Caller audio kept per call, 5 s: a worker that stalls for longer would answer what was said
@@ -277,14 +273,11 @@ class Link:
         """Send audio when its time has come, at once on an idle link."""
         if self._flush_timer is not None or self._wake.is_set():
             return
-        due_s = self._flushed_at_s + self._flush_interval_s()
+        due_s = self._flushed_at_s + FLUSH_S
         if due_s <= self._loop.time():
             self._wake.set()
         else:
             self._flush_timer = self._loop.call_at(due_s, self._wake.set)
-
-    def _flush_interval_s(self) -> float:
-        return min(max(FLUSH_PER_CALL_S * len(self._lanes), LEAST_FLUSH_S), MOST_FLUSH_S)
 
     def release(self, lane: Lane) -> None:
         """Say that a call is over, once its audio is out."""

@@ -32,6 +32,7 @@ from gateway.public_url import (
     webhook_urls,
 )
 from gateway.registry import Registry
+from gateway.turns import ReadingTurns
 from gateway.twilio import signature, twiml
 from gateway.websocket import WebSocketTransport, new_response, pump
 from runtime.config import Address
@@ -105,6 +106,7 @@ class PublicServer:
         app.router.add_get(MEDIA_PATH, self._media)
         app.router.add_get(MEDIA_PATH + "/", self._media)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_WAIT_S)
+        self._turns = ReadingTurns()
 
     @property
     def port(self) -> int:
@@ -136,6 +138,7 @@ class PublicServer:
     async def close(self) -> None:
         """Close the port and what is still open there."""
         await self._runner.cleanup()
+        self._turns.close()
 
     # -- webhooks ------------------------------------------------------------------------------
 
@@ -239,7 +242,11 @@ class PublicServer:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
         media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
-        await pump(response, media_socket)
+        seat = self._turns.join(tcp, request.protocol)
+        try:
+            await pump(response, media_socket)
+        finally:
+            seat.leave()
         if transport.close_sent:
             tcp.close()  # both sides have said that they close
         return response

@@ -1,8 +1,12 @@
-"""How many calls one core carries before frames come late. The load runs on the other cores."""
+"""How many calls one core carries before frames come late.
+
+On the core is what carries audio: of asheard the gateway and a session worker, of the yardstick all
+there is. The load runs on the other cores, and so do asheard's aligners and its transcript service.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -32,9 +36,28 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """The last run's load processes were late themselves: the capacity may be higher."""
 
 
+class CapacityRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """asheard's calls on one core against the yardstick's, measured in one sitting."""
+
+    bench: str = "capacity_ratio"
+    asheard: int
+    yardstick: int
+    ratio: float | None
+    """None: the yardstick did not carry the first number."""
+
+
+def ratio(asheard: Capacity, yardstick: Capacity) -> CapacityRatio:
+    """Compare two. Pure."""
+    return CapacityRatio(
+        asheard=asheard.calls,
+        yardstick=yardstick.calls,
+        ratio=round(asheard.calls / yardstick.calls, 2) if yardstick.calls else None,
+    )
+
+
 async def capacity(
     system: str,
-    counts: Iterable[int],
+    counts: Sequence[int],
     seconds: float,
     *,
     core: int = 0,
@@ -46,7 +69,7 @@ async def capacity(
         system: One of :data:`bench.systems.NAMES`.
         counts: Numbers of calls, rising.
         seconds: The window of each run.
-        core: Where the system runs, all its processes together.
+        core: Where audio is carried.
         report: Given each result as it comes.
     """
     carried = 0

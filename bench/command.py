@@ -2,7 +2,7 @@
 
     asheard bench calls --calls 100 --seconds 20
     asheard bench compare --calls 10,50,100,200
-    asheard bench capacity --system yardstick
+    asheard bench capacity
     asheard bench system
     asheard bench soak --minutes 20 --total 2000
     asheard bench table RESULTS           those lines as Markdown
@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from bench import results
-from bench.capacity import capacity
+from bench.capacity import capacity, ratio
 from bench.compare import compare
 from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
@@ -88,10 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     comparison.add_argument("--sessions", type=int, default=1)
 
     limit = benches.add_parser("capacity", help="calls on one core until frames come late")
-    limit.add_argument("--system", choices=NAMES, default="asheard")
-    limit.add_argument(
-        "--calls", type=_counts, default=list(range(100, 1001, 100)), metavar="N,N,…"
-    )
+    limit.add_argument("--system", choices=NAMES, help="one alone (default: yardstick, asheard)")
+    limit.add_argument("--calls", type=_counts, default=list(range(150, 1001, 50)), metavar="N,N,…")
     limit.add_argument("--seconds", type=float, default=10, metavar="S")
     limit.add_argument("--core", type=int, default=0)
 
@@ -165,8 +163,14 @@ async def _compare(args: argparse.Namespace) -> int:
 
 
 async def _capacity(args: argparse.Namespace) -> int:
-    found = await capacity(args.system, args.calls, args.seconds, core=args.core, report=_report)
-    say(found)
+    found = {
+        name: await capacity(name, args.calls, args.seconds, core=args.core, report=_report)
+        for name in ([args.system] if args.system else ("yardstick", "asheard"))
+    }
+    for result in found.values():
+        say(result)
+    if not args.system:
+        say(ratio(found["asheard"], found["yardstick"]))
     return EXIT_DONE
 
 

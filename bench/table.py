@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from bench.capacity import Capacity
 from bench.processes import CHILDREN
 from bench.results import CallsResult
 from bench.spread import Spread
@@ -24,12 +25,15 @@ def tables(json_lines: Iterable[str]) -> str:
     """The tables of all results that have one; other results are left out."""
     calls: list[CallsResult] = []
     networks: list[SystemResult] = []
+    capacities: list[Capacity] = []
     for line in json_lines:
         kind = msgspec.json.decode(line, type=_Kind).bench
         if kind == "calls":
             calls.append(msgspec.json.decode(line, type=CallsResult))
         elif kind == "system":
             networks.append(msgspec.json.decode(line, type=SystemResult))
+        elif kind == "capacity":
+            capacities.append(msgspec.json.decode(line, type=Capacity))
     parts = []
     if calls:
         parts.append(_table(_CALLS, [_calls_row(r) for r in sorted(calls, key=_order)]))
@@ -37,6 +41,8 @@ def tables(json_lines: Iterable[str]) -> str:
         if ours:
             costs = part_costs(max(ours, key=_order))
             parts.append(_table(("calls", *costs), [_cluster_row(n, costs) for n in _CLUSTERS]))
+    if capacities:
+        parts.append(_table(_CAPACITY, [_capacity_row(result) for result in capacities]))
     if networks:
         parts.append(_table(_NETWORKS, [_network_row(result) for result in networks]))
         parts.append(_table(_WAYS, _way_rows(networks[0])))
@@ -47,6 +53,8 @@ _CALLS = (
     "calls", "system", "gateway", "worker", "aligners", "transcript", "sum", "KB per call",
     "forward ms", "barge-in ms", "lost", "heard exactly", "others",
 )  # fmt: skip
+
+_CAPACITY = ("system", "calls on one core", "forward ms, 99 %, by calls")
 
 _NETWORKS = (
     "network", "cuts", "error ms", "range ms", "outside it", "elapsed timestamps, error ms",
@@ -116,6 +124,14 @@ def _calls_row(result: CallsResult) -> list[str]:
         "" if exact is None else f"{exact:.1%}",
         f"{result.others_busy_share:.0%}",
     ]
+
+
+def _capacity_row(result: Capacity) -> list[str]:
+    p99 = ", ".join(
+        f"{calls}: {'–' if ms is None else format(ms, '.3g')}"
+        for calls, ms in result.forward_p99_ms.items()
+    )
+    return [result.system, str(result.calls), p99]
 
 
 def _network_row(result: SystemResult) -> list[str]:

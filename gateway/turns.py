@@ -78,12 +78,13 @@ class ReadingTurns:
 
         Args:
             transport: Of a TCP connection in clear text, open.
-            protocol: Gets the data, as from the transport.
+            protocol: Gets the data, as from the transport; its end it gets from the transport.
         """
-        transport.pause_reading()
         seat = Seat(self, transport, protocol)
-        self._seats[seat.fd] = seat
-        self._epoll.register(seat.fd, select.EPOLLIN)
+        if not transport.is_closing():  # else the loop is about to tell the protocol
+            transport.pause_reading()
+            self._seats[seat.fd] = seat
+            self._epoll.register(seat.fd, select.EPOLLIN)
         return seat
 
     def forget(self, seat: Seat) -> None:

@@ -7,10 +7,19 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from gateway import turns
 from gateway.turns import ReadingTurns
 from tests.gateway.peers import until
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """The loop of the tests, and the one of production: its transports are others."""
+    if request.param == "uvloop":
+        return uvloop.EventLoopPolicy()
+    return asyncio.DefaultEventLoopPolicy()
 
 
 class Recorder(asyncio.Protocol):
@@ -124,6 +133,16 @@ async def test_the_peers_end_reaches_the_protocol_behind_its_last_bytes(
     line.peer.close()
     await until(lambda: line.received.lost, "the end")
     assert line.received.pieces == [b"last words"]
+
+
+async def test_who_is_closing_already_gets_no_seat(reading: ReadingTurns) -> None:
+    line = await connect()
+    line.transport.close()
+    seat = reading.join(line.transport, line.received)
+    line.peer.send(b"z")
+    await until(lambda: line.received.lost, "the end")
+    seat.leave()
+    assert line.received.pieces == []
 
 
 async def test_a_socket_closed_under_us_leaves_its_number_to_the_next(

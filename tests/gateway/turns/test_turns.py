@@ -7,19 +7,10 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from gateway import turns
 from gateway.turns import ReadingTurns
 from tests.gateway.peers import until
-
-
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """The loop of the tests, and the one of production: its transports are others."""
-    if request.param == "uvloop":
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
 
 
 class Recorder(asyncio.Protocol):

@@ -48,6 +48,19 @@ def read(audio: bytes | memoryview) -> tuple[int, int] | None:
     return int.from_bytes(bits[:4], "big"), int.from_bytes(bits[4:7], "big")
 
 
+def _is_cut_short(view: memoryview, at: int) -> bool:
+    """Whether another frame begins within the one that was read here.
+
+    Of a frame that was cut off behind 80 bytes the last bits are the first ones of the next. One
+    time in 256 they are the same, and the next frame would be swallowed.
+    """
+    behind = at + FRAME_BYTES
+    if behind == len(view) or read(view[behind : behind + FRAME_BYTES]) is not None:
+        return False
+    inside = range(at + 8, behind, 8)
+    return any(read(view[start : start + FRAME_BYTES]) is not None for start in inside)
+
+
 @dataclass(frozen=True, slots=True)
 class TaggedFrames:
     """What :func:`scan` found in a stretch of audio."""
@@ -68,7 +81,7 @@ def scan(audio: bytes) -> TaggedFrames:
     at = foreign = 0
     while at < len(view):
         tag = read(view[at : at + FRAME_BYTES])
-        if tag is None:
+        if tag is None or _is_cut_short(view, at):
             step = min(8, len(view) - at)
             foreign += step
             at += step

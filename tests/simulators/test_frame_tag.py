@@ -49,3 +49,19 @@ def test_frames_are_found_between_filled_in_silence(parts: list[tuple[int, int]]
     assert [audio[o : o + 160] for o in found.offsets] == [
         frame_tag.stamp(SILENCE * 160, *tag) for tag in wanted
     ]
+
+
+def test_a_frame_that_was_cut_off_does_not_swallow_the_next() -> None:
+    # Its last eight bits are the first of the next one's, and those are 0 as a rule.
+    cut_off = next(
+        stamped
+        for number in range(10_000)
+        if frame_tag.read(
+            (stamped := frame_tag.stamp(SILENCE * 160, 29, number))[:80] + b"\xfe" * 80
+        )
+    )
+    whole = [frame_tag.stamp(SILENCE * 160, 6, number) for number in range(2)]
+    found = frame_tag.scan(cut_off[:80] + b"".join(whole))
+    assert found.frames == [(6, 0), (6, 1)]
+    assert found.offsets == [80, 240]
+    assert found.foreign_bytes == 80

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from asheard.v1 import fact_pb2
 
-REMEMBERED_ENDINGS = 10_000
-"""Some 2 MB. Twilio asks within about a second."""
+REMEMBERED_ENDINGS = 1_000
+"""Of a minute and a half at ten calls a second. Twilio asks within about a second."""
 
 
 class RunningCall(Protocol):

@@ -258,8 +258,7 @@ class Call:
         except Unavailable as error:
             return str(error)
         try:
-            async with asyncio.timeout(CONFIGURE_S) as deadline:
-                self._deadline = deadline
+            async with asyncio.timeout(CONFIGURE_S) as self._deadline:
                 self._conversation.open()
                 self._carry_out()
                 closed = await connection.run(self._receive)
@@ -326,6 +325,7 @@ class Call:
         self._kept = None
         if self._deadline is not None:
             self._deadline.reschedule(None)
+            self._deadline = None  # it knows its task, and a task that is cancelled knows us
         self._settings.metrics.open_seconds.observe(time.monotonic() - self._began)
         now_unix_us = time.time_ns() // 1000
         for payload, media_ms, received_unix_us in kept:

@@ -127,7 +127,11 @@ class _Listener(WSListener):
             on_message(message)
         self._early.clear()
         self._on_message = on_message
-        return await asyncio.shield(self._ended)
+        try:
+            return await asyncio.shield(self._ended)
+        finally:
+            # picows keeps us until the garbage collector comes; we do not keep the call.
+            self._on_message = _ignore
 
     async def close(self) -> None:
         transport = self._transport
@@ -175,6 +179,10 @@ class _Listener(WSListener):
             self._ended.set_exception(error)
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
+
+
+def _ignore(_message: bytes) -> None:
+    """What comes after the end."""
 
 
 def _read_close(payload: bytes) -> Closed:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import socket
+import weakref
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,6 +21,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from runtime.errors import ConfigurationError
 from runtime.metrics import LoopLag
 from runtime.rpc import channel
+from session.call import Call
 from session.realtime.conversation import Conversation
 from tests.session.ends import FRAME, Model, Worker, endpoint, until, worker
 from tests.session.ports import free_port
@@ -385,6 +389,31 @@ async def test_the_loss_of_the_link_ends_its_calls_and_their_facts_are_whole(
 
 
 # --- admission and drain ------------------------------------------------------------------------
+
+
+async def test_a_call_that_is_over_is_gone_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the garbage collector comes: it comes seldom, and a call holds its audio."""
+    calls: list[weakref.ref[Call]] = []
+    usual = Call.__init__
+
+    def remembered(call: Call, *args: Any, **named: Any) -> None:
+        usual(call, *args, **named)
+        calls.append(weakref.ref(call))
+
+    monkeypatch.setattr(Call, "__init__", remembered)
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        model = await w.call()
+        await model.turn("R", "A", "Hello there!", 1500)
+        await w.gateway.wait_for_audio(("A", 1500, False), ("A", 0, True))
+        gc.disable()
+        try:
+            await w.gateway.close()
+            await w.facts.wait_for("session_ended")
+            await until(lambda: calls[0]() is None, "the call is gone")
+        finally:
+            gc.enable()
 
 
 async def test_a_full_worker_refuses_and_says_why(tmp_path: Path) -> None:

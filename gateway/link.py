@@ -2,7 +2,7 @@
 
 gRPC's price is per message, not per byte, so a message is a batch:
 
-* Audio on an idle link goes at once; on a busy one at most every 1.5 ms. With many calls it comes in
+* Audio on an idle link goes at once; on a busy one at most every 1 ms. With many calls it comes in
   turns (:mod:`gateway.turns`), each of which is a message.
 * Control (an open, a position) goes at once, before the audio of its batch. Only the end of a call
   goes behind the call's audio, in a later message.
@@ -34,7 +34,7 @@ from runtime.rpc import channel
 
 log = get_log(__name__)
 
-FLUSH_S = 0.0015
+FLUSH_S = 0.001
 """How far apart the messages of audio are at the least. The price is per message, and so each frame of
 ten calls is not one; but 99 % of their frames stay below 3 ms."""
 

@@ -61,6 +61,7 @@ async def capacity(
     seconds: float,
     *,
     core: int = 0,
+    barge_in_share: float = 0.6,
     report: Callable[[CallsResult], Awaitable[None]],
 ) -> Capacity:
     """Raise the number of calls until frames come late.
@@ -70,6 +71,7 @@ async def capacity(
         counts: Numbers of calls, rising.
         seconds: The window of each run.
         core: Where audio is carried.
+        barge_in_share: Which part of the agent's items the caller speaks into.
         report: Given each result as it comes.
     """
     carried = 0
@@ -78,7 +80,7 @@ async def capacity(
     newest: CallsResult | None = None
     for calls in counts:
         for _ in range(TRIES):
-            newest = await run_calls(Setup(system, core=core), Load(calls, seconds))
+            newest = await run_calls(Setup(system, core=core), Load(calls, seconds, barge_in_share))
             await report(newest)
             p99[calls] = newest.forward_ms.p99
             late = newest.forward_ms.p99 is None or newest.forward_ms.p99 > LATE_P99_MS

@@ -92,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit.add_argument("--calls", type=_counts, default=list(range(150, 1001, 50)), metavar="N,N,…")
     limit.add_argument("--seconds", type=float, default=10, metavar="S")
     limit.add_argument("--core", type=int, default=0)
+    limit.add_argument("--barge-ins", type=float, default=0.6, help="share of the agent's items")
 
     whole = benches.add_parser("system", help="rightness on bad networks, strict simulators")
     whole.add_argument("--calls", type=int, default=10, help="on the good network")
@@ -164,7 +165,14 @@ async def _compare(args: argparse.Namespace) -> int:
 
 async def _capacity(args: argparse.Namespace) -> int:
     found = {
-        name: await capacity(name, args.calls, args.seconds, core=args.core, report=_report)
+        name: await capacity(
+            name,
+            args.calls,
+            args.seconds,
+            core=args.core,
+            barge_in_share=args.barge_ins,
+            report=_report,
+        )
         for name in ([args.system] if args.system else ("yardstick", "asheard"))
     }
     for result in found.values():

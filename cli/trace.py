@@ -13,7 +13,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from asheard.v1 import fact_pb2
 from gateway.evidence import trace_event
@@ -78,4 +79,4 @@ def anonymous(trace: Iterable[TraceEvent]) -> Iterator[TraceEvent]:
             yield event
             continue
         name = names.setdefault(event.part.item_id, f"item_{len(names) + 1}")
-        yield replace(event, part=Part(name, event.part.content_index))
+        yield structs.replace(event, part=Part(name, event.part.content_index))

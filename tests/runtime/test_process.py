@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 SERVICE = """
-import asyncio, sys
+import asyncio, gc, sys
 from runtime.errors import ConfigurationError
 from runtime.log import get_log
 from runtime.process import run_service
@@ -28,7 +28,7 @@ async def serve(environment, stop):
             group.create_task(fail())
     if environment["HOW"] == "bug":
         raise ZeroDivisionError("ours")
-    log.bind(call="CA1").info("serving", port=7)
+    log.bind(call="CA1").info("serving", port=7, spared=gc.get_freeze_count())
     await stop.draining.wait()
     log.info("draining")
     await stop.now.wait()
@@ -89,3 +89,10 @@ def test_the_first_sigterm_drains_the_second_ends(start: Start) -> None:
     process.send_signal(signal.SIGTERM)
     assert json.loads(process.stderr.readline())["event"] == "ending"
     assert process.wait(timeout=30) == 0
+
+
+def test_modules_are_spared_by_the_garbage_collector(start: Start) -> None:
+    process = start("well")
+    assert process.stderr is not None
+    serving = json.loads(process.stderr.readline())
+    assert serving["spared"] > 10_000  # the interpreter, asyncio and the log alone are more

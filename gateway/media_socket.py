@@ -83,7 +83,7 @@ class MediaSocket:
 
     # -- what Twilio does --------------------------------------------------------------------
 
-    def receive_text(self, text: str | bytes) -> None:
+    def receive_text(self, text: str | bytes | bytearray) -> None:
         """Take one WebSocket text message."""
         if self._over:
             return

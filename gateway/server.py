@@ -242,7 +242,7 @@ class PublicServer:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
         media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
-        seat = self._turns.join(tcp, request.protocol)
+        seat = self._turns.join(tcp, response.direct.feed_data)
         try:
             await pump(response, media_socket)
         finally:

@@ -1,6 +1,7 @@
 """aiohttp's WebSocket as the transport of a media socket.
 
-aiohttp reads; frames are written straight into the TCP transport, many in one piece and at once.
+What comes is read by :mod:`gateway.parser`, or else by aiohttp. Frames are written straight into the
+TCP transport, many in one piece and at once.
 So is the close frame, after which the reader goes on reading and throwing away until the peer has
 closed too: a socket that is closed with audio unread would be reset by the kernel, and the peer
 would never see the close code.
@@ -12,11 +13,11 @@ import asyncio
 import socket
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from aiohttp._websocket.models import WSMessageDecodeText, WSMessageNoDecodeText
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp._websocket.writer import WebSocketWriter
 
 from gateway.media_socket import MediaSocket
+from gateway.parser import DirectParser
 from gateway.twilio.frames import close_frame
 from runtime.log import get_log
 
@@ -68,43 +69,27 @@ class WebSocketTransport:
 
 
 class DirectWebSocket(web.WebSocketResponse[bool]):
-    """aiohttp's WebSocket, with text messages handed over by the parser itself.
+    """aiohttp's WebSocket, whose plain text messages go straight to their owner.
 
     aiohttp puts each message into a queue and wakes a task for it, fifty times a second and call:
-    a quarter of the gateway's CPU. Here a text message goes from the parser straight to its owner;
-    everything else (binary, close, faults) is rare and takes the usual way, through :func:`pump`.
+    a quarter of the gateway's CPU. What is rare (binary, close, faults) takes that way, through
+    :func:`pump`.
     """
 
     def _post_start(
         self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter
     ) -> None:
-        # As aiohttp's own, but for the queue. The lock file pins the version that this was made for,
-        # and the tests of bad input and of whole calls say when another one differs.
+        # As aiohttp's own, but for the parser. The lock file pins the version that this was made
+        # for, and the tests of bad input and of whole calls say when another one differs.
         self._ws_protocol = protocol
         self._writer = writer
-        self.direct = _DirectQueue(request.protocol, 2**16, loop=asyncio.get_running_loop())
-        self._reader = self.direct
+        self._reader = WebSocketDataQueue(request.protocol, 2**16, loop=asyncio.get_running_loop())
         self._parser = WebSocketReader(
-            self.direct, MOST_MESSAGE_BYTES, compress=False, decode_text=False
+            self._reader, MOST_MESSAGE_BYTES, compress=False, decode_text=False
         )
-        request.protocol.set_parser(self._parser)
+        self.direct = DirectParser(self._parser)
+        request.protocol.set_parser(self.direct)  # type: ignore[arg-type]
         request.protocol.keep_alive(False)
-
-
-class _DirectQueue(WebSocketDataQueue):
-    """Where the parser puts messages: text goes to ``owner``, once there is one."""
-
-    owner: MediaSocket | None = None
-
-    def feed_data(self, data: WSMessageDecodeText | WSMessageNoDecodeText, size: int) -> None:
-        if self.owner is None or data.type is not WSMsgType.TEXT:
-            super().feed_data(data, size)
-            return
-        try:
-            self.owner.receive_text(data.data)
-        except Exception:
-            log.exception("fault while handling a media stream")
-            self.owner.fail()
 
 
 def new_response() -> DirectWebSocket:
@@ -124,6 +109,7 @@ def new_response() -> DirectWebSocket:
 async def pump(response: DirectWebSocket, media_socket: MediaSocket) -> None:
     """Hand a socket's messages to its owner until it is closed. Never raises for the peer."""
     response.direct.owner = media_socket
+    response.direct.feed_data(b"")  # what had come before
     try:
         async for message in response:
             if message.type is WSMsgType.TEXT:

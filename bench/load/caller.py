@@ -79,10 +79,11 @@ class Call(WSListener):
         call_sid = f"CA{plan.run:024x}{number:08x}"
         self._stream_sid = f"MZ{plan.run:024x}{number:08x}"
         self._record = record.CallerCall(number, call_sid)
-        self._head = b'{"event":"media","sequenceNumber":"'
-        self._middle = (
-            f'","streamSid":"{self._stream_sid}","media":{{"track":"inbound","chunk":"'.encode()
-        )
+        self._media = (
+            '{"event":"media","sequenceNumber":"%d",'
+            f'"streamSid":"{self._stream_sid}","media":{{"track":"inbound",'
+            '"chunk":"%d","timestamp":"%d","payload":"%b"}}'
+        ).encode()
         self._sequence = 1
         self._first_ms = self._random.randrange(100)
         self.ended = asyncio.Event()
@@ -255,11 +256,11 @@ class Call(WSListener):
             return
         self._sequence += 1
         self._record.frames = number + 1
-        head = b'%b%d%b%d","timestamp":"%d","payload":"' % (
-            self._head, self._sequence, self._middle, number + 1, self._timestamp_ms(),
+        message = self._media % (
+            self._sequence, number + 1, self._first_ms + number * FRAME_MS,
+            tag.payload(flags, self._number, number, time.monotonic_ns()),
         )  # fmt: skip
-        payload = tag.payload(flags, self._number, number, time.monotonic_ns())
-        self._transport.send(WSMsgType.TEXT, head + payload + b'"}}')
+        self._transport.send(WSMsgType.TEXT, message)
 
     def _echo(self, name: bytes) -> None:
         if self._transport is None:

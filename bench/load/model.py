@@ -128,8 +128,7 @@ class Session(WSListener):
             if self._bare:
                 self._bare_message(data)
             elif data.find(b"input_audio_buffer.append", 0, 100) >= 0:
-                at = data.index(b'"', data.index(b'"audio"') + 7) + 1
-                self._append(data[at : data.index(b'"', at)])
+                self._append(data, data.index(b'"', data.index(b'"audio"') + 7) + 1)
             else:
                 self._event(msgspec.json.decode(data))
         elif kind is WSMsgType.CLOSE:
@@ -159,28 +158,31 @@ class Session(WSListener):
     def _bare_message(self, data: bytes) -> None:
         at = data.find(b'"payload":"')
         if at >= 0:
-            self._append(data[at + 11 : at + 11 + tag.FRAME_CHARS])
+            self._append(data, at + 11)
 
-    def _append(self, base64: bytes) -> None:
+    def _append(self, data: bytes, at: int) -> None:
+        """Take audio: base64 text from ``at`` to the next quote."""
         now_ns = time.monotonic_ns()
-        if len(base64) == tag.FRAME_CHARS and (found := tag.read_one(base64)) is not None:
-            self._frame(found, now_ns)
-            return
-        found_tags, foreign_bytes = tag.read_all(base64)
+        if data[at + tag.FRAME_CHARS : at + tag.FRAME_CHARS + 1] == b'"':
+            found = tag.read_one(data, at)
+            if found is not None:
+                self._frame(found, now_ns)
+                return
+        found_tags, foreign_bytes = tag.read_all(data[at : data.index(b'"', at)])
         self._call.foreign_bytes += foreign_bytes
         self._appended_bytes += foreign_bytes
         for found in found_tags:
             self._frame(found, now_ns)
 
     def _frame(self, found: tag.Tag, now_ns: int) -> None:
-        model = self._model
+        model, record = self._model, self._call
         flags, call, number, sent_ns = found
         self._appended_bytes += tag.FRAME_BYTES
         if model.begin_ns <= sent_ns < model.end_ns:
             model.forward_us.append((now_ns - sent_ns) // 1000)
-        if number == self._next_frame and call == self._call.call:
-            self._next_frame += 1
-            self._call.frames += 1
+        if number == self._next_frame and call == record.call:
+            self._next_frame = number + 1
+            record.frames += 1
         else:
             self._unexpected(call, number)
         if flags:

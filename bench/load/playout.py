@@ -49,6 +49,8 @@ class Playout:
 
     def beat(self, now_ns: int) -> list[bytes]:
         """The frame that sounded has been played, the next begins; the marks to echo now."""
+        if self.position == len(self.audio) and not self._marks:
+            return []
         self.position = self._taken
         if self._taken < len(self.audio):
             self._taken = min(self._taken + FRAME_BYTES, len(self.audio))

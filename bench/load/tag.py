@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from binascii import a2b_base64, b2a_base64
-from typing import NamedTuple
 
 FRAME_BYTES = 160
 """20 ms of mono µ-law at 8 kHz."""
@@ -32,13 +31,8 @@ _REST = b2a_base64(b"\xff" * (FRAME_BYTES - _TAG.size), newline=False)
 """The rest of a frame: µ-law silence."""
 
 
-class Tag(NamedTuple):
-    """What a frame says of itself."""
-
-    flags: int
-    call: int
-    number: int
-    sent_ns: int
+Tag = tuple[int, int, int, int]
+"""What a frame says of itself: flags, call, number of the frame in the call, when it was sent (ns)."""
 
 
 def payload(flags: int, call: int, number: int, sent_ns: int) -> bytes:
@@ -46,9 +40,9 @@ def payload(flags: int, call: int, number: int, sent_ns: int) -> bytes:
     return b2a_base64(_TAG.pack(_MAGIC, flags, call, number, sent_ns), newline=False) + _REST
 
 
-def read_one(base64: bytes) -> Tag | None:
-    """The tag of exactly one frame in base64; None when it bears none."""
-    return _read(a2b_base64(base64[:_TAG_CHARS]))
+def read_one(base64: bytes, at: int = 0) -> Tag | None:
+    """The tag of exactly one frame in base64, which begins at ``at``; None when it bears none."""
+    return _read(a2b_base64(base64[at : at + _TAG_CHARS]))
 
 
 def read_all(base64: bytes) -> tuple[list[Tag], int]:
@@ -75,4 +69,4 @@ def _read(head: bytes) -> Tag | None:
     if len(head) != _TAG.size:
         return None
     magic, flags, call, number, sent_ns = _TAG.unpack(head)
-    return Tag(flags, call, number, sent_ns) if magic == _MAGIC else None
+    return (flags, call, number, sent_ns) if magic == _MAGIC else None

@@ -173,7 +173,7 @@ _decoder = msgspec.json.Decoder(Connected | Start | Media | Mark | Dtmf | Stop, 
 _event_decoder = msgspec.json.Decoder(_EventOnly)
 
 
-def decode(text: str | bytes) -> Message:
+def decode(text: str | bytes | bytearray) -> Message:
     """Read one message of Twilio.
 
     Args:

@@ -67,7 +67,7 @@ async def close(*lines: Line) -> None:
 async def test_every_byte_arrives_once_and_in_order(reading: ReadingTurns, count: int) -> None:
     lines = [await connect() for _ in range(count)]
     for line in lines:
-        reading.join(line.transport, line.received)
+        reading.join(line.transport, line.received.data_received)
     for number in range(50):
         for place, line in enumerate(lines):
             line.peer.send(b"%d/%d;" % (place, number))
@@ -82,10 +82,9 @@ async def test_every_byte_arrives_once_and_in_order(reading: ReadingTurns, count
 async def test_many_calls_are_read_in_turns_and_few_at_once(
     reading: ReadingTurns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "TURN_PER_CALL_S", 1.0)
-    monkeypatch.setattr(turns, "MOST_TURN_S", 0.2)
+    monkeypatch.setattr(turns, "TURN_S", 0.04)
     lines = [await connect() for _ in range(turns.FEW_CALLS + 1)]
-    seats = [reading.join(line.transport, line.received) for line in lines]
+    seats = [reading.join(line.transport, line.received.data_received) for line in lines]
     first, second, *_ = lines
     # The first frame after a pause does not wait; then a turn takes all that came since.
     first.peer.send(b"a")
@@ -97,8 +96,8 @@ async def test_many_calls_are_read_in_turns_and_few_at_once(
     assert second.received.pieces == [b"bbbbb"]
     for seat in seats[2:]:
         seat.leave()
-    await asyncio.sleep(2 * turns.MOST_TURN_S)
-    monkeypatch.setattr(turns, "MOST_TURN_S", 1000.0)  # who waited for a turn now would wait long
+    await asyncio.sleep(2 * turns.TURN_S * len(lines) ** 0.5)
+    monkeypatch.setattr(turns, "TURN_S", 1000.0)  # who waited for a turn now would wait long
     for number in range(1, 4):
         second.peer.send(b"c")
         await until(partial(second.received.has, len(b"bbbbb") + number), "a frame of few")
@@ -107,7 +106,7 @@ async def test_many_calls_are_read_in_turns_and_few_at_once(
 
 async def test_who_left_is_read_no_more_and_the_loop_can_take_over(reading: ReadingTurns) -> None:
     line = await connect()
-    seat = reading.join(line.transport, line.received)
+    seat = reading.join(line.transport, line.received.data_received)
     seat.leave()
     seat.leave()
     line.peer.send(b"x")
@@ -122,7 +121,7 @@ async def test_the_peers_end_reaches_the_protocol_behind_its_last_bytes(
     reading: ReadingTurns,
 ) -> None:
     line = await connect()
-    reading.join(line.transport, line.received)
+    reading.join(line.transport, line.received.data_received)
     line.peer.send(b"last words")
     line.peer.close()
     await until(lambda: line.received.lost, "the end")
@@ -132,7 +131,7 @@ async def test_the_peers_end_reaches_the_protocol_behind_its_last_bytes(
 async def test_who_is_closing_already_gets_no_seat(reading: ReadingTurns) -> None:
     line = await connect()
     line.transport.close()
-    seat = reading.join(line.transport, line.received)
+    seat = reading.join(line.transport, line.received.data_received)
     line.peer.send(b"z")
     await until(lambda: line.received.lost, "the end")
     seat.leave()
@@ -143,11 +142,11 @@ async def test_a_socket_closed_under_us_leaves_its_number_to_the_next(
     reading: ReadingTurns,
 ) -> None:
     old = await connect()
-    gone = reading.join(old.transport, old.received)
+    gone = reading.join(old.transport, old.received.data_received)
     old.transport.abort()
     await until(lambda: old.received.lost, "the end")
     new = await connect()
-    seat = reading.join(new.transport, new.received)
+    seat = reading.join(new.transport, new.received.data_received)
     gone.leave()
     new.peer.send(b"y")
     await until(lambda: new.received.pieces == [b"y"], "the new one is read")

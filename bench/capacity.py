@@ -1,7 +1,8 @@
 """How many calls one core carries before frames come late.
 
 On the core is what carries audio: of asheard the gateway and a session worker, of the yardstick all
-there is. The load runs on the other cores, and so do asheard's aligners and its transcript service.
+there is. The load runs on the other cores, and so do asheard's aligners and its transcript service,
+which give way to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from bench.run import Load, Setup, run_calls
 
 LATE_P99_MS = 50.0
 """The 99 % of frame-forward latency that a core may not pass."""
-
 
 TRIES = 2
 """One late run may be the fault of what else the machine did just then."""
@@ -55,46 +55,80 @@ def ratio(asheard: Capacity, yardstick: Capacity) -> CapacityRatio:
     )
 
 
-async def capacity(
-    system: str,
+class Search:
+    """Looks for the most calls that a system carries. Pure.
+
+    Args:
+        counts: Numbers of calls to try, rising.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._left = list(counts)
+        self._tries = 0
+        self.carried = 0
+        self.gave_way_at: int | None = None
+
+    @property
+    def calls(self) -> int | None:
+        """What to try next. None: it is found, or all were carried."""
+        return self._left[0] if self._left and self.gave_way_at is None else None
+
+    def take(self, *, in_time: bool) -> None:
+        """Take note of how the try went."""
+        calls = self._left[0]
+        self._tries += 1
+        if in_time:
+            self.carried = calls
+            self._left.pop(0)
+            self._tries = 0
+        elif self._tries == TRIES:
+            self.gave_way_at = calls
+
+
+async def capacities(
+    systems: Sequence[str],
     counts: Sequence[int],
     seconds: float,
     *,
     core: int = 0,
     barge_in_share: float = 0.6,
     report: Callable[[CallsResult], Awaitable[None]],
-) -> Capacity:
-    """Raise the number of calls until frames come late.
+) -> dict[str, Capacity]:
+    """Raise the number of calls of each system until its frames come late.
+
+    The systems take turns, since machines change their pace within minutes.
 
     Args:
-        system: One of :data:`bench.systems.NAMES`.
+        systems: Some of :data:`bench.systems.NAMES`.
         counts: Numbers of calls, rising.
         seconds: The window of each run.
         core: Where audio is carried.
         barge_in_share: Which part of the agent's items the caller speaks into.
         report: Given each result as it comes.
     """
-    carried = 0
-    gave_way_at = None
-    p99: dict[int, float | None] = {}
-    newest: CallsResult | None = None
-    for calls in counts:
-        for _ in range(TRIES):
-            newest = await run_calls(Setup(system, core=core), Load(calls, seconds, barge_in_share))
-            await report(newest)
-            p99[calls] = newest.forward_ms.p99
-            late = newest.forward_ms.p99 is None or newest.forward_ms.p99 > LATE_P99_MS
-            if not late and not newest.calls_lost:
-                carried = calls
-                break
-        if carried != calls:
-            gave_way_at = calls
-            break
-    return Capacity(
-        system=system,
-        date=newest.date if newest else "",
-        calls=carried,
-        gave_way_at=gave_way_at,
-        forward_p99_ms=p99,
-        generator_bottleneck=newest is not None and newest.generator.bottleneck,
-    )
+    searches = {system: Search(counts) for system in systems}
+    newest: dict[str, CallsResult] = {}
+    p99: dict[str, dict[int, float | None]] = {system: {} for system in systems}
+    while any(search.calls for search in searches.values()):
+        for system, search in searches.items():
+            if search.calls is None:
+                continue
+            load = Load(search.calls, seconds, barge_in_share)
+            newest[system] = result = await run_calls(Setup(system, core=core), load)
+            await report(result)
+            found = result.forward_ms.p99
+            p99[system][load.calls] = found
+            search.take(
+                in_time=found is not None and found <= LATE_P99_MS and not result.calls_lost
+            )
+    return {
+        system: Capacity(
+            system=system,
+            date=newest[system].date,
+            calls=search.carried,
+            gave_way_at=search.gave_way_at,
+            forward_p99_ms=p99[system],
+            generator_bottleneck=newest[system].generator.bottleneck,
+        )
+        for system, search in searches.items()
+    }

@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from bench import results
-from bench.capacity import capacity, ratio
+from bench.capacity import capacities, ratio
 from bench.compare import compare
 from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     limit = benches.add_parser("capacity", help="calls on one core until frames come late")
     limit.add_argument("--system", choices=NAMES, help="one alone (default: yardstick, asheard)")
-    limit.add_argument("--calls", type=_counts, default=list(range(150, 1001, 50)), metavar="N,N,…")
+    limit.add_argument("--calls", type=_counts, default=list(range(200, 1001, 50)), metavar="N,N,…")
     limit.add_argument("--seconds", type=float, default=10, metavar="S")
     limit.add_argument("--core", type=int, default=0)
     limit.add_argument("--barge-ins", type=float, default=0.6, help="share of the agent's items")
@@ -164,17 +164,14 @@ async def _compare(args: argparse.Namespace) -> int:
 
 
 async def _capacity(args: argparse.Namespace) -> int:
-    found = {
-        name: await capacity(
-            name,
-            args.calls,
-            args.seconds,
-            core=args.core,
-            barge_in_share=args.barge_ins,
-            report=_report,
-        )
-        for name in ([args.system] if args.system else ("yardstick", "asheard"))
-    }
+    found = await capacities(
+        [args.system] if args.system else ["yardstick", "asheard"],
+        args.calls,
+        args.seconds,
+        core=args.core,
+        barge_in_share=args.barge_ins,
+        report=_report,
+    )
     for result in found.values():
         say(result)
     if not args.system:

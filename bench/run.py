@@ -140,6 +140,7 @@ async def measure(setup: Setup, load: Load) -> Measured:
                 everything = processes.families([*system.pids.values(), model.pid, caller.pid])
                 _keep_on(audio, {setup.core})
                 _keep_on(everything - audio, os.sched_getaffinity(0) - {setup.core})
+                _give_way(everything - audio - {model.pid, caller.pid})
             await caller.ready(load.ramp_s + peers.ANSWER_S)
             await asyncio.sleep(WARM_UP_S)
             pids["load caller"] = caller.pid
@@ -274,3 +275,9 @@ def _keep_on(pids: Iterable[int], cores: set[int]) -> None:
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
+
+
+def _give_way(pids: Iterable[int]) -> None:
+    """What is neither measured nor the load must not hold up the load."""
+    for pid in pids:
+        os.setpriority(os.PRIO_PROCESS, pid, 10)

@@ -7,7 +7,7 @@ import subprocess
 
 import msgspec
 
-from bench.capacity import Capacity, ratio
+from bench.capacity import TRIES, Capacity, Search, ratio
 from bench.processes import families
 from bench.systems import carries_audio
 from bench.table import tables
@@ -27,6 +27,27 @@ def carried(system: str, calls: int) -> Capacity:
 def test_the_ratio_is_of_what_was_carried() -> None:
     assert ratio(carried("asheard", 450), carried("yardstick", 300)).ratio == 1.5
     assert ratio(carried("asheard", 450), carried("yardstick", 0)).ratio is None
+
+
+def test_the_number_rises_until_a_core_gives_way_more_than_once() -> None:
+    search = Search([100, 200, 300])
+    search.take(in_time=True)
+    assert search.calls == 200
+    search.take(in_time=False)  # that may have been the machine
+    assert search.calls == 200
+    search.take(in_time=True)
+    for _ in range(TRIES):
+        assert search.calls == 300
+        search.take(in_time=False)
+    assert (search.carried, search.gave_way_at) == (200, 300)
+    assert search.calls is None
+
+
+def test_a_core_may_carry_all_that_is_tried() -> None:
+    search = Search([100])
+    search.take(in_time=True)
+    assert (search.carried, search.gave_way_at) == (100, None)
+    assert search.calls is None
 
 
 def test_a_capacity_is_a_row() -> None:

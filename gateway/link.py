@@ -9,9 +9,9 @@ gRPC's price is per message, not per byte, so a message is a batch:
 * Each call has a lane of its own, bounded: a worker that does not take audio loses the oldest of
   that call, counted, and no other's. Lanes take turns.
 
-There is no task per call or frame, and no queue on the usual way: while the writer is not at work
-a call's frame goes straight into the batch that leaves next. One reader per link hands out what
-comes. A broken link is the loss of its calls; it reconnects for new ones.
+There is no task per call or frame, and no queue on the usual way: a call's frame goes straight into
+the batch that leaves next, and into the call's lane only when that batch is full. One reader per
+link hands out what comes. A broken link is the loss of its calls; it reconnects for new ones.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ KEPT_FRAMES = 250
 """Caller audio kept per call, 5 s: a worker that stalls for longer would answer what was said
 long ago."""
 
-BATCH_FRAMES = 400
-"""The most frames in a message, some 100 KB, so that control never waits behind a large one."""
+BATCH_FRAMES = 1000
+"""The most frames in a message, some 250 KB, so that control never waits behind a large one. A core
+that has fallen behind catches up by larger messages, which cost less per frame."""
 
 TURN_FRAMES = 10
 """The most frames of one call in a batch while others wait."""
@@ -160,8 +161,8 @@ class Lane:
     def send_audio(self, payload: bytes, media_ms: int, received_unix_us: int) -> bool:
         """Pass a frame of the caller on; False when the oldest waiting one was dropped for it."""
         if self.accepted and not self.queued and self.link is not None:
-            batch = self.link.open_batch
-            if batch is not None and batch.has_room_for(self.handle):
+            batch = self.link.batch
+            if batch.has_room_for(self.handle):
                 if not batch.calls:
                     self.link.flush_soon()
                 batch.add(self.handle, payload, media_ms, received_unix_us)
@@ -221,10 +222,9 @@ class Link:
         self._last_handle = 0
         self._control: list[session_service_pb2.GatewayControl] = []
         self._round: deque[Lane] = deque()
-        self._batch = _Batch()
-        self.open_batch: _Batch | None = self._batch
-        """Where frames may go at once. None while the writer is at work: if the worker does not
-        take audio, it is the lanes that are bounded, each for itself."""
+        self.batch = _Batch()
+        """Where frames go at once. When the worker does not take audio it is full soon, and then it
+        is the lanes that are bounded, each for itself."""
         self._wake = asyncio.Event()
         self._flush_timer: asyncio.TimerHandle | None = None
         """Set while audio waits for its turn. At most one: each would make a message of its own."""
@@ -285,7 +285,7 @@ class Link:
             raise AssertionError("a lane is released by closing it")
         if self._lanes.pop(lane.handle, None) is None or lane.queued:
             return
-        if self._batch.calls:
+        if self.batch.calls:
             self.enqueue(lane)  # some of that audio may be the call's
         else:
             self._post_close(lane.handle, lane.outcome)
@@ -353,9 +353,7 @@ class Link:
                 if request is not None:
                     self._flushed_at_s = self._loop.time()
                     self._metrics.link_messages.inc()
-                    self.open_batch = None
                     await stream.write(request)
-                    self.open_batch = self._batch
                 elif self.retired and not self._lanes:
                     await stream.done_writing()  # the worker ends the stream when it has read all
                     return
@@ -364,7 +362,7 @@ class Link:
 
     def _next_message(self) -> session_service_pb2.LinkRequest | None:
         """Take the next message out of control, batch and lanes; None: there is nothing to say."""
-        batch, waiting = self._batch, self._round
+        batch, waiting = self.batch, self._round
         if not (self._control or batch.calls or waiting):
             return None
         control = self._control
@@ -491,8 +489,7 @@ class Link:
         for waiting in self._round:
             waiting.queued = False
         self._round.clear()
-        self._batch.clear()
-        self.open_batch = self._batch
+        self.batch.clear()
         for lane in lanes:
             lane.link = None
             if lane.accepted:

@@ -182,13 +182,13 @@ class Call:
         Raises:
             TwilioProtocolError: The payload is not base64.
         """
-        audio_bytes = media.audio_bytes()
+        base64, audio_bytes = media.audio()
         if media.track != "inbound" or not audio_bytes:
             return
         timestamp_ms = media.timestamp
         now_us = (time.monotonic_ns() - self._started_ns) // 1000
         told = self._playhead.receive_media(timestamp_ms, audio_bytes, now_us)
-        if not self._lane.send_audio(media.payload.encode(), timestamp_ms, time.time_ns() // 1000):
+        if not self._lane.send_audio(base64, timestamp_ms, time.time_ns() // 1000):
             self._metrics.caller_frames_dropped.inc()
         if told:  # seldom: a flush that waited to be dated
             self._act(self._playhead.events())

@@ -155,7 +155,12 @@ class Call:
     # --- what the link calls ----------------------------------------------------------------
 
     def receive_audio(
-        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
+        self,
+        payload: bytes,
+        media_ms: int,
+        received_unix_us: int,
+        now_unix_us: int,
+        now: float,
     ) -> None:
         """The next frame of the caller's.
 
@@ -164,10 +169,11 @@ class Call:
             media_ms: Twilio's ``media.timestamp``.
             received_unix_us: The wall clock when the gateway had it, in microseconds.
             now_unix_us: The wall clock.
+            now: Monotonic seconds.
         """
         try:
             if self._kept is None:
-                self._append(payload, media_ms, received_unix_us, now_unix_us)
+                self._append(payload, media_ms, received_unix_us, now_unix_us, now)
                 return
             if len(self._kept) >= KEPT_FRAMES:
                 self._kept.popleft()
@@ -327,12 +333,17 @@ class Call:
             self._deadline.reschedule(None)
             self._deadline = None  # it knows its task, and a task that is cancelled knows us
         self._settings.metrics.open_seconds.observe(time.monotonic() - self._began)
-        now_unix_us = time.time_ns() // 1000
+        now, now_unix_us = time.monotonic(), time.time_ns() // 1000
         for payload, media_ms, received_unix_us in kept:
-            self._append(payload, media_ms, received_unix_us, now_unix_us)
+            self._append(payload, media_ms, received_unix_us, now_unix_us, now)
 
     def _append(
-        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
+        self,
+        payload: bytes,
+        media_ms: int,
+        received_unix_us: int,
+        now_unix_us: int,
+        now: float,
     ) -> None:
         """Append a frame to the model's input buffer: all that happens per frame."""
         connection = self._connection
@@ -342,7 +353,7 @@ class Call:
         if n_bytes is None:
             self._settings.metrics.unappended_frames.labels("malformed").inc()
             return
-        fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=time.monotonic())
+        fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=now)
         if fill_ms:
             self._append_silence(fill_ms)
         connection.send(events.append_audio(payload))

@@ -49,7 +49,7 @@ STALE_US = 40_000
 message tells which."""
 
 
-class Stamp(msgspec.Struct, frozen=True):
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """The clocks as they stood when something happened."""
 
     now_us: int
@@ -60,7 +60,7 @@ class Stamp(msgspec.Struct, frozen=True):
     """When that reading came, by the gateway's clock."""
 
 
-class Date(msgspec.Struct, frozen=True):
+class Date(msgspec.Struct, frozen=True, gc=False):
     """When something happened, on the call's clock: not before and before."""
 
     earliest_us: int

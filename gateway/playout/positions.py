@@ -25,14 +25,14 @@ def floor_ms(audio_bytes: int) -> int:
     return audio_bytes // BYTES_PER_MS
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """What audio belongs to: one content part of one Realtime item."""
 
     item_id: str
     content_index: int = 0
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """Which marks the shell writes around one media message."""
 
     marks_before: tuple[str, ...]
@@ -170,7 +170,7 @@ class TraceKind(enum.IntEnum):
     MEDIA = 8
 
 
-class TraceEvent(msgspec.Struct, frozen=True):
+class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     """One input of the playhead, with what it knew of the media clock then."""
 
     kind: TraceKind

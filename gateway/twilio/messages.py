@@ -94,16 +94,18 @@ class MediaDetails(msgspec.Struct, frozen=True, gc=False):
     track: str = "inbound"
     """``inbound`` is the caller; a bidirectional stream carries nothing else."""
 
-    def audio_bytes(self) -> int:
-        """The length of the audio: bytes, and so eighths of a millisecond.
+    def audio(self) -> tuple[bytes, int]:
+        """The payload as it came, and the length of its audio: bytes, and so eighths of a
+        millisecond.
 
         Raises:
             TwilioProtocolError: The payload is not base64.
         """
+        base64 = self.payload.encode()
         try:
             # A quarter of a microsecond; nothing cheaper proves as much. (Text instead of bytes, or
             # `validate=True` by its name, would take twice as long.)
-            return len(pybase64.b64decode(self.payload.encode(), None, True))
+            return base64, len(pybase64.b64decode(base64, None, True))
         except ValueError as error:
             raise TwilioProtocolError(
                 "media.payload is not base64 text", INVALID_PAYLOAD

@@ -27,6 +27,8 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+import pybase64
+
 BYTES_PER_MS = 8
 """µ-law at 8 kHz, mono."""
 
@@ -51,19 +53,16 @@ _KEPT_FRAMES = 512
 _NO_LEAD = -(1 << 62)
 """Before the first frame any timestamp is far ahead of the prediction."""
 
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
 
 def audio_bytes(payload: bytes) -> int | None:
-    """Length of the audio in a base64 payload, without decoding it; None when it is not base64.
+    """Length of the audio in a base64 payload; None when it is not base64.
 
     The check is what lets :func:`session.realtime.events.append_audio` concatenate.
     """
-    body = payload.rstrip(b"=")
-    padding = len(payload) - len(body)
-    if len(payload) % 4 or padding > 2 or body.translate(None, _BASE64):
+    try:
+        return len(pybase64.b64decode(payload, None, True))
+    except ValueError:
         return None
-    return len(payload) // 4 * 3 - padding
 
 
 def silence_payload(length_ms: int) -> bytes:

@@ -24,7 +24,7 @@ def feed(clock: InputClock, media_ms: int, *, now: float = 0.0, received_us: int
 
 
 @given(st.binary(max_size=500))
-def test_audio_bytes_counts_without_decoding(audio: bytes) -> None:
+def test_the_length_of_audio_is_that_of_its_bytes(audio: bytes) -> None:
     assert audio_bytes(base64.b64encode(audio)) == len(audio)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from words.aligner.numbers import GREATEST, cardinal, english_ordinal, german_ordinal
@@ -93,8 +93,10 @@ def test_what_is_not_spoken_has_no_form(word: str) -> None:
 
 
 @given(
-    st.text(max_size=30), st.sampled_from(["en", "de", "fr", "es", "it", "pt", "nl", "zh", "xx"])
+    st.text(max_size=30) | st.text("0123456789%:.,’'$€/-ahpm", max_size=8),
+    st.sampled_from(["en", "de", "fr", "es", "it", "pt", "nl", "zh", "xx"]),
 )
+@example("0:%", "en")
 def test_any_word_has_few_and_short_readings(word: str, language: str) -> None:
     for form in forms(word, language):
         assert len(form) <= LONGEST_READING

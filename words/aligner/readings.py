@@ -279,7 +279,7 @@ def _readings(text: str, shown: str, language: str) -> list[Sequence[str]]:
         hour = cardinal(int(match[1]), language) or []
         suffix = [f"{match[2]}.", "m."] if match[2] else [words.hour[0]]
         return [[*hour, *suffix]]
-    if text[-1] == "%":
+    if text[-1] == "%" and _NUMBER.fullmatch(text[:-1]):
         return [[*r, words.percent] for r in _number(text[:-1], language)]
     if _NUMBER.fullmatch(text):
         found = _number(text, language)

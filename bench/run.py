@@ -24,6 +24,10 @@ from bench.spread import microseconds, spread
 WARM_UP_S = 2.0
 """After all calls are up: their greetings are on the way, caches and pools are filled."""
 
+SETTLE_S = 0.5
+"""Between reading what processes have used, or the burst of hang-ups, and the window: either takes
+CPU that the frames of the window must not wait for."""
+
 _LOAD = ("load model", "load caller")
 
 
@@ -138,20 +142,24 @@ async def measure(setup: Setup, load: Load) -> Measured:
             if setup.core is not None:
                 audio = {pid for name, pid in system.pids.items() if systems.carries_audio(name)}
                 everything = processes.families([*system.pids.values(), model.pid, caller.pid])
+                cores = os.sched_getaffinity(0)
                 _keep_on(audio, {setup.core})
-                _keep_on(everything - audio, os.sched_getaffinity(0) - {setup.core})
+                _keep_on(everything - audio | {os.getpid()}, cores - {setup.core})
+                stack.callback(os.sched_setaffinity, 0, cores)
                 _give_way(everything - audio - {model.pid, caller.pid})
             await caller.ready(load.ramp_s + peers.ANSWER_S)
             await asyncio.sleep(WARM_UP_S)
             pids["load caller"] = caller.pid
             idle |= processes.usages({"load caller": caller.pid})
 
-            await asyncio.gather(model.tell("begin"), caller.tell("begin"))
             begin, machine, began_s = processes.usages(pids), processes.machine(), time.monotonic()
+            await asyncio.sleep(SETTLE_S)
+            await asyncio.gather(model.tell("begin"), caller.tell("begin"))
             samples = await _sample(system.pids, load)
+            await asyncio.gather(model.tell("end"), caller.tell("end"))
+            await asyncio.sleep(SETTLE_S)
             end, seconds = processes.usages(pids), time.monotonic() - began_s
             busy_share = processes.machine().busy_share(machine)
-            await asyncio.gather(model.tell("end"), caller.tell("end"))
             await caller.tell("finish")
             await model.tell("finish")
             caller_record = record.read_caller(caller.out)

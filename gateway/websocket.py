@@ -13,7 +13,7 @@ import asyncio
 import socket
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp._websocket.writer import WebSocketWriter
 
 from gateway.media_socket import MediaSocket
@@ -84,11 +84,8 @@ class DirectWebSocket(web.WebSocketResponse[bool]):
         self._ws_protocol = protocol
         self._writer = writer
         self._reader = WebSocketDataQueue(request.protocol, 2**16, loop=asyncio.get_running_loop())
-        self._parser = WebSocketReader(
-            self._reader, MOST_MESSAGE_BYTES, compress=False, decode_text=False
-        )
-        self.direct = DirectParser(self._parser)
-        request.protocol.set_parser(self.direct)  # type: ignore[arg-type]
+        self._parser = self.direct = DirectParser(self._reader, MOST_MESSAGE_BYTES)
+        request.protocol.set_parser(self.direct)
         request.protocol.keep_alive(False)
 
 

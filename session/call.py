@@ -155,12 +155,7 @@ class Call:
     # --- what the link calls ----------------------------------------------------------------
 
     def receive_audio(
-        self,
-        payload: bytes,
-        media_ms: int,
-        received_unix_us: int,
-        now_unix_us: int,
-        now: float,
+        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
     ) -> None:
         """The next frame of the caller's.
 
@@ -169,11 +164,10 @@ class Call:
             media_ms: Twilio's ``media.timestamp``.
             received_unix_us: The wall clock when the gateway had it, in microseconds.
             now_unix_us: The wall clock.
-            now: Monotonic seconds.
         """
         try:
             if self._kept is None:
-                self._append(payload, media_ms, received_unix_us, now_unix_us, now)
+                self._append(payload, media_ms, received_unix_us, now_unix_us)
                 return
             if len(self._kept) >= KEPT_FRAMES:
                 self._kept.popleft()
@@ -333,17 +327,12 @@ class Call:
             self._deadline.reschedule(None)
             self._deadline = None  # it knows its task, and a task that is cancelled knows us
         self._settings.metrics.open_seconds.observe(time.monotonic() - self._began)
-        now, now_unix_us = time.monotonic(), time.time_ns() // 1000
+        now_unix_us = time.time_ns() // 1000
         for payload, media_ms, received_unix_us in kept:
-            self._append(payload, media_ms, received_unix_us, now_unix_us, now)
+            self._append(payload, media_ms, received_unix_us, now_unix_us)
 
     def _append(
-        self,
-        payload: bytes,
-        media_ms: int,
-        received_unix_us: int,
-        now_unix_us: int,
-        now: float,
+        self, payload: bytes, media_ms: int, received_unix_us: int, now_unix_us: int
     ) -> None:
         """Append a frame to the model's input buffer: all that happens per frame."""
         connection = self._connection
@@ -353,7 +342,7 @@ class Call:
         if n_bytes is None:
             self._settings.metrics.unappended_frames.labels("malformed").inc()
             return
-        fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=now)
+        fill_ms = self._clock.receive(n_bytes, media_ms, received_unix_us, now=time.monotonic())
         if fill_ms:
             self._append_silence(fill_ms)
         connection.send(events.append_audio(payload))

@@ -383,13 +383,13 @@ class _Link:
         media_ms, received_unix_us = audio.media_ms, audio.received_unix_us
         if not len(calls) == len(payloads) == len(media_ms) == len(received_unix_us):
             return False
-        now, now_unix_us = time.monotonic(), time.time_ns() // 1000
+        now_unix_us = time.time_ns() // 1000
         for handle, payload, at_ms, received_us in zip(
             calls, payloads, media_ms, received_unix_us, strict=True
         ):
             call = self._calls.get(handle)
             if call is not None:
-                call.receive_audio(payload, at_ms, received_us, now_unix_us, now)
+                call.receive_audio(payload, at_ms, received_us, now_unix_us)
         return True
 
     def _control(self, control: session_service_pb2.GatewayControl) -> None:

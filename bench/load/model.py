@@ -35,8 +35,10 @@ THINKING_S = 0.25
 """From the end of the caller's speech to ``response.created``; the lines add their own delay."""
 
 MANY_SESSIONS = 250
+"""With more than so many the process naps between its turns."""
+
 NAP_S = 0.002
-"""With so many sessions the process reads what came in 2 ms at a time. A model far away is not woken
+"""So long: then it reads what has come meanwhile. A model far away is not woken
 up on the bridge's account, which on one machine is dearer than the frame that it is for. Frames are
 measured when they are read, so they look up to 2 ms later."""
 
@@ -190,14 +192,14 @@ class Session(WSListener):
             self._frame(found, now_ns)
 
     def _frame(self, found: tag.Tag, now_ns: int) -> None:
-        model, record = self._model, self._call
+        model, written = self._model, self._call
         flags, call, number, sent_ns = found
         self._appended_bytes += tag.FRAME_BYTES
         if model.begin_ns <= sent_ns < model.end_ns:
             model.forward_us.append((now_ns - sent_ns) // 1000)
-        if number == self._next_frame and call == record.call:
+        if number == self._next_frame and call == written.call:
             self._next_frame = number + 1
-            record.frames += 1
+            written.frames += 1
         else:
             self._unexpected(call, number)
         if flags:

@@ -224,7 +224,7 @@ class Link:
         self._round: deque[Lane] = deque()
         self.batch = _Batch()
         """Where frames go at once. When the worker does not take audio it is full soon, and then it
-        is the lanes that are bounded, each for itself."""
+        is the lanes that are bounded, each for itself; what is in the batch by then is kept."""
         self._wake = asyncio.Event()
         self._flush_timer: asyncio.TimerHandle | None = None
         """Set while audio waits for its turn. At most one: each would make a message of its own."""

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/asheard/v1/*.proto)
+KERNELS := words/aligner/kernel.c gateway/kernel.c session/kernel.c runtime/kernel.h
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-all check fmt proto proto-check bench lock clean
@@ -14,7 +15,7 @@ help: ## what there is
 
 setup: $(READY) ## build .venv with everything and generate the stubs
 
-$(READY): pyproject.toml requirements.lock words/aligner/kernel.c $(PROTOS)
+$(READY): pyproject.toml requirements.lock $(KERNELS) $(PROTOS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asheard needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

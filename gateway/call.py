@@ -44,6 +44,7 @@ from gateway.playout.positions import (
     PositionFixed,
     PositionsSettled,
 )
+from gateway.quick import QuickWay
 from gateway.twilio.frames import text_frame
 from gateway.twilio.messages import Encoder, MediaDetails, Start, split
 from runtime.facts import FactOutbox
@@ -173,6 +174,7 @@ class Call:
         started.start_time.FromNanoseconds(time.time_ns())
         self._facts.write(call_started=started)
         self._lane = services.links.place(self, self._call_sid, start.stream_sid)
+        self.quick = QuickWay(start.stream_sid, self._started_ns, self._playhead.clock, self._lane)
 
     # -- what Twilio says ----------------------------------------------------------------------
 

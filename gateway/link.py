@@ -90,12 +90,17 @@ class LaneListener(Protocol):
         """The caller speaks: stop playback."""
 
 
-class _Batch:
-    """Caller audio of the next message, in the columns of ``CallerAudio``."""
+class Batch:
+    """Caller audio of the next message, in the columns of ``CallerAudio``.
 
-    __slots__ = ("calls", "media_ms", "payloads", "received_unix_us")
+    Args:
+        begun: To be called ahead of a first frame: there is something to send now.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("begun", "calls", "media_ms", "payloads", "received_unix_us")
+
+    def __init__(self, begun: Callable[[], None]) -> None:
+        self.begun = begun
         self.calls: list[int] = []
         self.payloads: list[bytes] = []
         self.media_ms: list[int] = []
@@ -139,6 +144,22 @@ class Lane:
     Audio given before a worker took the call waits here, bounded like all audio.
     """
 
+    __slots__ = (
+        "accepted",
+        "answer_timer",
+        "audio",
+        "batch",
+        "call_sid",
+        "early",
+        "handle",
+        "link",
+        "listener",
+        "outcome",
+        "queued",
+        "stream_sid",
+        "tried",
+    )
+
     def __init__(self, listener: LaneListener, call_sid: str, stream_sid: str) -> None:
         self.listener = listener
         self.call_sid = call_sid
@@ -148,6 +169,8 @@ class Lane:
         self.link: Link | None = None
         self.handle = 0
         self.accepted = False
+        self.batch: Batch | None = None
+        """Where frames go at once. None: they wait in `audio`, or nobody takes them."""
         self.audio: deque[Frame] = deque()
         """Frames that cannot go into the next message, oldest first."""
         self.early: list[session_service_pb2.GatewayControl] = []
@@ -160,13 +183,12 @@ class Lane:
 
     def send_audio(self, payload: bytes, media_ms: int, received_unix_us: int) -> bool:
         """Pass a frame of the caller on; False when the oldest waiting one was dropped for it."""
-        if self.accepted and not self.queued and self.link is not None:
-            batch = self.link.batch
-            if batch.has_room_for(self.handle):
-                if not batch.calls:
-                    self.link.flush_soon()
-                batch.add(self.handle, payload, media_ms, received_unix_us)
-                return True
+        batch = self.batch
+        if batch is not None and batch.has_room_for(self.handle):
+            if not batch.calls:
+                batch.begun()
+            batch.add(self.handle, payload, media_ms, received_unix_us)
+            return True
         room = len(self.audio) < KEPT_FRAMES
         if not room:
             self.audio.popleft()
@@ -188,6 +210,7 @@ class Lane:
         if self.outcome is not None:
             return
         self.outcome = outcome
+        self.batch = None
         self.stop_answer_timer()
         if self.link is not None:
             self.link.release(self)
@@ -222,7 +245,7 @@ class Link:
         self._last_handle = 0
         self._control: list[session_service_pb2.GatewayControl] = []
         self._round: deque[Lane] = deque()
-        self.batch = _Batch()
+        self.batch = Batch(self.flush_soon)
         """Where frames go at once. When the worker does not take audio it is full soon, and then it
         is the lanes that are bounded, each for itself; what is in the batch by then is kept."""
         self._wake = asyncio.Event()
@@ -266,6 +289,7 @@ class Link:
     def enqueue(self, lane: Lane) -> None:
         """Put a lane into the round: it has audio, or an end to tell, behind what left before."""
         lane.queued = True
+        lane.batch = None
         self._round.append(lane)
         self.flush_soon()
 
@@ -376,7 +400,9 @@ class Link:
                 waiting.append(lane)
                 continue
             lane.queued = False
-            if lane.outcome is not None:
+            if lane.outcome is None:
+                lane.batch = batch
+            else:
                 self._post_close(lane.handle, lane.outcome)
         if waiting or self.retired:
             self._wake.set()
@@ -421,7 +447,9 @@ class Link:
                 for early in lane.early:
                     lane.send(early)
                 lane.early.clear()
-                if lane.audio and not lane.queued:
+                if not lane.audio:
+                    lane.batch = self.batch
+                elif not lane.queued:
                     self.enqueue(lane)
                 lane.listener.session_accepted(control.call_accepted.session_writer)
             case "call_refused":
@@ -491,7 +519,7 @@ class Link:
         self._round.clear()
         self.batch.clear()
         for lane in lanes:
-            lane.link = None
+            lane.link = lane.batch = None
             if lane.accepted:
                 lane.accepted = False
                 self._guarded(lane, lane.listener.session_lost, reason)

@@ -14,6 +14,7 @@ from typing import Protocol
 from asheard.v1 import fact_pb2
 from gateway.call import Call, CallServices
 from gateway.nonce import NonceChecker
+from gateway.quick import QuickWay
 from gateway.registry import Registry
 from gateway.twilio.messages import (
     POLICY_VIOLATION,
@@ -80,6 +81,11 @@ class MediaSocket:
         self._log = get_log(__name__)
         self._start_timer = asyncio.get_running_loop().call_later(START_DEADLINE_S, self._no_start)
         registry.opened(self)
+
+    @property
+    def quick(self) -> QuickWay | None:
+        """Of the call that runs; None before and after."""
+        return None if self._call is None or self._over else self._call.quick
 
     # -- what Twilio does --------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from aiohttp._websocket.helpers import websocket_mask
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from gateway.media_socket import MediaSocket
+from gateway.turns import Seat
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -36,6 +37,8 @@ class DirectParser(WebSocketReader):
         super().__init__(queue, most_bytes, compress=False, decode_text=False)
         self.owner: MediaSocket | None = None
         """Gets the messages. Until there is one, they wait."""
+        self.seat: Seat | None = None
+        """Where the socket is read, and told whether the owner's quick way is open."""
         self._rest = b""
         """The part of a frame that came."""
         self._all_is_text = True
@@ -57,7 +60,13 @@ class DirectParser(WebSocketReader):
                 log.exception("fault while handling a media stream")
                 owner.fail()
         self._rest = data[end:]
-        if not self._rest or may_be_text(self._rest):
+        if not self._rest:
+            if self.seat is not None:
+                self.seat.quick = owner.quick
+            return False, b""
+        if self.seat is not None:
+            self.seat.quick = None
+        if may_be_text(self._rest):
             return False, b""
         self._all_is_text = False
         return super().feed_data(self._rest)

@@ -20,6 +20,7 @@ from aiohttp import web
 from asheard.v1 import fact_pb2
 from gateway import nonce, webhook
 from gateway.call import CallServices
+from gateway.kernel import kernel
 from gateway.media_socket import MediaSocket
 from gateway.metrics import outcome_label
 from gateway.nonce import NonceChecker
@@ -32,7 +33,7 @@ from gateway.public_url import (
     webhook_urls,
 )
 from gateway.registry import Registry
-from gateway.turns import ReadingTurns
+from gateway.turns import ReadingTurns, read_ready
 from gateway.twilio import signature, twiml
 from gateway.websocket import WebSocketTransport, new_response, pump
 from runtime.config import Address
@@ -106,7 +107,7 @@ class PublicServer:
         app.router.add_get(MEDIA_PATH, self._media)
         app.router.add_get(MEDIA_PATH + "/", self._media)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_WAIT_S)
-        self._turns = ReadingTurns()
+        self._turns = ReadingTurns(kernel() or read_ready)
 
     @property
     def port(self) -> int:
@@ -242,7 +243,7 @@ class PublicServer:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
         media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
-        seat = self._turns.join(tcp, response.direct.feed_data)
+        response.direct.seat = seat = self._turns.join(tcp, response.direct.feed_data)
         try:
             await pump(response, media_socket)
         finally:

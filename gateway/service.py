@@ -12,6 +12,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from gateway.call import CallServices
+from gateway.kernel import kernel
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.registry import Registry
@@ -111,7 +112,12 @@ class Gateway:
             await self._outbox.start()
             await self._admin.start()
             await self._public.start()
-            log.info("gateway serves", address=str(self._config.listen), port=self.port)
+            log.info(
+                "gateway serves",
+                address=str(self._config.listen),
+                port=self.port,
+                compiled=kernel() is not None,
+            )
             if self._config.twilio_auth_token is None:
                 log.warning("signatures are not checked: anybody may start a call")
             if started is not None:

@@ -18,6 +18,8 @@ import os
 import select
 from collections.abc import Callable
 
+from gateway.quick import QuickWay
+
 TURN_S = 0.0005
 """How far turns are apart, times the root of the number of calls: 5 ms with 100 calls, 10 ms with
 400. So the longer wait and the greater saving are shared. Beside a frame of 20 ms nobody hears it.
@@ -37,11 +39,15 @@ READ_BYTES = 4 * 1024
 class Seat:
     """One socket that is read in turns. :meth:`leave` before it is closed."""
 
+    __slots__ = ("_turns", "fd", "quick", "take", "transport")
+
     def __init__(self, turns: ReadingTurns, transport: asyncio.Transport, take: Taker) -> None:
         self.fd: int = transport.get_extra_info("socket").fileno()
         self.take = take
+        self.transport = transport
+        self.quick: QuickWay | None = None
+        """For frames that may go past ``take``, as long as what comes begins with a whole one."""
         self._turns = turns
-        self._transport = transport
 
     def leave(self) -> None:
         """Read it no more. Repeats are ignored."""
@@ -49,7 +55,7 @@ class Seat:
 
     def read(self) -> bytes:
         """What there is; empty when there is nothing, or the end."""
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return b""
         try:
             data = os.read(self.fd, READ_BYTES)
@@ -58,16 +64,46 @@ class Seat:
         except OSError:
             data = b""
         if not data:
-            # The loop finds the end, or the error, once more and tells the protocol in its own way.
-            self.leave()
-            self._transport.resume_reading()
+            self.end()
         return data
+
+    def end(self) -> None:
+        """The socket has ended, or failed: the event loop finds that once more, and tells the
+        protocol in its own way."""
+        self.leave()
+        self.transport.resume_reading()
+
+
+ReadReady = Callable[[list[tuple[int, int]], dict[int, Seat]], None]
+"""Reads the sockets that an epoll found ready, each once; the others are left alone."""
+
+
+def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
+    """Read the sockets that are ready, in Python; :mod:`gateway.kernel` has a quicker one.
+
+    Args:
+        ready: Descriptors and their events, as an epoll gives them.
+        seats: Whose they are, by descriptor.
+    """
+    # First all reading, then all work: each finds its own code and data in the caches.
+    read: list[tuple[Taker, bytes]] = []
+    for fd, _ in ready:
+        seat = seats.get(fd)
+        if seat is not None and (data := seat.read()):
+            read.append((seat.take, data))
+    for take, data in read:
+        take(data)
 
 
 class ReadingTurns:
-    """The sockets of a process. Belongs to the event loop that it is made in."""
+    """The sockets of a process. Belongs to the event loop that it is made in.
 
-    def __init__(self) -> None:
+    Args:
+        read: How those that are ready are read.
+    """
+
+    def __init__(self, read: ReadReady = read_ready) -> None:
+        self._read_ready = read
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._seats: dict[int, Seat] = {}
@@ -125,12 +161,5 @@ class ReadingTurns:
     def _read(self) -> bool:
         """Read what is ready; whether anything was."""
         ready = self._epoll.poll(0, max(1, len(self._seats)))
-        # First all reading, then all work: each finds its own code and data in the caches.
-        read: list[tuple[Taker, bytes]] = []
-        for fd, _ in ready:
-            seat = self._seats.get(fd)
-            if seat is not None and (data := seat.read()):
-                read.append((seat.take, data))
-        for take, data in read:
-            take(data)
+        self._read_ready(ready, self._seats)
         return bool(ready)

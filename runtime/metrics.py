@@ -42,6 +42,9 @@ class FrameHistogram(Collector):
         registry: Where it is collected.
     """
 
+    # session/kernel.c does what `observe` does, in these slots.
+    __slots__ = ("_buckets", "_counts", "_documentation", "_name", "_sum")
+
     def __init__(
         self, name: str, documentation: str, *, buckets: Sequence[float],
         registry: CollectorRegistry,

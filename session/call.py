@@ -120,6 +120,9 @@ class Call:
         writer: Of its facts.
     """
 
+    # session/kernel.c does what `receive_audio` does for most frames, by way of these slots.
+    __slots__ = ("_clock", "_connection", "_frame_forward", "_kept", "__dict__", "__weakref__")
+
     def __init__(
         self, call_sid: str, settings: CallSettings, outlet: Outlet, writer: FactWriter
     ) -> None:
@@ -174,13 +177,18 @@ class Call:
                 self._settings.metrics.unappended_frames.labels("overflow").inc()
             self._kept.append((payload, media_ms, received_unix_us))
         except Exception as error:
-            self._crash(error)
+            self.crash(error)
 
     def receive_positions(self, fixed: session_service_pb2.PositionsFixed) -> None:
         """How much of some items was played."""
         with _Guard(self):
             self._conversation.positions_fixed(fixed)
             self._carry_out()
+
+    def crash(self, error: Exception) -> None:
+        """Let :meth:`run` raise what was raised elsewhere."""
+        if not self._crashed.done():
+            self._crashed.set_exception(error)
 
     def leave(self, outcome: Outcome = Outcome.COMPLETED) -> None:
         """The media stream is over, or the link to it."""
@@ -348,11 +356,6 @@ class Call:
         connection.send(events.append_audio(payload))
         self._frame_forward.observe(max(0, now_unix_us - received_unix_us) / 1_000_000)
 
-    def _crash(self, error: Exception) -> None:
-        """Let :meth:`run` raise what was raised elsewhere."""
-        if not self._crashed.done():
-            self._crashed.set_exception(error)
-
     def _append_silence(self, length_ms: int) -> None:
         if self._connection is not None:
             self._connection.send(events.append_audio(silence_payload(length_ms)))
@@ -493,7 +496,7 @@ class _Guard:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._call._crash(error)
+        self._call.crash(error)
         return True
 
 

@@ -26,6 +26,7 @@ from runtime.facts import FactOutbox
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from session.call import Call, CallSettings, Outcome
+from session.kernel import kernel
 
 log = get_log(__name__)
 
@@ -315,6 +316,7 @@ class _Link:
     def __init__(self, service: SessionService) -> None:
         self._service = service
         self._calls: dict[int, Call] = {}
+        self._append = kernel()
         self.outbox = Outbox()
 
     async def run(
@@ -384,6 +386,10 @@ class _Link:
         if not len(calls) == len(payloads) == len(media_ms) == len(received_unix_us):
             return False
         now_unix_us = time.time_ns() // 1000
+        if self._append is not None:
+            now = time.monotonic()
+            self._append(self._calls, calls, payloads, media_ms, received_unix_us, now_unix_us, now)
+            return True
         for handle, payload, at_ms, received_us in zip(
             calls, payloads, media_ms, received_unix_us, strict=True
         ):

@@ -21,6 +21,7 @@ from runtime.process import Stop
 from runtime.rpc import GrpcServer
 from session.agent import load_agent
 from session.call import CallSettings
+from session.kernel import kernel
 from session.link import SessionService
 from session.metrics import SessionMetrics
 from session.realtime.connection import Connect
@@ -105,6 +106,7 @@ async def serve(
                 admin_port=admin.port,
                 agent=agent.name,
                 agent_file=Path(config.agent_path).name if config.agent_path else "bundled",
+                compiled=kernel() is not None,
             )
             await stop.draining.wait()
             await _drain(service, server, stop, config.drain_s)

@@ -99,6 +99,7 @@ class MediaClock:
         "_gaps",
         "_now_us",
         "_offset_us",
+        "awaited",
         "newest_ms",
         "reading_us",
         "received_us",
@@ -111,6 +112,8 @@ class MediaClock:
         """The clock's newest reading: the timestamp unless one was at fault."""
         self.received_us: int | None = None
         """When it came, by the gateway's clock."""
+        self.awaited = False
+        """Somebody waits for the next message, so that its date means more than the others'."""
         self._offset_us = 0
         self._frame_bytes = FRAME_BYTES
         self._frame_us = FRAME_BYTES // BYTES_PER_MS * 1000

@@ -143,7 +143,6 @@ class Playhead:
         """When the current stretch last changed: something sent, something proven."""
         self._presumed = False
         """M5 has been applied, and nothing was sent since."""
-        self._awaits_media = False
         self._over = False
         self._events: list[PlayoutEvent] = []
         self._trace: list[TraceEvent] = []
@@ -201,16 +200,16 @@ class Playhead:
             Whether `events` may have something to say; as a rule it has not.
         """
         clock = self._clock
-        if not self._awaits_media and clock.receive_regular(timestamp_ms, audio_bytes, now_us):
+        if not clock.awaited and clock.receive_regular(timestamp_ms, audio_bytes, now_us):
             return False
         before = (clock.newest_ms, clock.received_us, clock.frame_bytes)
         irregular = clock.receive(timestamp_ms, audio_bytes, now_us)
-        if not (irregular or self._awaits_media) or self._over:
+        if not (irregular or clock.awaited) or self._over:
             return False
         self._note_media(before)
-        if not self._awaits_media:
+        if not clock.awaited:
             return False
-        self._awaits_media = False
+        clock.awaited = False
         self._settle_due(now_us)
         return True
 
@@ -242,7 +241,7 @@ class Playhead:
             if self._clock.reading_us is None:
                 self._settle(clearing)
             else:
-                self._awaits_media = True
+                self._clock.awaited = True
                 clearing.due_us = min(clearing.due_us, now_us + CLOCK_WAIT_US)
             return
         self._count_unexpected(name)
@@ -322,6 +321,12 @@ class Playhead:
     def idle(self) -> bool:
         """Nothing that was sent is still unplayed, as far as one can know."""
         return not self._clearing and (self._stretch.dry or self._presumed)
+
+    @property
+    def clock(self) -> MediaClock:
+        """The stream's, which a media message may pass by `receive_media` as long as it is regular
+        and not awaited."""
+        return self._clock
 
     @property
     def media_ms(self) -> int | None:
@@ -479,10 +484,10 @@ class Playhead:
 
     def _settle_due(self, now_us: int) -> None:
         for clearing in list(self._clearing):
-            waited_for_media = clearing.fence is not None and not self._awaits_media
+            waited_for_media = clearing.fence is not None and not self._clock.awaited
             if waited_for_media or now_us >= clearing.due_us:
                 self._settle(clearing)
-        self._awaits_media = any(clearing.fence is not None for clearing in self._clearing)
+        self._clock.awaited = any(clearing.fence is not None for clearing in self._clearing)
 
     def _settle_before(self, number: int, echo: Stamp) -> None:
         """An echo of something written after a clear: that clear is done, fence or no fence."""

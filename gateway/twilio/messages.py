@@ -87,8 +87,9 @@ class Start(_Message, frozen=True):
 class MediaDetails(msgspec.Struct, frozen=True, gc=False):
     """One piece of audio, 20 ms as a rule."""
 
-    timestamp: Annotated[int, msgspec.Meta(ge=0)]
-    """Milliseconds on the call's clock, at the beginning of the piece."""
+    timestamp: Annotated[int, msgspec.Meta(ge=0, lt=10**12)]
+    """Milliseconds on the call's clock, at the beginning of the piece. No call lasts 30 years: more
+    is a fault, and would not fit into what is made of it in microseconds."""
     payload: str
     """Base64 text of mono µ-law at 8 kHz, without any header."""
     track: str = "inbound"

@@ -501,6 +501,10 @@ def encode(event: ClientEvent) -> bytes:
     return _encoder.encode(event)
 
 
+AUDIO_BEGINS = b'{"type":"input_audio_buffer.append","audio":"'
+AUDIO_ENDS = b'"}'
+
+
 def append_audio(payload: bytes) -> bytes:
     """``input_audio_buffer.append`` by concatenation.
 
@@ -510,4 +514,4 @@ def append_audio(payload: bytes) -> bytes:
         payload: Base64 of µ-law at 8 kHz, as :func:`session.realtime.input_clock.audio_bytes`
             has checked it.
     """
-    return b'{"type":"input_audio_buffer.append","audio":"' + payload + b'"}'
+    return AUDIO_BEGINS + payload + AUDIO_ENDS

@@ -24,7 +24,6 @@ Rules:
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 
 import pybase64
@@ -87,15 +86,28 @@ class InputClock:
     appended must pass through here, or the clocks part.
     """
 
+    # session/kernel.c does what `receive` does for a frame that follows, in these slots.
+    __slots__ = (
+        "_appended_bytes",
+        "_filled_stall",
+        "_frames",
+        "_last_media_at",
+        "_lead_ms",
+        "_ring",
+        "_segments",
+        "_speech_active",
+        "filled_ms",
+    )
+
     def __init__(self) -> None:
         self._appended_bytes = 0
         self._segments: list[_Segment] = []
         self._lead_ms = _NO_LEAD
         """How far the media clock is ahead of the buffer in the newest segment."""
         self._frames = 0
-        # Rings of the newest frames: where each ends in the buffer, and when it was received.
-        self._frame_end_ms = array("q", bytes(8 * _KEPT_FRAMES))
-        self._frame_received_us = array("q", bytes(8 * _KEPT_FRAMES))
+        # A ring of the newest frames, two numbers each: where it ends in the buffer, in
+        # milliseconds, and when it was received, in microseconds.
+        self._ring = memoryview(bytearray(16 * _KEPT_FRAMES)).cast("q")
         self._speech_active = False
         self._last_media_at: float | None = None
         self._filled_stall = False
@@ -126,9 +138,9 @@ class InputClock:
         if not -FRAME_MS < ahead_ms < FRAME_MS:
             fill_ms = self._part_from_prediction(media_ms, ahead_ms)
         self._appended_bytes = appended_bytes = self._appended_bytes + n_bytes
-        place = self._frames % _KEPT_FRAMES
-        self._frame_end_ms[place] = appended_bytes // BYTES_PER_MS
-        self._frame_received_us[place] = received_unix_us
+        place = 2 * (self._frames % _KEPT_FRAMES)
+        self._ring[place] = appended_bytes // BYTES_PER_MS
+        self._ring[place + 1] = received_unix_us
         self._frames += 1
         return fill_ms
 
@@ -170,10 +182,10 @@ class InputClock:
         """
         found: int | None = None
         for back in range(1, min(self._frames, _KEPT_FRAMES) + 1):
-            place = (self._frames - back) % _KEPT_FRAMES
-            if self._frame_end_ms[place] < buffer_ms:
+            place = 2 * ((self._frames - back) % _KEPT_FRAMES)
+            if self._ring[place] < buffer_ms:
                 return found
-            found = self._frame_received_us[place]
+            found = self._ring[place + 1]
         # The oldest frame remembered holds the place only if it is the very first one.
         return found if self._frames <= _KEPT_FRAMES else None
 

@@ -44,7 +44,7 @@ keeps a length field gone mad from taking the machine's memory."""
 STALL_CHECK_EVERY = 16
 """Messages between two looks at what the network has not taken: a third of a second of audio."""
 
-_TEXT = WSMsgType.TEXT
+TEXT = WSMsgType.TEXT
 
 NO_CLOSE_FRAME = 1006
 NO_CLOSE_CODE = 1005
@@ -60,13 +60,13 @@ async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeCo
     headers = {"User-Agent": "asheard"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    listener = _Listener()
+    connection = PicowsConnection()
     try:
         async with asyncio.timeout(OPEN_S):
             await ws_connect(
-                lambda: listener,
+                lambda: connection,
                 f"{url}{joint}model={quote(model)}",
-                disconnect_on_exception=False,  # the listener keeps the exception for `run`
+                disconnect_on_exception=False,  # the connection keeps the exception for `run`
                 websocket_handshake_timeout=OPEN_S,
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=PING_S,
@@ -87,7 +87,7 @@ async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeCo
             f"the Realtime endpoint at {host} cannot be reached: {type(error).__name__}; "
             "check ASHEARD_REALTIME_URL"
         ) from error
-    return listener
+    return connection
 
 
 def _proxy(url: str, host: str) -> str | None:
@@ -97,12 +97,25 @@ def _proxy(url: str, host: str) -> str | None:
     return getproxies().get("https" if url.startswith("wss:") else "http")
 
 
-class _Listener(WSListener):
+class PicowsConnection(WSListener):
     """One socket: what comes is kept until :meth:`run` takes it, and passed on from then on."""
+
+    # session/kernel.c does what `send` does, in the first two of these slots.
+    __slots__ = (
+        "_transport",
+        "_sent_unchecked",
+        "_early",
+        "_fragments",
+        "_on_message",
+        "_closed",
+        "_ended",
+    )
 
     def __init__(self) -> None:
         self._transport: WSTransport | None = None
+        """None: not connected yet, or not any more."""
         self._sent_unchecked = 0
+        """Messages since the last :meth:`check_stall`."""
         self._early: list[bytes] = []
         self._fragments: list[bytes] = []
         self._on_message: Callable[[bytes], None] = self._early.append
@@ -112,15 +125,12 @@ class _Listener(WSListener):
     # -- RealtimeConnection --------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        transport = self._transport
-        if transport is None or transport.is_disconnected or transport.is_close_frame_sent:
+        if self._transport is None:
             return
-        transport.send(_TEXT, data)
+        self._transport.send(TEXT, data)  # drops what comes behind our close frame
         self._sent_unchecked += 1
         if self._sent_unchecked >= STALL_CHECK_EVERY:
-            self._sent_unchecked = 0
-            if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
-                transport.disconnect(graceful=False)
+            self.check_stall()
 
     async def run(self, on_message: Callable[[bytes], None]) -> Closed:
         for message in self._early:
@@ -135,7 +145,7 @@ class _Listener(WSListener):
 
     async def close(self) -> None:
         transport = self._transport
-        if transport is None or transport.is_disconnected:
+        if transport is None:
             return
         if not transport.is_close_frame_sent:
             transport.send_close(WSCloseCode.OK)
@@ -145,6 +155,17 @@ class _Listener(WSListener):
         except TimeoutError:
             transport.disconnect(graceful=False)
 
+    # -- for `send` --------------------------------------------------------------------------
+
+    def check_stall(self) -> None:
+        """Drop the socket when the network has long stopped taking what is sent."""
+        self._sent_unchecked = 0
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
+            transport.disconnect(graceful=False)
+
     # -- WSListener ----------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -152,7 +173,7 @@ class _Listener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is _TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
+        if kind is TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
             message = frame.get_payload_as_bytes()
             if self._fragments or not frame.fin:
                 self._fragments.append(message)
@@ -171,6 +192,7 @@ class _Listener(WSListener):
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
         if not self._ended.done():
             self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
 

@@ -118,6 +118,27 @@ async def test_we_may_close_it_and_run_returns() -> None:
     assert codes == [1000]
 
 
+async def test_nothing_follows_our_close_frame() -> None:
+    got: list[str | bytes] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        async for message in socket:
+            got.append(message)
+
+    async def use(url: str) -> None:
+        connection = await connect_picows(url, model="m", key=None)
+        connection.send(b"first")
+        closing = asyncio.create_task(connection.close())
+        await asyncio.sleep(0)
+        assert not closing.done(), "the server has not answered yet"
+        connection.send(b"last")
+        await closing
+        connection.send(b"into the void")
+
+    await at(handler, use)
+    assert got == ["first"]
+
+
 async def test_a_fault_of_ours_comes_out_of_run() -> None:
     async def handler(socket: ServerConnection) -> None:
         await socket.send("x")

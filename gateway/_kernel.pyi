@@ -1,0 +1,3 @@
+from gateway.turns import ReadReady
+
+read_ready: ReadReady

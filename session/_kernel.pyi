@@ -1,0 +1,3 @@
+from session.kernel import Append
+
+append: Append

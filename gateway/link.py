@@ -97,6 +97,7 @@ class Batch:
         begun: To be called ahead of a first frame: there is something to send now.
     """
 
+    # gateway/kernel.c does what `add` does, in these slots.
     __slots__ = ("begun", "calls", "media_ms", "payloads", "received_unix_us")
 
     def __init__(self, begun: Callable[[], None]) -> None:
@@ -144,6 +145,7 @@ class Lane:
     Audio given before a worker took the call waits here, bounded like all audio.
     """
 
+    # gateway/kernel.c does what `send_audio` does while there is a batch with room.
     __slots__ = (
         "accepted",
         "answer_timer",

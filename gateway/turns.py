@@ -39,6 +39,7 @@ READ_BYTES = 4 * 1024
 class Seat:
     """One socket that is read in turns. :meth:`leave` before it is closed."""
 
+    # gateway/kernel.c does what `read` does, in these slots.
     __slots__ = ("_turns", "fd", "quick", "take", "transport")
 
     def __init__(self, turns: ReadingTurns, transport: asyncio.Transport, take: Taker) -> None:

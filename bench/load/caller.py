@@ -23,6 +23,7 @@ from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_conn
 
 from bench.load import control, lines, record, tag
 from bench.load.clock import Beat
+from bench.load.kernel import kernel
 from bench.load.playout import Playout
 from bench.load.truth import played_items
 from simulators import frame_tag
@@ -64,6 +65,11 @@ class _Message(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Message).decode
+_kernel = kernel()
+
+_BEGIN = b'{"event":"media","sequenceNumber":"'
+_MEDIA = b'%b%d%b%d","timestamp":"%d","payload":"%b"}}'
+"""A media message: its beginning, sequence number, middle, chunk, timestamp, and payload."""
 
 
 class Call(WSListener):
@@ -76,13 +82,14 @@ class Call(WSListener):
         self._random = random.Random(f"{plan.seed}/{number}/caller")
         self._playout = Playout()
         self._transport: WSTransport | None = None
+        self._tcp: asyncio.Transport | None = None
+        self._fd = -1
+        """The socket, once connected."""
         call_sid = f"CA{plan.run:024x}{number:08x}"
         self._stream_sid = f"MZ{plan.run:024x}{number:08x}"
         self._record = record.CallerCall(number, call_sid)
-        self._media = (
-            '{"event":"media","sequenceNumber":"%d",'
-            f'"streamSid":"{self._stream_sid}","media":{{"track":"inbound",'
-            '"chunk":"%d","timestamp":"%d","payload":"%b"}}'
+        self._middle = (
+            f'","streamSid":"{self._stream_sid}","media":{{"track":"inbound","chunk":"'
         ).encode()
         self._sequence = 1
         self._first_ms = self._random.randrange(100)
@@ -115,11 +122,13 @@ class Call(WSListener):
         }  # fmt: skip
         transport.send(WSMsgType.TEXT, b'{"event":"connected","protocol":"Call","version":"1.0.0"}')
         transport.send(WSMsgType.TEXT, msgspec.json.encode(start))
+        self._tcp = transport.underlying_transport
+        self._fd = self._tcp.get_extra_info("socket").fileno()
         self._beat.join(self._on_beat)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone."""
-        self._transport = None
+        self._transport = self._tcp = None
         self._beat.leave(self._on_beat)
         if not self._record.ended:
             self._record.ended = "lost"
@@ -252,15 +261,24 @@ class Call(WSListener):
         return self._first_ms + (self._record.frames - 1) * FRAME_MS
 
     def _send_frame(self, flags: int, number: int) -> None:
-        if self._transport is None:
+        transport, tcp = self._transport, self._tcp
+        if transport is None or tcp is None:
             return
         self._sequence += 1
         self._record.frames = number + 1
-        message = self._media % (
-            self._sequence, number + 1, self._first_ms + number * FRAME_MS,
-            tag.payload(flags, self._number, number, time.monotonic_ns()),
+        timestamp_ms = self._first_ms + number * FRAME_MS
+        if _kernel is None or tcp.get_write_buffer_size():
+            sent = tag.payload(flags, self._number, number, time.monotonic_ns())
+            values = (_BEGIN, self._sequence, self._middle, number + 1, timestamp_ms, sent)
+            transport.send(WSMsgType.TEXT, _MEDIA % values)
+            return
+        # Nothing waits in the library, so this stays in order.
+        unsent = _kernel.send_frame(
+            self._fd, _BEGIN, self._middle, self._sequence, number, timestamp_ms, flags,
+            self._number,
         )  # fmt: skip
-        self._transport.send(WSMsgType.TEXT, message)
+        if unsent is not None:
+            tcp.write(unsent)
 
     def _echo(self, name: bytes) -> None:
         if self._transport is None:

@@ -16,7 +16,6 @@ import asyncio
 import gc
 import random
 import time
-from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from bench.load import control, lines, record, tag
 from bench.load.clock import Beat
+from bench.load.kernel import kernel
+from bench.load.received import Received, Window
 
 PREFIX_PADDING_MS = 300
 """What the bundled agent asks for: ``audio_start_ms`` lies so far before the onset."""
@@ -43,6 +44,7 @@ up on the bridge's account, which on one machine is dearer than the frame that i
 measured when they are read, so they look up to 2 ms later."""
 
 _FRAME_MS = 20
+_NEVER = 1 << 62
 
 
 class Model:
@@ -52,9 +54,9 @@ class Model:
         self.seed = seed
         self.bare = bare
         self.beat = Beat()
-        self.forward_us = array("I")
-        self.begin_ns = self.end_ns = 0
-        """The window; frames sent within it are measured."""
+        self.window = Window()
+        compiled = kernel()
+        self.receive = compiled.receive if compiled is not None else None
         self.finished: list[record.ModelCall] = []
         self.sessions: set[Session] = set()
         self._ids = 0
@@ -79,13 +81,13 @@ class Model:
 
     async def begin(self) -> None:
         """The window begins."""
-        self.end_ns = 1 << 63
-        self.begin_ns = time.monotonic_ns()
+        self.window.end_ns = _NEVER
+        self.window.begin_ns = time.monotonic_ns()
         self.beat.measure(True)
 
     async def end(self) -> None:
         """The window ends."""
-        self.end_ns = time.monotonic_ns()
+        self.window.end_ns = time.monotonic_ns()
         self.beat.measure(False)
 
     def record(self) -> record.ModelRecord:
@@ -93,10 +95,10 @@ class Model:
         calls = self.finished + [session.close() for session in self.sessions]
         return record.ModelRecord(
             calls=calls,
-            forward_us=self.forward_us.tobytes(),
+            forward_us=self.window.forward_us.tobytes(),
             lag=record.Lag(self.beat.late_us.tobytes()),
-            begin_ns=self.begin_ns,
-            end_ns=self.end_ns,
+            begin_ns=self.window.begin_ns,
+            end_ns=self.window.end_ns,
         )
 
 
@@ -108,9 +110,8 @@ class Session(WSListener):
         self._loop = asyncio.get_running_loop()
         self._bare = model.bare
         self._call = record.ModelCall(call=-1)
-        self._next_frame = 0
-        self._missing: set[int] = set()
-        self._appended_bytes = 0
+        self._received = Received(model.window)
+        self._receive = model.receive
         self._last_item: str | None = None
         self._user_item = ""
         self._response: _Response | None = None
@@ -142,6 +143,8 @@ class Session(WSListener):
         kind = frame.msg_type
         if kind is WSMsgType.TEXT:
             data = frame.get_payload_as_bytes()
+            if self._receive is not None and self._receive(self._received, data):
+                return
             if self._bare:
                 self._bare_message(data)
             elif data.find(b"input_audio_buffer.append", 0, 100) >= 0:
@@ -154,8 +157,12 @@ class Session(WSListener):
 
     def close(self) -> record.ModelCall:
         """What was written down of this session."""
-        self._call.lost = sorted(self._missing)
-        return self._call
+        received, written = self._received, self._call
+        written.call, written.frames = received.call, received.frames
+        written.lost = sorted(received.missing)
+        written.repeated, written.reordered = received.repeated, received.reordered
+        written.strangers = received.strangers
+        return written
 
     def send(self, event: Mapping[str, object]) -> None:
         """Send one event, with an id."""
@@ -187,49 +194,24 @@ class Session(WSListener):
                 return
         found_tags, foreign_bytes = tag.read_all(data[at : data.index(b'"', at)])
         self._call.foreign_bytes += foreign_bytes
-        self._appended_bytes += foreign_bytes
+        self._received.n_bytes += foreign_bytes
         for found in found_tags:
             self._frame(found, now_ns)
 
     def _frame(self, found: tag.Tag, now_ns: int) -> None:
-        model, written = self._model, self._call
-        flags, call, number, sent_ns = found
-        self._appended_bytes += tag.FRAME_BYTES
-        if model.begin_ns <= sent_ns < model.end_ns:
-            model.forward_us.append((now_ns - sent_ns) // 1000)
-        if number == self._next_frame and call == written.call:
-            self._next_frame = number + 1
-            written.frames += 1
-        else:
-            self._unexpected(call, number)
-        if flags:
-            if flags & tag.ONSET:
-                # Voice detection is not in step with the caller's frames.
-                self._loop.call_later(self._random.uniform(0, 0.02), self._speech_started)
-            if flags & tag.END:
-                self._speech_stopped()
-
-    def _unexpected(self, call: int, number: int) -> None:
-        if self._call.call < 0:
-            self._call.call = call
-        if call != self._call.call:
-            self._call.strangers += 1
-        elif number >= self._next_frame:
-            self._missing.update(range(self._next_frame, number))
-            self._next_frame = number + 1
-            self._call.frames += 1
-        elif number in self._missing:
-            self._missing.remove(number)
-            self._call.reordered += 1
-            self._call.frames += 1
-        else:
-            self._call.repeated += 1
+        self._received.take(found, now_ns)
+        flags = found[0]
+        if flags & tag.ONSET:
+            # Voice detection is not in step with the caller's frames.
+            self._loop.call_later(self._random.uniform(0, 0.02), self._speech_started)
+        if flags & tag.END:
+            self._speech_stopped()
 
     # --- voice detection ------------------------------------------------------------------------
 
     def _speech_started(self) -> None:
         self._user_item = self._model.new_id("item")
-        onset_ms = self._appended_bytes // 8 - _FRAME_MS
+        onset_ms = self._received.n_bytes // 8 - _FRAME_MS
         self._call.interrupts_ns.append(time.monotonic_ns())
         if self._bare:
             self.send_raw(b'{"event":"clear","streamSid":""}')
@@ -254,7 +236,7 @@ class Session(WSListener):
         self.send(
             {
                 "type": "input_audio_buffer.speech_stopped",
-                "audio_end_ms": self._appended_bytes // 8,
+                "audio_end_ms": self._received.n_bytes // 8,
                 "item_id": self._user_item,
             }
         )
@@ -367,7 +349,7 @@ class Session(WSListener):
         item = record.SpokenItem(self._model.new_id("item"), self._lines.pop())
         self._call.items.append(item)
         self._items[item.item_id] = item
-        delta_ms = lines.DELTAS_MS[max(0, self._call.call) % len(lines.DELTAS_MS)]
+        delta_ms = lines.DELTAS_MS[max(0, self._received.call) % len(lines.DELTAS_MS)]
         before, self._last_item = self._last_item, item.item_id
         self._response = _Response(self, item, before, delta_ms, self._bare, self._model.new_id)
 

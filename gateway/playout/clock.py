@@ -91,6 +91,7 @@ class _Gap:
 class MediaClock:
     """Turns media timestamps into dates. ``receive_regular`` is on the hot path."""
 
+    # gateway/kernel.c does what `receive_regular` does, in these slots.
     __slots__ = (
         "_fastest_us",
         "_first_us",

@@ -32,6 +32,7 @@ from gateway.registry import Registry
 from gateway.turns import ReadingTurns, ReadReady, Seat
 from runtime.facts import FactOutbox
 from tests.gateway.test_parser import MASK, PING, TEXT, frame
+from tests.kernels import needs
 
 STREAM = "MZ0123456789abcdef0123456789abcdef"
 CALLS = 2
@@ -39,9 +40,7 @@ CALLS = 2
 FRAME = base64.b64encode(bytes(range(160))).decode()
 
 compiled = kernel()
-pytestmark = pytest.mark.skipif(
-    compiled is None, reason="gateway/kernel.c was not built: no C compiler, or no Python headers"
-)
+pytestmark = needs("gateway")
 
 
 class Twilio:

@@ -28,11 +28,10 @@ from session.metrics import SessionMetrics
 from session.realtime.connection import STALLED_BYTES
 from session.realtime.input_clock import STALL_FILL_MS
 from session.realtime.picows_connection import STALL_CHECK_EVERY, PicowsConnection, connect_picows
+from tests.kernels import needs
 from tests.session.ends import FRAME, endpoint
 
-pytestmark = pytest.mark.skipif(
-    kernel() is None, reason="session._kernel is not built: there is one way only"
-)
+pytestmark = needs("session")
 
 AGENT = parse_agent("name: x\ninstructions: Be brief.\n", name="x")
 NOW_UNIX_US = 1_750_000_000_000_000

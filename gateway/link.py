@@ -213,6 +213,7 @@ class Lane:
             return
         self.outcome = outcome
         self.batch = None
+        del self.listener  # so that both are freed at once, and not by the garbage collector
         self.stop_answer_timer()
         if self.link is not None:
             self.link.release(self)

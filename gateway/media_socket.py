@@ -188,6 +188,7 @@ class MediaSocket:
         self, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str
     ) -> None:
         self._registry.ended(self, call_sid, outcome)
+        self._call = None  # so that it is freed at once, and not by the garbage collector
         self._close(code, reason)
 
     def _close(self, code: int, reason: str) -> None:

@@ -248,6 +248,7 @@ class PublicServer:
             await pump(response, media_socket)
         finally:
             seat.leave()
+            response.direct.seat = None
         if transport.close_sent:
             tcp.close()  # both sides have said that they close
         return response

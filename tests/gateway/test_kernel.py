@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from gateway.media_socket import MediaSocket
 from gateway.metrics import GatewayMetrics
 from gateway.parser import DirectParser
 from gateway.placement import WorkerLoad
+from gateway.playout import clock
 from gateway.registry import Registry
 from gateway.turns import ReadingTurns, ReadReady, Seat
 from runtime.facts import FactOutbox
@@ -41,6 +42,14 @@ FRAME = base64.b64encode(bytes(range(160))).decode()
 
 compiled = kernel()
 pytestmark = needs("gateway")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pauses() -> Iterator[None]:
+    """A machine that is busy must not look like a pause in the call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "STALL_US", 10**12)
+        yield
 
 
 class Twilio:
@@ -188,7 +197,7 @@ class Gateway:
             self.seen.batches.append(
                 list(zip(audio.call, audio.payload, audio.media_ms, strict=True))
             )
-            self.seen.control += [str(control) for control in request.control]
+            self.seen.control += map(without_times, request.control)
 
     def lose(self) -> None:
         self.link._lose("test")
@@ -207,9 +216,9 @@ class Gateway:
         for media_socket in self.sockets:
             call = media_socket._call
             if call is not None:
-                clock = call.quick.clock
-                gaps = [(gap.before_us, gap.after_us) for gap in clock._gaps.values()]
-                clocks.append((clock.newest_ms, clock.reading_us, clock.frame_bytes, gaps))
+                its = call.quick.clock
+                gaps = [(gap.before_us, gap.after_us) for gap in its._gaps.values()]
+                clocks.append((its.newest_ms, its.reading_us, its.frame_bytes, gaps))
         return {
             "batches": self.seen.batches,
             "control": self.seen.control,
@@ -230,6 +239,15 @@ class Gateway:
         for twilio in self.twilio:
             twilio.ours.close()
             twilio.peer.close()
+
+
+def without_times(control: session_service_pb2.GatewayControl) -> str:
+    """What control says but for positions, which are as late as this machine is slow."""
+    if not control.HasField("positions_fixed"):
+        return str(control)
+    fixed = control.positions_fixed
+    items = [position.item_id for position in fixed.positions]
+    return f"call: {control.call}, positions of {items}, {fixed.interrupt_id} {fixed.cause}"
 
 
 def text(message: object, **style: Any) -> bytes:
@@ -254,7 +272,7 @@ def media(timestamp_ms: object, payload: object = FRAME, /, **changes: object) -
 
 Event = tuple[str, Any]
 
-STEPS = [20, 40, 13, 29, 30, 31, 10, 9, 1, 0, -20, 137, 460]
+STEPS = [20, 40, 13, 29, 30, 31, 10, 9, 1, 0, -20, 90, 5000]
 """From one timestamp to the next, in ms."""
 PAYLOADS = [
     FRAME, "", "====", "AA==", "AAA=", "AB==", "A===", "=AAA", "AA=A", "AAAA", "AAAAA", "AA AA",
@@ -516,7 +534,7 @@ def test_a_call_that_awaits_a_date_is_pythons() -> None:
         gateway.turn()
         assert [*awaited, call.quick.clock.awaited] == [True, False]
         gateway.flush()
-        assert "positions_fixed" in "".join(gateway.seen.control), "the fence was dated"
+        assert "positions of" in "".join(gateway.seen.control), "the fence was dated"
         gateway.close()
 
     asyncio.run(run())

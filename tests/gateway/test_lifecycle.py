@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
+import weakref
 
 import aiohttp
 import pytest
@@ -10,6 +13,7 @@ from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
 from gateway import service
+from gateway.media_socket import MediaSocket
 from gateway.webhook import LINES_BUSY
 from runtime.config import Address, GatewayConfig
 from runtime.errors import ConfigurationError
@@ -196,3 +200,24 @@ async def test_many_calls_at_once_each_hear_their_own(running: World) -> None:
         heard = [frame.media_ms for frame in running.worker.audio[number + 1]]
         assert heard == list(range(20, 20 * frames + 20, 20))
     assert running.metric("asheard_caller_frames_dropped_total") == 0
+
+
+async def test_a_call_that_is_over_is_freed_without_the_garbage_collector(running: World) -> None:
+    # It halts every call of the process for as long as it runs, and until then nothing is freed.
+    gc.collect()
+    gc.disable()
+    try:
+        end = await running.call()
+        running.worker.speak("item1", 400)
+        await end.receive_audio(400)
+        await end.media(400)
+        (media_socket,) = running.gateway._calls
+        assert isinstance(media_socket, MediaSocket) and media_socket._call is not None
+        call, lane = weakref.ref(media_socket._call), media_socket._call.quick.lane
+        del media_socket
+        await end.stop()
+        await running.ended()
+        await until(lambda: call() is None, "the call is freed")
+        await until(lambda: sys.getrefcount(lane) == 2, "its lane too")
+    finally:
+        gc.enable()

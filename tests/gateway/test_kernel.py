@@ -199,6 +199,11 @@ class Gateway:
             )
             self.seen.control += map(without_times, request.control)
 
+    def is_over(self, place: int) -> bool:
+        """Whether a call has ended by what came until now."""
+        self.turn()
+        return self.lanes[place].outcome is not None
+
     def lose(self) -> None:
         self.link._lose("test")
         self.link.load = WorkerLoad(active_calls=0, max_calls=9)
@@ -380,11 +385,9 @@ def happen(gateway: Gateway, place: int, kind: str, detail: Any, clocks_ms: list
             gateway.flush()
         case "read":
             gateway.turn()
-        case "speak" if lane.outcome is None:
-            gateway.turn()
+        case "speak" if not gateway.is_over(place):
             lane.listener.agent_audio(f"item{timestamp_ms}", 0, FRAME.encode() * 20, False)
-        case "interrupt" if lane.outcome is None:
-            gateway.turn()
+        case "interrupt" if not gateway.is_over(place):
             lane.listener.interrupted(session_service_pb2.Interrupt(interrupt_id=timestamp_ms))
         case "echo":
             wire = b"".join(

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 SERVICE = """
-import asyncio, gc, sys
+import asyncio, gc, sys, weakref
+from runtime import process
 from runtime.errors import ConfigurationError
 from runtime.log import get_log
 from runtime.process import run_service
 
 log = get_log(__name__)
+
+process.FULL_COLLECTION_S = 0.1
 
 async def serve(environment, stop):
     if environment["HOW"] == "bad":
@@ -28,6 +31,23 @@ async def serve(environment, stop):
             group.create_task(fail())
     if environment["HOW"] == "bug":
         raise ZeroDivisionError("ours")
+    if environment["HOW"] == "garbage":
+        class Cycle:
+            pass
+        fulls = []
+        gc.callbacks.append(
+            lambda phase, info: fulls.append(1) if info["generation"] == 2 and phase == "stop" else None
+        )
+        kept = [[] for _ in range(300_000)]
+        by_count = len(fulls)
+        cycle = Cycle()
+        cycle.itself = cycle
+        gone = weakref.ref(cycle)
+        gc.collect(1)
+        del cycle, kept
+        await asyncio.sleep(0.3)
+        log.info("collected", by_count=by_count, by_clock=len(fulls) - by_count, gone=gone() is None)
+        return
     log.bind(call="CA1").info("serving", port=7, spared=gc.get_freeze_count())
     await stop.draining.wait()
     log.info("draining")
@@ -96,3 +116,13 @@ def test_modules_are_spared_by_the_garbage_collector(start: Start) -> None:
     assert process.stderr is not None
     serving = json.loads(process.stderr.readline())
     assert serving["spared"] > 10_000  # the interpreter, asyncio and the log alone are more
+
+
+def test_full_collections_are_made_by_the_clock_and_not_when_calls_come(start: Start) -> None:
+    process = start("garbage")
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    collected = json.loads(said.splitlines()[0])
+    assert collected["by_count"] == 0, "300,000 new objects are no reason"
+    assert collected["by_clock"] >= 1
+    assert collected["gone"]

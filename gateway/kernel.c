@@ -19,7 +19,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static PyObject *seat_class, *quick_class, *lane_class, *batch_class, *clock_class;
@@ -254,14 +253,6 @@ scan(const unsigned char *begin, Py_ssize_t length, Media *media)
 }
 
 /* -- follows and pass on ------------------------------------------------------------------------------ */
-
-static int64_t
-clock_ns(clockid_t which)
-{
-    struct timespec now;
-    clock_gettime(which, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 /* Whether the next message has room for a frame of the call. Batch.has_room_for looks more closely; who is
  * refused here asks there. */

@@ -1,7 +1,7 @@
 """Finds the compiled way of the caller's frames, ``kernel.c``, where it was built.
 
 It is optional: it is built when the package is installed on a machine with a C compiler and Python's
-headers, and without it Python does the same with each frame, several times slower.
+headers, and without it Python does the same with each frame, for more CPU (ADR 7).
 """
 
 from __future__ import annotations

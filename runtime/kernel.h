@@ -1,5 +1,5 @@
-/* What the compiled frame paths of gateway and session worker (gateway/kernel.c, session/kernel.c)
- * have in common: the slots of Python objects, and the length of base64 text.
+/* What the compiled frame paths of gateway, session worker and load (gateway/kernel.c, session/kernel.c,
+ * bench/load/kernel.c) have in common: the slots of Python objects, clocks, and the length of base64 text.
  */
 #ifndef ASHEARD_KERNEL_H
 #define ASHEARD_KERNEL_H
@@ -8,6 +8,7 @@
 #include <Python.h>
 #include <stdint.h>
 #include <structmember.h>
+#include <time.h>
 
 /* One of the `__slots__` of a Python class. The objects stay Python's, and so do the rules about
  * them; a kernel only reads and writes their slots without the interpreter. */
@@ -102,6 +103,15 @@ slot_integer(PyObject *object, Slot at, int64_t *value)
     int overflow;
     *value = PyLong_AsLongLongAndOverflow(number, &overflow);
     return overflow == 0;
+}
+
+/* A clock's reading in nanoseconds, as Python's time.monotonic_ns and time.time_ns have it. */
+static inline int64_t
+clock_ns(clockid_t which)
+{
+    struct timespec now;
+    clock_gettime(which, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
 /* How many bytes padded base64 text stands for. -1: it is not base64. Not inlined: among many ways out

@@ -26,7 +26,7 @@ EXIT_USAGE = 2
 
 FULL_COLLECTION_S = 120.0
 """How far full collections of garbage are apart. One may halt a process with 450 calls for 70 ms, which
-is then a thousandth of the frames; and a finished call leaves a few KB of garbage at most."""
+is then a thousandth of the frames; and a finished call leaves some 30 to 60 objects to collect."""
 
 NEVER = 1 << 30
 """As a threshold of the garbage collector: so many collections of younger garbage are never made."""

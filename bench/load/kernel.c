@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { FRAME_BYTES = 160, FRAME_CHARS = 216, TAG_BYTES = 18, TAG_CHARS = 24 }; /* as in tag.py */
@@ -29,14 +28,6 @@ static struct {
 } of_window = {{"begin_ns", 0}, {"end_ns", 0}, {"forward_us", 0}};
 
 static PyObject *name_append;
-
-static int64_t
-monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 /* -- Twilio's end -------------------------------------------------------------------------------------- */
 
@@ -94,7 +85,7 @@ send_frame(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n
                     PyBytes_AS_STRING(arguments[1]), values[3], PyBytes_AS_STRING(arguments[2]),
                     values[4] + 1, values[5]);
     write_payload(frame + size, (unsigned)values[6], (unsigned)values[7], (uint32_t)values[4],
-                  monotonic_ns());
+                  clock_ns(CLOCK_MONOTONIC));
     size += FRAME_CHARS;
     memcpy(frame + size, "\"}}", 3);
     size += 3;
@@ -175,7 +166,7 @@ receive(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n_ar
         Py_RETURN_FALSE;
     const int64_t sent_ns = (int64_t)get(tag + 10, 8);
     if (begin_ns <= sent_ns && sent_ns < end_ns) {
-        PyObject *took_us = PyLong_FromLongLong((monotonic_ns() - sent_ns) / 1000);
+        PyObject *took_us = PyLong_FromLongLong((clock_ns(CLOCK_MONOTONIC) - sent_ns) / 1000);
         if (took_us == NULL)
             return NULL;
         PyObject *none = PyObject_CallMethodOneArg(slot(window, of_window.forward_us), name_append, took_us);

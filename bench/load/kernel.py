@@ -1,6 +1,6 @@
 """Finds the compiled part of the load, ``kernel.c``, where it was built.
 
-Without it the load is the same and costs nearly twice as much: then it is late sooner.
+Without it the load is the same and costs a seventh more CPU (at 400 calls): then it is late sooner.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SendFrame(Protocol):
         /,
     ) -> bytes | None:
         """Write a media message to a socket; what the socket did not take, or None."""
-        ...  # fmt: skip
+        ...
 
 
 class Receive(Protocol):

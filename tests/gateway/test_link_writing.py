@@ -78,6 +78,14 @@ async def opened(link: Link, stream: SlowStream, calls: int) -> list[Lane]:
     return lanes
 
 
+async def stuck(link: Link, stream: SlowStream, calls: int) -> list[Lane]:
+    """Open calls, and have a message under way with frame 0 of the first."""
+    lanes = await opened(link, stream, calls)
+    lanes[0].send_audio(b"AAAA", 0, 1)
+    await until(lambda: stream.writing, "a message under way")
+    return lanes
+
+
 def frames(*requests: session_service_pb2.LinkRequest) -> list[tuple[int, int]]:
     """Call and timestamp of each."""
     return [
@@ -89,9 +97,7 @@ def frames(*requests: session_service_pb2.LinkRequest) -> list[tuple[int, int]]:
 
 async def test_frames_that_come_while_a_message_is_written_are_all_in_the_next() -> None:
     async with writing_link() as (link, stream):
-        lanes = await opened(link, stream, 3)
-        lanes[0].send_audio(b"AAAA", 0, 1)
-        await until(lambda: stream.writing, "the first message")
+        lanes = await stuck(link, stream, 3)
         for ms in range(1, 8):
             for lane in lanes:
                 assert lane.send_audio(b"AAAA", ms, 1)
@@ -103,9 +109,7 @@ async def test_frames_that_come_while_a_message_is_written_are_all_in_the_next()
 
 async def test_control_that_comes_meanwhile_is_in_the_next_message_ahead_of_audio() -> None:
     async with writing_link() as (link, stream):
-        (lane,) = await opened(link, stream, 1)
-        lane.send_audio(b"AAAA", 0, 1)
-        await until(lambda: stream.writing, "the first message")
+        (lane,) = await stuck(link, stream, 1)
         lane.send_audio(b"AAAA", 1, 1)
         key = session_service_pb2.CallerKeyPressed(digit="5")
         lane.send(session_service_pb2.GatewayControl(key_pressed=key))
@@ -120,9 +124,7 @@ async def test_control_that_comes_meanwhile_is_in_the_next_message_ahead_of_audi
 async def test_a_link_that_fell_behind_catches_up_in_few_messages_and_in_order() -> None:
     calls, each = 20, 200
     async with writing_link() as (link, stream):
-        lanes = await opened(link, stream, calls)
-        lanes[0].send_audio(b"AAAA", 0, 1)
-        await until(lambda: stream.writing, "a message that is stuck")
+        lanes = await stuck(link, stream, calls)
         for ms in range(1, each + 1):
             for lane in lanes:
                 assert lane.send_audio(b"AAAA", ms, 1)
@@ -141,9 +143,7 @@ async def test_a_link_that_fell_behind_catches_up_in_few_messages_and_in_order()
 
 async def test_a_link_that_stays_stuck_loses_the_oldest_of_each_call_and_counts_them() -> None:
     async with writing_link() as (link, stream):
-        lanes = await opened(link, stream, 2)
-        lanes[0].send_audio(b"AAAA", 0, 1)
-        await until(lambda: stream.writing, "a message that is stuck")
+        lanes = await stuck(link, stream, 2)
         in_batch = BATCH_FRAMES // 2
         dropped = [
             lane.send_audio(b"AAAA", ms, 1)
@@ -160,9 +160,7 @@ async def test_a_link_that_stays_stuck_loses_the_oldest_of_each_call_and_counts_
 
 async def test_a_lost_link_forgets_what_nobody_will_take() -> None:
     async with writing_link() as (link, stream):
-        (lane,) = await opened(link, stream, 1)
-        lane.send_audio(b"AAAA", 0, 1)
-        await until(lambda: stream.writing, "a message")
+        (lane,) = await stuck(link, stream, 1)
         lane.send_audio(b"AAAA", 1, 1)
         link._lose("the worker died")
         assert (lane.batch, lane.link, link.batch.calls) == (None, None, [])

@@ -5,8 +5,10 @@ What is stored: the numbered facts of a call, from which a transcript is joined.
 
 A call has several writers: one gateway per media stream, one session worker per Realtime
 session. Each numbers its own facts 1, 2, 3 … without a gap, so that a repeat is known as one
-and a missing fact is missed. Facts are never rewritten: a correction is a new fact. The join
-depends neither on the order in which facts arrive nor on repeats.
+and a missing fact is missed. What only time can tell (a writer that died, a call that no new
+stream will continue) the transcript service adds as facts of its own. Facts are never rewritten:
+a correction is a new fact. The join depends neither on the order in which facts arrive nor on
+repeats.
 """
 
 from asheard.v1 import transcript_pb2 as _transcript_pb2
@@ -216,10 +218,13 @@ class Fact(_message.Message):
     ITEM_DELETED_FIELD_NUMBER: _builtins.int
     WORDS_TIMED_FIELD_NUMBER: _builtins.int
     SESSION_ENDED_FIELD_NUMBER: _builtins.int
+    FACT_DROPPED_FIELD_NUMBER: _builtins.int
+    WRITER_LOST_FIELD_NUMBER: _builtins.int
+    CALL_CLOSED_FIELD_NUMBER: _builtins.int
     call_sid: _builtins.str
     """call_sid is the call."""
     writer: _builtins.str
-    """writer names who wrote it: "gateway/<stream_sid>" or "session/<id>". Unique in the call for the life of that stream or session."""
+    """writer names who wrote it: "gateway/<stream_sid>", "session/<id>", or "transcript/<what it says>". Unique in the call for the life of that stream or session."""
     sequence: _builtins.int
     """sequence numbers the facts of one writer in one call: 1, 2, 3 …"""
     @_builtins.property
@@ -318,6 +323,18 @@ class Fact(_message.Message):
     def session_ended(self) -> Global___SessionEnded:
         """session_ended: session worker; its last fact."""
 
+    @_builtins.property
+    def fact_dropped(self) -> Global___FactDropped:
+        """fact_dropped: gateway or session worker; stands in for one of its facts."""
+
+    @_builtins.property
+    def writer_lost(self) -> Global___WriterLost:
+        """writer_lost: transcript service; the only fact of the writer "transcript/lost/<writer>"."""
+
+    @_builtins.property
+    def call_closed(self) -> Global___CallClosed:
+        """call_closed: transcript service; the only fact of the writer "transcript/closed"."""
+
     def __init__(
         self,
         *,
@@ -348,12 +365,15 @@ class Fact(_message.Message):
         item_deleted: Global___ItemDeleted | None = ...,
         words_timed: Global___WordsTimed | None = ...,
         session_ended: Global___SessionEnded | None = ...,
+        fact_dropped: Global___FactDropped | None = ...,
+        writer_lost: Global___WriterLost | None = ...,
+        call_closed: Global___CallClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_ended", b"call_ended", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer_lost", b"writer_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_ended", b"call_ended", "call_sid", b"call_sid", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "sequence", b"sequence", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_sid", b"call_sid", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "sequence", b"sequence", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer", b"writer", "writer_lost", b"writer_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_started", "session_assigned", "playback_started", "playback_progressed", "position_fixed", "barged_in", "key_pressed", "playout_traced", "session_lost", "call_ended", "session_started", "item_added", "item_progressed", "item_generated", "caller_speech_started", "caller_speech_stopped", "caller_transcribed", "tool_called", "tool_returned", "item_truncated", "item_deleted", "words_timed", "session_ended"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_started", "session_assigned", "playback_started", "playback_progressed", "position_fixed", "barged_in", "key_pressed", "playout_traced", "session_lost", "call_ended", "session_started", "item_added", "item_progressed", "item_generated", "caller_speech_started", "caller_speech_stopped", "caller_transcribed", "tool_called", "tool_returned", "item_truncated", "item_deleted", "words_timed", "session_ended", "fact_dropped", "writer_lost", "call_closed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -370,6 +390,7 @@ class CallStarted(_message.Message):
     FROM_NUMBER_FIELD_NUMBER: _builtins.int
     TO_NUMBER_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    STREAM_NUMBER_FIELD_NUMBER: _builtins.int
     account_sid: _builtins.str
     """account_sid is the Twilio account."""
     stream_sid: _builtins.str
@@ -378,6 +399,8 @@ class CallStarted(_message.Message):
     """from_number is the caller's number. Empty when the webhook did not say."""
     to_number: _builtins.str
     """to_number is the number called. Empty when the webhook did not say."""
+    stream_number: _builtins.int
+    """stream_number says which media stream of the call this is, from 1, as the webhook that asked for it counts them. 0 when not known. Streams are ordered by it, and by start_time only where it does not tell."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time is the gateway's wall clock when `start` came."""
@@ -390,10 +413,11 @@ class CallStarted(_message.Message):
         from_number: _builtins.str = ...,
         to_number: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        stream_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_sid", b"account_sid", "from_number", b"from_number", "start_time", b"start_time", "stream_sid", b"stream_sid", "to_number", b"to_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_sid", b"account_sid", "from_number", b"from_number", "start_time", b"start_time", "stream_number", b"stream_number", "stream_sid", b"stream_sid", "to_number", b"to_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1204,3 +1228,72 @@ class SessionEnded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionEnded: _TypeAlias = SessionEnded  # noqa: Y015
+
+@_typing.final
+class FactDropped(_message.Message):
+    """FactDropped stands under the number of a fact that could not be delivered (too large, refused for good), so that the writer's other facts still count as whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    body: _builtins.str
+    """body is the name of the field of Fact.body that was given up."""
+    bytes: _builtins.int
+    """bytes is how large the fact was."""
+    reason: _builtins.str
+    """reason says why it was given up, in words for an engineer. No secrets, no speech."""
+    def __init__(
+        self,
+        *,
+        body: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bytes", b"bytes", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactDropped: _TypeAlias = FactDropped  # noqa: Y015
+
+@_typing.final
+class WriterLost(_message.Message):
+    """WriterLost says that no more facts of a writer are to be expected: its process has not been heard of for a stated time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITER_FIELD_NUMBER: _builtins.int
+    writer: _builtins.str
+    """writer is the `writer` of those facts."""
+    def __init__(
+        self,
+        *,
+        writer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriterLost: _TypeAlias = WriterLost  # noqa: Y015
+
+@_typing.final
+class CallClosed(_message.Message):
+    """CallClosed says that no new media stream of the call is to be expected: the time in which Twilio may ask for one is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallClosed: _TypeAlias = CallClosed  # noqa: Y015

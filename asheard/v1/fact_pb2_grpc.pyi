@@ -5,8 +5,10 @@ What is stored: the numbered facts of a call, from which a transcript is joined.
 
 A call has several writers: one gateway per media stream, one session worker per Realtime
 session. Each numbers its own facts 1, 2, 3 … without a gap, so that a repeat is known as one
-and a missing fact is missed. Facts are never rewritten: a correction is a new fact. The join
-depends neither on the order in which facts arrive nor on repeats.
+and a missing fact is missed. What only time can tell (a writer that died, a call that no new
+stream will continue) the transcript service adds as facts of its own. Facts are never rewritten:
+a correction is a new fact. The join depends neither on the order in which facts arrive nor on
+repeats.
 """
 
 from collections import abc as _abc

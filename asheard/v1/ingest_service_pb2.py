@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from asheard.v1 import fact_pb2 as asheard_dot_v1_dot_fact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61sheard/v1/ingest_service.proto\x12\nasheard.v1\x1a\x15\x61sheard/v1/fact.proto\"5\n\x12\x41ppendFactsRequest\x12\x1f\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x10.asheard.v1.Fact\"A\n\x13\x41ppendFactsResponse\x12*\n\x08rejected\x18\x01 \x03(\x0b\x32\x18.asheard.v1.RejectedFact\"-\n\x0cRejectedFact\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t2_\n\rIngestService\x12N\n\x0b\x41ppendFacts\x12\x1e.asheard.v1.AppendFactsRequest\x1a\x1f.asheard.v1.AppendFactsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61sheard/v1/ingest_service.proto\x12\nasheard.v1\x1a\x15\x61sheard/v1/fact.proto\"F\n\x12\x41ppendFactsRequest\x12\x1f\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x10.asheard.v1.Fact\x12\x0f\n\x07process\x18\x02 \x01(\t\"A\n\x13\x41ppendFactsResponse\x12*\n\x08rejected\x18\x01 \x03(\x0b\x32\x18.asheard.v1.RejectedFact\"-\n\x0cRejectedFact\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t2_\n\rIngestService\x12N\n\x0b\x41ppendFacts\x12\x1e.asheard.v1.AppendFactsRequest\x1a\x1f.asheard.v1.AppendFactsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'asheard.v1.ingest_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPENDFACTSREQUEST']._serialized_start=70
-  _globals['_APPENDFACTSREQUEST']._serialized_end=123
-  _globals['_APPENDFACTSRESPONSE']._serialized_start=125
-  _globals['_APPENDFACTSRESPONSE']._serialized_end=190
-  _globals['_REJECTEDFACT']._serialized_start=192
-  _globals['_REJECTEDFACT']._serialized_end=237
-  _globals['_INGESTSERVICE']._serialized_start=239
-  _globals['_INGESTSERVICE']._serialized_end=334
+  _globals['_APPENDFACTSREQUEST']._serialized_end=140
+  _globals['_APPENDFACTSRESPONSE']._serialized_start=142
+  _globals['_APPENDFACTSRESPONSE']._serialized_end=207
+  _globals['_REJECTEDFACT']._serialized_start=209
+  _globals['_REJECTEDFACT']._serialized_end=254
+  _globals['_INGESTSERVICE']._serialized_start=256
+  _globals['_INGESTSERVICE']._serialized_end=351
 # @@protoc_insertion_point(module_scope)

@@ -26,18 +26,22 @@ class AppendFactsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FACTS_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    process: _builtins.str
+    """process names the writing process for as long as it lives. It sends something every ten seconds at least; the writers of a process that was not heard of for ninety are lost (WriterLost). Empty: its writers are never taken for lost by the clock."""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[_fact_pb2.Fact]:
-        """facts are of any number of calls. At most 10,000."""
+        """facts are of any number of calls. At most 10,000. None: the process only says that it lives."""
 
     def __init__(
         self,
         *,
         facts: _abc.Iterable[_fact_pb2.Fact] | None = ...,
+        process: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "process", b"process"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

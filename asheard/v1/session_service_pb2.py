@@ -26,45 +26,47 @@ from asheard.v1 import fact_pb2 as asheard_dot_v1_dot_fact__pb2
 from asheard.v1 import transcript_pb2 as asheard_dot_v1_dot_transcript__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n asheard/v1/session_service.proto\x12\nasheard.v1\x1a\x15\x61sheard/v1/fact.proto\x1a\x1b\x61sheard/v1/transcript.proto\"i\n\x0bLinkRequest\x12+\n\x07\x63ontrol\x18\x01 \x03(\x0b\x32\x1a.asheard.v1.GatewayControl\x12-\n\x0c\x63\x61ller_audio\x18\x02 \x01(\x0b\x32\x17.asheard.v1.CallerAudio\"h\n\x0cLinkResponse\x12+\n\x07\x63ontrol\x18\x01 \x03(\x0b\x32\x1a.asheard.v1.SessionControl\x12+\n\x0b\x61gent_audio\x18\x02 \x03(\x0b\x32\x16.asheard.v1.AgentAudio\"\xea\x01\n\x0eGatewayControl\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12)\n\topen_call\x18\x02 \x01(\x0b\x32\x14.asheard.v1.OpenCallH\x00\x12\x35\n\x0fpositions_fixed\x18\x03 \x01(\x0b\x32\x1a.asheard.v1.PositionsFixedH\x00\x12\x33\n\x0bkey_pressed\x18\x04 \x01(\x0b\x32\x1c.asheard.v1.CallerKeyPressedH\x00\x12+\n\nclose_call\x18\x05 \x01(\x0b\x32\x15.asheard.v1.CloseCallH\x00\x42\x06\n\x04\x62ody\"\x98\x02\n\x0eSessionControl\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12\x31\n\rcall_accepted\x18\x02 \x01(\x0b\x32\x18.asheard.v1.CallAcceptedH\x00\x12/\n\x0c\x63\x61ll_refused\x18\x03 \x01(\x0b\x32\x17.asheard.v1.CallRefusedH\x00\x12*\n\tinterrupt\x18\x04 \x01(\x0b\x32\x15.asheard.v1.InterruptH\x00\x12\x31\n\rcall_finished\x18\x05 \x01(\x0b\x32\x18.asheard.v1.CallFinishedH\x00\x12-\n\x0bload_report\x18\x06 \x01(\x0b\x32\x16.asheard.v1.LoadReportH\x00\x42\x06\n\x04\x62ody\"0\n\x08OpenCall\x12\x10\n\x08\x63\x61ll_sid\x18\x01 \x01(\t\x12\x12\n\nstream_sid\x18\x02 \x01(\t\"&\n\x0c\x43\x61llAccepted\x12\x16\n\x0esession_writer\x18\x01 \x01(\t\"H\n\x0b\x43\x61llRefused\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.asheard.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"X\n\x0b\x43\x61llerAudio\x12\x0c\n\x04\x63\x61ll\x18\x01 \x03(\r\x12\x0f\n\x07payload\x18\x02 \x03(\x0c\x12\x10\n\x08media_ms\x18\x03 \x03(\x03\x12\x18\n\x10received_unix_us\x18\x04 \x03(\x03\"a\n\nAgentAudio\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x15\n\rcontent_index\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\x84\x01\n\tInterrupt\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\r\x12\x15\n\x08onset_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x64\x65tection_us\x18\x03 \x01(\x03\x12\x11\n\tworker_us\x18\x04 \x01(\x03\x12\x14\n\x0csent_unix_us\x18\x05 \x01(\x03\x42\x0b\n\t_onset_ms\"}\n\x0ePositionsFixed\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\r\x12+\n\tpositions\x18\x02 \x03(\x0b\x32\x18.asheard.v1.ItemPosition\x12(\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x19.asheard.v1.PositionCause\"!\n\x10\x43\x61llerKeyPressed\x12\r\n\x05\x64igit\x18\x01 \x01(\t\"5\n\tCloseCall\x12(\n\x07outcome\x18\x01 \x01(\x0e\x32\x17.asheard.v1.CallOutcome\"H\n\x0c\x43\x61llFinished\x12(\n\x07outcome\x18\x01 \x01(\x0e\x32\x17.asheard.v1.CallOutcome\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"b\n\nLoadReport\x12\x14\n\x0c\x61\x63tive_calls\x18\x01 \x01(\r\x12\x11\n\tmax_calls\x18\x02 \x01(\r\x12\x19\n\x11\x65vent_loop_lag_us\x18\x03 \x01(\r\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08*s\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12%\n!REFUSAL_REASON_RESOURCE_EXHAUSTED\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x32O\n\x0eSessionService\x12=\n\x04Link\x12\x17.asheard.v1.LinkRequest\x1a\x18.asheard.v1.LinkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n asheard/v1/session_service.proto\x12\nasheard.v1\x1a\x15\x61sheard/v1/fact.proto\x1a\x1b\x61sheard/v1/transcript.proto\"i\n\x0bLinkRequest\x12+\n\x07\x63ontrol\x18\x01 \x03(\x0b\x32\x1a.asheard.v1.GatewayControl\x12-\n\x0c\x63\x61ller_audio\x18\x02 \x01(\x0b\x32\x17.asheard.v1.CallerAudio\"h\n\x0cLinkResponse\x12+\n\x07\x63ontrol\x18\x01 \x03(\x0b\x32\x1a.asheard.v1.SessionControl\x12+\n\x0b\x61gent_audio\x18\x02 \x03(\x0b\x32\x16.asheard.v1.AgentAudio\"\x9f\x02\n\x0eGatewayControl\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12)\n\topen_call\x18\x02 \x01(\x0b\x32\x14.asheard.v1.OpenCallH\x00\x12\x35\n\x0fpositions_fixed\x18\x03 \x01(\x0b\x32\x1a.asheard.v1.PositionsFixedH\x00\x12\x33\n\x0bkey_pressed\x18\x04 \x01(\x0b\x32\x1c.asheard.v1.CallerKeyPressedH\x00\x12+\n\nclose_call\x18\x05 \x01(\x0b\x32\x15.asheard.v1.CloseCallH\x00\x12\x33\n\x0estream_stopped\x18\x06 \x01(\x0b\x32\x19.asheard.v1.StreamStoppedH\x00\x42\x06\n\x04\x62ody\"\xcd\x02\n\x0eSessionControl\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12\x31\n\rcall_accepted\x18\x02 \x01(\x0b\x32\x18.asheard.v1.CallAcceptedH\x00\x12/\n\x0c\x63\x61ll_refused\x18\x03 \x01(\x0b\x32\x17.asheard.v1.CallRefusedH\x00\x12*\n\tinterrupt\x18\x04 \x01(\x0b\x32\x15.asheard.v1.InterruptH\x00\x12\x31\n\rcall_finished\x18\x05 \x01(\x0b\x32\x18.asheard.v1.CallFinishedH\x00\x12-\n\x0bload_report\x18\x06 \x01(\x0b\x32\x16.asheard.v1.LoadReportH\x00\x12\x33\n\x0estream_stopped\x18\x07 \x01(\x0b\x32\x19.asheard.v1.StreamStoppedH\x00\x42\x06\n\x04\x62ody\"0\n\x08OpenCall\x12\x10\n\x08\x63\x61ll_sid\x18\x01 \x01(\t\x12\x12\n\nstream_sid\x18\x02 \x01(\t\"&\n\x0c\x43\x61llAccepted\x12\x16\n\x0esession_writer\x18\x01 \x01(\t\"H\n\x0b\x43\x61llRefused\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.asheard.v1.RefusalReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"X\n\x0b\x43\x61llerAudio\x12\x0c\n\x04\x63\x61ll\x18\x01 \x03(\r\x12\x0f\n\x07payload\x18\x02 \x03(\x0c\x12\x10\n\x08media_ms\x18\x03 \x03(\x03\x12\x18\n\x10received_unix_us\x18\x04 \x03(\x03\"a\n\nAgentAudio\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x15\n\rcontent_index\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\x84\x01\n\tInterrupt\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\r\x12\x15\n\x08onset_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x64\x65tection_us\x18\x03 \x01(\x03\x12\x11\n\tworker_us\x18\x04 \x01(\x03\x12\x14\n\x0csent_unix_us\x18\x05 \x01(\x03\x42\x0b\n\t_onset_ms\"}\n\x0ePositionsFixed\x12\x14\n\x0cinterrupt_id\x18\x01 \x01(\r\x12+\n\tpositions\x18\x02 \x03(\x0b\x32\x18.asheard.v1.ItemPosition\x12(\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x19.asheard.v1.PositionCause\"!\n\x10\x43\x61llerKeyPressed\x12\r\n\x05\x64igit\x18\x01 \x01(\t\"5\n\tCloseCall\x12(\n\x07outcome\x18\x01 \x01(\x0e\x32\x17.asheard.v1.CallOutcome\"H\n\x0c\x43\x61llFinished\x12(\n\x07outcome\x18\x01 \x01(\x0e\x32\x17.asheard.v1.CallOutcome\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"b\n\nLoadReport\x12\x14\n\x0c\x61\x63tive_calls\x18\x01 \x01(\r\x12\x11\n\tmax_calls\x18\x02 \x01(\r\x12\x19\n\x11\x65vent_loop_lag_us\x18\x03 \x01(\r\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\"5\n\rStreamStopped\x12\x10\n\x08\x63\x61ll_sid\x18\x01 \x01(\t\x12\x12\n\nstream_sid\x18\x02 \x01(\t*s\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12%\n!REFUSAL_REASON_RESOURCE_EXHAUSTED\x10\x01\x12\x1b\n\x17REFUSAL_REASON_DRAINING\x10\x02\x32O\n\x0eSessionService\x12=\n\x04Link\x12\x17.asheard.v1.LinkRequest\x1a\x18.asheard.v1.LinkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'asheard.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSALREASON']._serialized_start=1712
-  _globals['_REFUSALREASON']._serialized_end=1827
+  _globals['_REFUSALREASON']._serialized_start=1873
+  _globals['_REFUSALREASON']._serialized_end=1988
   _globals['_LINKREQUEST']._serialized_start=100
   _globals['_LINKREQUEST']._serialized_end=205
   _globals['_LINKRESPONSE']._serialized_start=207
   _globals['_LINKRESPONSE']._serialized_end=311
   _globals['_GATEWAYCONTROL']._serialized_start=314
-  _globals['_GATEWAYCONTROL']._serialized_end=548
-  _globals['_SESSIONCONTROL']._serialized_start=551
-  _globals['_SESSIONCONTROL']._serialized_end=831
-  _globals['_OPENCALL']._serialized_start=833
-  _globals['_OPENCALL']._serialized_end=881
-  _globals['_CALLACCEPTED']._serialized_start=883
-  _globals['_CALLACCEPTED']._serialized_end=921
-  _globals['_CALLREFUSED']._serialized_start=923
-  _globals['_CALLREFUSED']._serialized_end=995
-  _globals['_CALLERAUDIO']._serialized_start=997
-  _globals['_CALLERAUDIO']._serialized_end=1085
-  _globals['_AGENTAUDIO']._serialized_start=1087
-  _globals['_AGENTAUDIO']._serialized_end=1184
-  _globals['_INTERRUPT']._serialized_start=1187
-  _globals['_INTERRUPT']._serialized_end=1319
-  _globals['_POSITIONSFIXED']._serialized_start=1321
-  _globals['_POSITIONSFIXED']._serialized_end=1446
-  _globals['_CALLERKEYPRESSED']._serialized_start=1448
-  _globals['_CALLERKEYPRESSED']._serialized_end=1481
-  _globals['_CLOSECALL']._serialized_start=1483
-  _globals['_CLOSECALL']._serialized_end=1536
-  _globals['_CALLFINISHED']._serialized_start=1538
-  _globals['_CALLFINISHED']._serialized_end=1610
-  _globals['_LOADREPORT']._serialized_start=1612
-  _globals['_LOADREPORT']._serialized_end=1710
-  _globals['_SESSIONSERVICE']._serialized_start=1829
-  _globals['_SESSIONSERVICE']._serialized_end=1908
+  _globals['_GATEWAYCONTROL']._serialized_end=601
+  _globals['_SESSIONCONTROL']._serialized_start=604
+  _globals['_SESSIONCONTROL']._serialized_end=937
+  _globals['_OPENCALL']._serialized_start=939
+  _globals['_OPENCALL']._serialized_end=987
+  _globals['_CALLACCEPTED']._serialized_start=989
+  _globals['_CALLACCEPTED']._serialized_end=1027
+  _globals['_CALLREFUSED']._serialized_start=1029
+  _globals['_CALLREFUSED']._serialized_end=1101
+  _globals['_CALLERAUDIO']._serialized_start=1103
+  _globals['_CALLERAUDIO']._serialized_end=1191
+  _globals['_AGENTAUDIO']._serialized_start=1193
+  _globals['_AGENTAUDIO']._serialized_end=1290
+  _globals['_INTERRUPT']._serialized_start=1293
+  _globals['_INTERRUPT']._serialized_end=1425
+  _globals['_POSITIONSFIXED']._serialized_start=1427
+  _globals['_POSITIONSFIXED']._serialized_end=1552
+  _globals['_CALLERKEYPRESSED']._serialized_start=1554
+  _globals['_CALLERKEYPRESSED']._serialized_end=1587
+  _globals['_CLOSECALL']._serialized_start=1589
+  _globals['_CLOSECALL']._serialized_end=1642
+  _globals['_CALLFINISHED']._serialized_start=1644
+  _globals['_CALLFINISHED']._serialized_end=1716
+  _globals['_LOADREPORT']._serialized_start=1718
+  _globals['_LOADREPORT']._serialized_end=1816
+  _globals['_STREAMSTOPPED']._serialized_start=1818
+  _globals['_STREAMSTOPPED']._serialized_end=1871
+  _globals['_SESSIONSERVICE']._serialized_start=1990
+  _globals['_SESSIONSERVICE']._serialized_end=2069
 # @@protoc_insertion_point(module_scope)

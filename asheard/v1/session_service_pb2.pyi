@@ -122,8 +122,9 @@ class GatewayControl(_message.Message):
     POSITIONS_FIXED_FIELD_NUMBER: _builtins.int
     KEY_PRESSED_FIELD_NUMBER: _builtins.int
     CLOSE_CALL_FIELD_NUMBER: _builtins.int
+    STREAM_STOPPED_FIELD_NUMBER: _builtins.int
     call: _builtins.int
-    """call is the handle."""
+    """call is the handle. 0 for stream_stopped."""
     @_builtins.property
     def open_call(self) -> Global___OpenCall:
         """open_call gives a new call to the worker."""
@@ -140,6 +141,10 @@ class GatewayControl(_message.Message):
     def close_call(self) -> Global___CloseCall:
         """close_call says that the media stream is over. Nothing follows for this handle."""
 
+    @_builtins.property
+    def stream_stopped(self) -> Global___StreamStopped:
+        """stream_stopped passes on what Twilio told this gateway about a stream that another gateway has."""
+
     def __init__(
         self,
         *,
@@ -148,12 +153,13 @@ class GatewayControl(_message.Message):
         positions_fixed: Global___PositionsFixed | None = ...,
         key_pressed: Global___CallerKeyPressed | None = ...,
         close_call: Global___CloseCall | None = ...,
+        stream_stopped: Global___StreamStopped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "close_call", b"close_call", "key_pressed", b"key_pressed", "open_call", b"open_call", "positions_fixed", b"positions_fixed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "close_call", b"close_call", "key_pressed", b"key_pressed", "open_call", b"open_call", "positions_fixed", b"positions_fixed", "stream_stopped", b"stream_stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "close_call", b"close_call", "key_pressed", b"key_pressed", "open_call", b"open_call", "positions_fixed", b"positions_fixed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "close_call", b"close_call", "key_pressed", b"key_pressed", "open_call", b"open_call", "positions_fixed", b"positions_fixed", "stream_stopped", b"stream_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["open_call", "positions_fixed", "key_pressed", "close_call"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["open_call", "positions_fixed", "key_pressed", "close_call", "stream_stopped"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -171,6 +177,7 @@ class SessionControl(_message.Message):
     INTERRUPT_FIELD_NUMBER: _builtins.int
     CALL_FINISHED_FIELD_NUMBER: _builtins.int
     LOAD_REPORT_FIELD_NUMBER: _builtins.int
+    STREAM_STOPPED_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """call is the handle. 0 for load_report."""
     @_builtins.property
@@ -193,6 +200,10 @@ class SessionControl(_message.Message):
     def load_report(self) -> Global___LoadReport:
         """load_report is about the worker as a whole."""
 
+    @_builtins.property
+    def stream_stopped(self) -> Global___StreamStopped:
+        """stream_stopped says that Twilio told another gateway that this call's stream is over."""
+
     def __init__(
         self,
         *,
@@ -202,12 +213,13 @@ class SessionControl(_message.Message):
         interrupt: Global___Interrupt | None = ...,
         call_finished: Global___CallFinished | None = ...,
         load_report: Global___LoadReport | None = ...,
+        stream_stopped: Global___StreamStopped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call_accepted", b"call_accepted", "call_finished", b"call_finished", "call_refused", b"call_refused", "interrupt", b"interrupt", "load_report", b"load_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call_accepted", b"call_accepted", "call_finished", b"call_finished", "call_refused", b"call_refused", "interrupt", b"interrupt", "load_report", b"load_report", "stream_stopped", b"stream_stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "call_accepted", b"call_accepted", "call_finished", b"call_finished", "call_refused", b"call_refused", "interrupt", b"interrupt", "load_report", b"load_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "call_accepted", b"call_accepted", "call_finished", b"call_finished", "call_refused", b"call_refused", "interrupt", b"interrupt", "load_report", b"load_report", "stream_stopped", b"stream_stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_accepted", "call_refused", "interrupt", "call_finished", "load_report"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_accepted", "call_refused", "interrupt", "call_finished", "load_report", "stream_stopped"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -544,3 +556,29 @@ class LoadReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadReport: _TypeAlias = LoadReport  # noqa: Y015
+
+@_typing.final
+class StreamStopped(_message.Message):
+    """StreamStopped says that a media stream is over, by Twilio's own word in a webhook. Webhooks reach any gateway, so this goes to all workers, and the one that has the call tells the gateway that has the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_SID_FIELD_NUMBER: _builtins.int
+    STREAM_SID_FIELD_NUMBER: _builtins.int
+    call_sid: _builtins.str
+    """call_sid is the call."""
+    stream_sid: _builtins.str
+    """stream_sid is the media stream. Empty: the call as a whole is over, whichever stream it has."""
+    def __init__(
+        self,
+        *,
+        call_sid: _builtins.str = ...,
+        stream_sid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_sid", b"call_sid", "stream_sid", b"stream_sid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStopped: _TypeAlias = StreamStopped  # noqa: Y015

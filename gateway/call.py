@@ -211,6 +211,8 @@ class Call:
 
     def receive_stop(self) -> None:
         """The caller hung up."""
+        if self._over:
+            return
         self._playhead.stop(now_us=self._now_us())
         # A session that had failed before stays the reason; the caller only ran out of patience.
         failed = self._finished is not None and (
@@ -221,6 +223,14 @@ class Call:
             NORMAL_CLOSURE,
             "",
         )
+
+    def stream_stopped(self) -> None:
+        """Twilio told a webhook, here or at another gateway, that the stream is over: as good as its
+        ``stop``, which did not reach us. Repeats are ignored."""
+        if self._over:
+            return
+        self._log.warning("media stream is over by Twilio's callback; its socket is still open")
+        self.receive_stop()
 
     # -- what the session worker says (LaneListener) -------------------------------------------
 

@@ -291,6 +291,18 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
     assert len(stage.ended) == 1, "it ends once"
 
 
+async def test_a_stream_that_is_over_by_twilios_callback_ends_as_by_its_stop(stage: Stage) -> None:
+    stage.speak(5_000, "item1")
+    stage.call.stream_stopped()
+    assert stage.ended == [("CA1", "COMPLETED", 1000)]
+    causes = [
+        fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
+    ]
+    assert causes == [fact_pb2.POSITION_CAUSE_HUNG_UP]
+    stage.call.stream_stopped()
+    assert len(stage.ended) == 1, "it ends once"
+
+
 async def test_a_lost_link_is_a_fact_and_ends_the_call(stage: Stage) -> None:
     stage.speak(500)
     stage.call.session_lost("the wire was cut")

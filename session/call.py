@@ -153,7 +153,9 @@ class Call:
         self._deadline: asyncio.Timeout | None = None
         self._loop = asyncio.get_running_loop()
         self._crashed: asyncio.Future[None] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """When that timer is due; uvloop's own handle need not know."""
 
     # --- what the link calls ----------------------------------------------------------------
 
@@ -468,10 +470,11 @@ class Call:
         loop = self._loop
         when = loop.time() + max(0.0, due - time.monotonic())
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
         self._timer = loop.call_at(when, self._wake)
+        self._timer_at = when
 
     def _wake(self) -> None:
         self._timer = None

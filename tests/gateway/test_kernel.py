@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+import uvloop
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given, settings
@@ -357,7 +358,7 @@ def play(read: ReadReady, events: list[tuple[int, Event]]) -> dict[str, object]:
         finally:
             gateway.close()
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def happen(gateway: Gateway, place: int, kind: str, detail: Any, clocks_ms: list[int]) -> None:
@@ -507,7 +508,7 @@ def on_the_quick_way_only(wire: bytes) -> tuple[int, int]:
         gateway.close()
         return passed, len(given)
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def test_twilios_own_messages_go_the_quick_way() -> None:
@@ -541,7 +542,7 @@ def test_a_call_that_awaits_a_date_is_pythons() -> None:
         assert "positions of" in "".join(gateway.seen.control), "the fence was dated"
         gateway.close()
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_a_failing_link_ends_no_turn_silently() -> None:
@@ -561,7 +562,7 @@ def test_a_failing_link_ends_no_turn_silently() -> None:
         assert gateway.link.batch.calls == []
         gateway.close()
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def test_bad_arguments_are_refused() -> None:
@@ -595,7 +596,7 @@ def test_it_keeps_nothing_of_what_passed() -> None:
         assert resident_kb() - memory < 2000
         gateway.close()
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def resident_kb() -> int:

@@ -23,6 +23,7 @@ from runtime.metrics import LoopLag
 from runtime.rpc import channel
 from session.call import Call
 from session.realtime.conversation import Conversation
+from session.realtime.input_clock import STALL_FILL_MS, STALL_MS
 from tests.session.ends import FRAME, Model, Worker, endpoint, until, worker
 from tests.session.ports import free_port
 
@@ -245,6 +246,21 @@ async def test_last_words_are_waited_for_after_the_hang_up(tmp_path: Path) -> No
         await w.facts.wait_for("session_ended")
         assert w.facts.of("caller_transcribed")[0].text == "Goodbye."
         assert w.facts.names()[-1] == "session_ended"
+
+
+async def test_speech_long_after_the_last_frame_is_filled_at_once(tmp_path: Path) -> None:
+    """A timer that is due already is none of uvloop's timers, and more events come before it."""
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        model = await w.call()
+        await w.gateway.send_audio(FRAME)
+        await model.wait_for("input_audio_buffer.append")
+        await asyncio.sleep(STALL_MS / 1000 + 0.05)
+        for _ in range(10):
+            await model.say("input_audio_buffer.speech_started", item_id="U", audio_start_ms=0)
+        await model.wait_for("input_audio_buffer.append", 2)
+        assert len(model.caller_audio) == 160 + 8 * STALL_FILL_MS
+        await model.turn("R", "A", "Yes.", 100)
+        await w.gateway.wait_for_audio(("A", 100, False), ("A", 0, True))
 
 
 async def test_first_audio_is_measured_from_the_callers_last_word(tmp_path: Path) -> None:

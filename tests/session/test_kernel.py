@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from picows import WSMsgType, WSTransport
@@ -283,7 +283,7 @@ async def live(script: Script, *, compiled: bool) -> list[Any]:
 @given(scripts())
 @settings(max_examples=150, deadline=None)
 def test_both_ways_do_the_same(script: Script) -> None:
-    assert asyncio.run(live(script, compiled=True)) == asyncio.run(live(script, compiled=False))
+    assert uvloop.run(live(script, compiled=True)) == uvloop.run(live(script, compiled=False))
 
 
 def configured(*, faults: Sequence[dict[int, str]] = ()) -> Worker:

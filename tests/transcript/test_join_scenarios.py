@@ -71,6 +71,9 @@ def render(transcript: Transcript) -> str:
     state = CallState.Name(transcript.state).removeprefix("CALL_STATE_").lower()
     final = "final" if transcript.final else "not final"
     lines = [f"{state}, {final}, revision {transcript.revision}"]
+    if transcript.HasField("start_time") and transcript.HasField("end_time"):
+        length_ms = transcript.end_time.ToMilliseconds() - transcript.start_time.ToMilliseconds()
+        lines[0] += f", {length_ms / 1000:g} s"
     for turn in transcript.turns:
         lines += _turn_lines(turn)
     return "\n".join(lines)

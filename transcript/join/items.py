@@ -1,4 +1,9 @@
-"""What all writers together say about each conversation item, gathered in canonical order."""
+"""What all writers together say about each conversation item, gathered in canonical order.
+
+Of a part that was playing when its stream was over without a PositionFixed (the gateway is lost, or
+had to give that fact up), the last that was proven stands: so much was heard, more is not claimed,
+and no more can have been heard than was sent.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,13 @@ from asheard.v1.fact_pb2 import (
     Fact,
     ItemGenerated,
     ItemProgressed,
+    PositionCause,
     PositionFixed,
     ToolCalled,
     WordsTimed,
 )
-from asheard.v1.transcript_pb2 import Role
+from asheard.v1.transcript_pb2 import ItemPosition, PositionEvidence, PositionRule, Role
+from transcript.join.lifecycle import is_over
 from transcript.join.log import CallLog
 
 
@@ -37,6 +44,8 @@ class Part:
     started: StreamTime | None = None
     played_ms: int = 0
     """Proven while it plays."""
+    proven_at_ms: int | None = None
+    """When that was proven, on its stream's clock."""
     sent_ms: int = 0
     fixed: PositionFixed | None = None
 
@@ -82,15 +91,20 @@ def gather(log: CallLog) -> list[Item]:
     for writer, facts in log.sessions.items():
         for fact in facts:
             items.hear_session(fact, log.stream_of_session[writer])
-    for stream, facts in enumerate(log.streams.values()):
+    for stream, (writer, facts) in enumerate(log.streams.items()):
+        items.begin_stream()
         for fact in facts:
             items.hear_gateway(fact, stream)
+        if is_over(log, writer):
+            items.end_stream()
     return list(items.by_id.values())
 
 
 class _Gathering:
     def __init__(self) -> None:
         self.by_id: dict[str, Item] = {}
+        self._playing: dict[tuple[str, int], Part] = {}
+        """Parts that began in the stream at hand and of which no last word came yet."""
 
     def _item(self, item_id: str, fact: Fact, role: Role.ValueType) -> Item:
         item = self.by_id.get(item_id)
@@ -148,18 +162,55 @@ class _Gathering:
         match fact.WhichOneof("body"):
             case "playback_started":
                 started = fact.playback_started
-                item = self._item(started.item_id, fact, Role.ROLE_AGENT)
-                part = item.part(started.content_index)
+                part = self._part(started.item_id, started.content_index, fact)
                 part.started = part.started or StreamTime(stream, started.at_ms)
+                if part.proven_at_ms is None:
+                    part.proven_at_ms = started.at_ms
             case "playback_progressed":
                 progressed = fact.playback_progressed
-                item = self._item(progressed.item_id, fact, Role.ROLE_AGENT)
-                part = item.part(progressed.content_index)
+                part = self._part(progressed.item_id, progressed.content_index, fact)
                 part.played_ms = progressed.played_ms
                 part.sent_ms = progressed.sent_ms
+                part.proven_at_ms = progressed.at_ms
             case "position_fixed":
                 position = fact.position_fixed.position
-                item = self._item(position.item_id, fact, Role.ROLE_AGENT)
-                item.part(position.content_index).fixed = fact.position_fixed
+                part = self._part(position.item_id, position.content_index, fact)
+                part.fixed = fact.position_fixed
             case _:
                 pass
+
+    def _part(self, item_id: str, content_index: int, fact: Fact) -> Part:
+        part = self._item(item_id, fact, Role.ROLE_AGENT).part(content_index)
+        self._playing[item_id, content_index] = part
+        return part
+
+    def begin_stream(self) -> None:
+        """What follows is another stream's."""
+        self._playing.clear()
+
+    def end_stream(self) -> None:
+        """No more is to be heard of the stream: what was playing stays as far as proven."""
+        for (item_id, content_index), part in self._playing.items():
+            if part.fixed is None:
+                part.fixed = _left_playing(item_id, content_index, part)
+
+
+def _left_playing(item_id: str, content_index: int, part: Part) -> PositionFixed:
+    """The last word on a part of which its gateway could not say it."""
+    proven_ms = max(0, part.played_ms)
+    sent_ms = max(proven_ms, part.sent_ms)
+    return PositionFixed(
+        position=ItemPosition(
+            item_id=item_id,
+            content_index=content_index,
+            low_ms=proven_ms,
+            best_ms=proven_ms,
+            high_ms=sent_ms,
+            sent_ms=sent_ms,
+            evidence=PositionEvidence(
+                rule=PositionRule.POSITION_RULE_PROVEN_ONLY, proven_at_ms=part.proven_at_ms
+            ),
+        ),
+        cause=PositionCause.POSITION_CAUSE_DROPPED,
+        at_ms=part.proven_at_ms,
+    )

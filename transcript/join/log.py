@@ -2,19 +2,29 @@
 
 Facts arrive in any order and more than once. Here they are put into a canonical order, which
 depends on the set of facts alone; whatever is folded over that order afterwards cannot depend on
-arrival either. The order: gateway writers first, as their media streams started; then session
-writers, as they were assigned; the facts of each writer by sequence.
+arrival either. The order: gateway writers first, as their media streams followed each other; then
+session writers, as they were assigned; the facts of each writer by sequence.
+
+Streams follow each other by the number that the webhook gave them (``CallStarted.stream_number``):
+wall clocks of two gateways need not agree. Streams of the same number go by start time, then by
+name. A stream without a number (of an older writer) takes its place by its start time: before the
+first numbered stream that started later. One that tells neither number nor time comes last.
+
+The transcript service writes too: what only time can tell (a writer that was lost, a call that
+ended for good). Those facts are of no stream and no session. Writers of any other kind, which a
+newer version may bring, are counted by the revision and otherwise left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asheard.v1.fact_pb2 import CallEnded, CallStarted, Fact
 
 GATEWAY = "gateway/"
 SESSION = "session/"
+TRANSCRIPT = "transcript/"
 _LAST = 1 << 62
 """Sorts what has no known place behind all that has one."""
 
@@ -25,7 +35,7 @@ class CallLog:
 
     call_sid: str
     streams: dict[str, tuple[Fact, ...]]
-    """Facts of each gateway writer by sequence; the writers in the order their streams started."""
+    """Facts of each gateway writer by sequence; the writers in the order of their streams."""
 
     sessions: dict[str, tuple[Fact, ...]]
     """Facts of each session writer by sequence; the writers in the order of their assignment. A
@@ -34,25 +44,15 @@ class CallLog:
     stream_of_session: dict[str, int]
     """On which stream, as an index into ``streams``, a session's times count."""
 
+    lost: frozenset[str]
+    """Writers of which no more facts are to be expected: sessions whose link broke, as a gateway
+    says, and any writer whose process is gone, as the transcript service says."""
+
+    closed: bool
+    """No new media stream is to be expected, as the transcript service says."""
+
     revision: int
     """How many distinct facts there are."""
-
-    @property
-    def facts(self) -> Iterator[Fact]:
-        """All facts in canonical order."""
-        for writers in (self.streams, self.sessions):
-            for facts in writers.values():
-                yield from facts
-
-    @property
-    def lost_sessions(self) -> set[str]:
-        """Session writers of which a gateway says that no more is to be expected."""
-        return {
-            fact.session_lost.session_writer
-            for facts in self.streams.values()
-            for fact in facts
-            if fact.WhichOneof("body") == "session_lost"
-        }
 
 
 def call_log(facts: Iterable[Fact]) -> CallLog:
@@ -77,21 +77,22 @@ def call_log(facts: Iterable[Fact]) -> CallLog:
     writers: dict[str, list[Fact]] = {}
     for (writer, _), fact in sorted(distinct.items(), key=lambda entry: entry[0]):
         writers.setdefault(writer, []).append(fact)
-    streams = {
-        writer: tuple(facts)
-        for writer, facts in sorted(writers.items(), key=_stream_order)
-        if writer.startswith(GATEWAY)
-    }
+    streams = _in_order({w: tuple(f) for w, f in writers.items() if w.startswith(GATEWAY)})
     assignments = _assignments(streams)
-    names = {writer for writer in writers if not writer.startswith(GATEWAY)} | set(assignments)
-    last_stream = max(len(streams) - 1, 0)
-    unassigned = (last_stream, _LAST)
+    names = {writer for writer in (*writers, *assignments) if writer.startswith(SESSION)}
+    unassigned = (max(len(streams) - 1, 0), _LAST)
     sessions = sorted(names, key=lambda name: (assignments.get(name, unassigned), name))
+    spoken = [fact for w, facts in writers.items() if w.startswith(TRANSCRIPT) for fact in facts]
     return CallLog(
         call_sid=call_sids.pop(),
         streams=streams,
         sessions={name: tuple(writers.get(name, ())) for name in sessions},
         stream_of_session={name: assignments.get(name, unassigned)[0] for name in sessions},
+        lost=frozenset(
+            {fact.writer_lost.writer for fact in spoken if fact.HasField("writer_lost")}
+            | _lost_sessions(streams)
+        ),
+        closed=any(fact.HasField("call_closed") for fact in spoken),
         revision=len(distinct),
     )
 
@@ -112,12 +113,27 @@ def call_ended(facts: Iterable[Fact]) -> CallEnded | None:
     return None
 
 
-def _stream_order(entry: tuple[str, list[Fact]]) -> tuple[int, int, str]:
-    writer, facts = entry
-    started = call_started(facts)
-    if started is None or not started.HasField("start_time"):
-        return _LAST, 0, writer
-    return started.start_time.seconds, started.start_time.nanos, writer
+def _in_order(streams: dict[str, tuple[Fact, ...]]) -> dict[str, tuple[Fact, ...]]:
+    """Streams as they followed each other; see the rules above."""
+    numbered: list[tuple[int, tuple[int, int], str]] = []
+    unnumbered: list[tuple[tuple[int, int], str]] = []
+    for writer, facts in streams.items():
+        started = call_started(facts)
+        time = (_LAST, 0)
+        if started is not None and started.HasField("start_time"):
+            time = (started.start_time.seconds, started.start_time.nanos)
+        if started is not None and started.stream_number > 0:
+            numbered.append((started.stream_number, time, writer))
+        else:
+            unnumbered.append((time, writer))
+    order: list[str] = []
+    waiting = sorted(unnumbered, reverse=True)
+    for _, time, writer in sorted(numbered):
+        while waiting and time[0] != _LAST and waiting[-1][0] < time:
+            order.append(waiting.pop()[1])
+        order.append(writer)
+    order += [writer for _, writer in reversed(waiting)]
+    return {writer: streams[writer] for writer in order}
 
 
 def _assignments(streams: dict[str, tuple[Fact, ...]]) -> dict[str, tuple[int, int]]:
@@ -128,6 +144,17 @@ def _assignments(streams: dict[str, tuple[Fact, ...]]) -> dict[str, tuple[int, i
             if fact.WhichOneof("body") == "session_assigned":
                 places.setdefault(fact.session_assigned.session_writer, (index, fact.sequence))
     return places
+
+
+def _lost_sessions(streams: dict[str, tuple[Fact, ...]]) -> set[str]:
+    """Sessions of which a gateway says that no more is to be expected."""
+    return {
+        fact.session_lost.session_writer
+        for facts in streams.values()
+        for fact in facts
+        if fact.WhichOneof("body") == "session_lost"
+        and fact.session_lost.session_writer.startswith(SESSION)
+    }
 
 
 def _bytes(fact: Fact) -> bytes:

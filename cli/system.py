@@ -152,8 +152,8 @@ def free_ports(count: int) -> list[int]:
 
 def on_free_ports(environment: Environment, *, sessions: int) -> dict[str, str]:
     """The environment with every listening address on loopback at a free port."""
-    ports = free_ports(5 + 2 * sessions)
-    gateway, gateway_admin, transcript, transcript_admin, viewer, session = ports[:6]
+    ports = free_ports(6 + 2 * sessions)
+    gateway, gateway_admin, transcript, ingest, transcript_admin, viewer, session = ports[:7]
     session_admin = session + sessions
     return {
         **environment,
@@ -161,6 +161,8 @@ def on_free_ports(environment: Environment, *, sessions: int) -> dict[str, str]:
         "ASHEARD_GATEWAY_ADMIN": f"127.0.0.1:{gateway_admin}",
         "ASHEARD_TRANSCRIPT_LISTEN": f"127.0.0.1:{transcript}",
         "ASHEARD_TRANSCRIPT_TARGET": f"127.0.0.1:{transcript}",
+        "ASHEARD_INGEST_LISTEN": f"127.0.0.1:{ingest}",
+        "ASHEARD_INGEST_TARGET": f"127.0.0.1:{ingest}",
         "ASHEARD_TRANSCRIPT_ADMIN": f"127.0.0.1:{transcript_admin}",
         "ASHEARD_VIEWER_LISTEN": f"127.0.0.1:{viewer}",
         "ASHEARD_SESSION_LISTEN": f"127.0.0.1:{session}",

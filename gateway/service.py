@@ -53,7 +53,7 @@ class Gateway:
         self._lag = LoopLag(self._metrics_registry)
         self._calls = Registry()
         self._links = Links(config.session_targets, self._metrics)
-        self._outbox = FactOutbox(config.transcript_target, self._metrics_registry)
+        self._outbox = FactOutbox(config.ingest_target, self._metrics_registry)
         self._draining = False
         self._public = PublicServer(
             config.listen,

@@ -97,7 +97,8 @@ class GatewayConfig:
     admin: Address
     session_targets: tuple[str, ...]
     """gRPC targets of session workers: ``host:port`` each, or one ``dns:///name:port``."""
-    transcript_target: str
+    ingest_target: str
+    """gRPC target of the transcript service's port for facts."""
     public_url: str | None = None
     """Public base URL without a trailing slash. None: derived from each request."""
     twilio_auth_token: str | None = field(default=None, repr=False)
@@ -120,7 +121,7 @@ class GatewayConfig:
             listen=address(env, "ASHEARD_GATEWAY_LISTEN", "0.0.0.0:8080"),
             admin=address(env, "ASHEARD_GATEWAY_ADMIN", "0.0.0.0:9101"),
             session_targets=session_targets(env),
-            transcript_target=transcript_target(env),
+            ingest_target=ingest_target(env),
             public_url=public_url(env),
             twilio_auth_token=token,
             drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
@@ -134,7 +135,8 @@ class SessionConfig:
 
     listen: Address
     admin: Address
-    transcript_target: str
+    ingest_target: str
+    """gRPC target of the transcript service's port for facts."""
     realtime_url: str
     realtime_model: str
     openai_api_key: str | None = field(default=None, repr=False)
@@ -165,7 +167,7 @@ class SessionConfig:
         return cls(
             listen=address(env, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061"),
             admin=address(env, "ASHEARD_SESSION_ADMIN", "0.0.0.0:9103"),
-            transcript_target=transcript_target(env),
+            ingest_target=ingest_target(env),
             realtime_url=url,
             realtime_model=env.get("ASHEARD_REALTIME_MODEL") or "gpt-realtime-2.1",
             openai_api_key=key,
@@ -182,6 +184,9 @@ class TranscriptConfig:
     """What the transcript service needs to know."""
 
     listen: Address
+    """For readers."""
+    ingest: Address
+    """For the system's own writers."""
     admin: Address
     viewer: Address
     store: str
@@ -199,6 +204,7 @@ class TranscriptConfig:
             )
         return cls(
             listen=address(env, "ASHEARD_TRANSCRIPT_LISTEN", "0.0.0.0:50071"),
+            ingest=address(env, "ASHEARD_INGEST_LISTEN", "127.0.0.1:50072"),
             admin=address(env, "ASHEARD_TRANSCRIPT_ADMIN", "0.0.0.0:9102"),
             viewer=address(env, "ASHEARD_VIEWER_LISTEN", "127.0.0.1:8090"),
             store=store,
@@ -206,6 +212,23 @@ class TranscriptConfig:
                 token for t in env.get("ASHEARD_API_TOKENS", "").split(",") if (token := t.strip())
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """What the reading commands need to know."""
+
+    target: str
+    """gRPC target of the transcript service's port for readers."""
+    token: str | None = field(default=None, repr=False)
+    """None: loopback peers need none."""
+
+    @classmethod
+    def from_env(cls, env: Environment) -> ReaderConfig:
+        target = env.get("ASHEARD_TRANSCRIPT_TARGET") or "127.0.0.1:50071"
+        _check_target("ASHEARD_TRANSCRIPT_TARGET", target)
+        tokens = env.get("ASHEARD_API_TOKENS", "").split(",")
+        return cls(target=target, token=tokens[0].strip() or None)
 
 
 def session_targets(env: Environment) -> tuple[str, ...]:
@@ -221,10 +244,25 @@ def session_targets(env: Environment) -> tuple[str, ...]:
     return targets
 
 
-def transcript_target(env: Environment) -> str:
-    """Read ``ASHEARD_TRANSCRIPT_TARGET``."""
-    value = env.get("ASHEARD_TRANSCRIPT_TARGET") or "127.0.0.1:50071"
-    _check_target("ASHEARD_TRANSCRIPT_TARGET", value)
+def ingest_target(env: Environment) -> str:
+    """Read ``ASHEARD_INGEST_TARGET``, where writers append facts.
+
+    Whoever names a transcript service elsewhere by ``ASHEARD_TRANSCRIPT_TARGET`` alone, which was
+    enough when readers and writers shared a port, is told so: facts would go to a port of this
+    machine at which nobody listens.
+    """
+    value = env.get("ASHEARD_INGEST_TARGET")
+    if not value:
+        readers = env.get("ASHEARD_TRANSCRIPT_TARGET") or ""
+        host = readers.removeprefix("dns:///").rpartition(":")[0]
+        if host and not is_loopback(host.removeprefix("[").removesuffix("]")):
+            raise ConfigurationError(
+                f"ASHEARD_INGEST_TARGET is not set, and ASHEARD_TRANSCRIPT_TARGET={readers} is for "
+                f"reading only: set ASHEARD_INGEST_TARGET={host}:50072, and ASHEARD_INGEST_LISTEN "
+                "at the transcript service"
+            )
+        return "127.0.0.1:50072"
+    _check_target("ASHEARD_INGEST_TARGET", value)
     return value
 
 

@@ -65,7 +65,7 @@ async def serve(
     registry = CollectorRegistry()
     metrics = SessionMetrics(registry)
     lag = LoopLag(registry)
-    facts = FactOutbox(config.transcript_target, registry)
+    facts = FactOutbox(config.ingest_target, registry)
     server = GrpcServer(config.listen, [SERVICE])
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"

@@ -32,10 +32,8 @@ from transcript.viewer import Viewer
 
 log = get_log(__name__)
 
-SERVICES = (
-    transcript_service_pb2.DESCRIPTOR.services_by_name["TranscriptService"].full_name,
-    ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
-)
+READING = transcript_service_pb2.DESCRIPTOR.services_by_name["TranscriptService"].full_name
+INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 
 CHECK_EVERY_S = 1.0
 """How often the store is asked whether it is there."""
@@ -69,9 +67,12 @@ class TranscriptServer:
         self._store = open_store(config.store)
         self._calls = Calls(self._store, self._metrics)
         access = Access(config.api_tokens)
-        self.grpc = GrpcServer(config.listen, SERVICES)
+        self.grpc = GrpcServer(config.listen, [READING])
+        """For readers."""
+        self.ingest = GrpcServer(config.ingest, [INGEST])
+        """For the system's own writers. A port of its own: who may read need not reach it."""
         add_IngestServiceServicer_to_server(
-            IngestService(self._calls, self._metrics), self.grpc.server
+            IngestService(self._calls, self._metrics), self.ingest.server
         )
         add_TranscriptServiceServicer_to_server(
             TranscriptService(self._calls, access, self._metrics), self.grpc.server
@@ -87,6 +88,7 @@ class TranscriptServer:
             ConfigurationError: A port cannot be listened at.
         """
         await self.admin.start()
+        await self.ingest.start()
         await self.grpc.start()
         await self.viewer.start()
         self._tasks = [
@@ -100,11 +102,11 @@ class TranscriptServer:
         self._draining = True
         self._not_ready = "draining"
         self._calls.close()
-        await self.grpc.stop(grace_s)
+        await asyncio.gather(self.grpc.stop(grace_s), self.ingest.stop(grace_s))
 
     async def close(self) -> None:
         """Close everything."""
-        await self.grpc.stop(0)
+        await asyncio.gather(self.grpc.stop(0), self.ingest.stop(0))
         await self.viewer.close()
         for task in self._tasks:
             task.cancel()
@@ -124,7 +126,8 @@ class TranscriptServer:
                 if self._not_ready is not None:
                     log.info("store ready")
                 self._set_ready(None)
-            await self.grpc.set_serving(self._not_ready is None)
+            for server in (self.grpc, self.ingest):
+                await server.set_serving(self._not_ready is None)
             await asyncio.sleep(CHECK_EVERY_S)
 
     def _set_ready(self, reason: str | None) -> None:
@@ -142,7 +145,12 @@ async def serve(config: TranscriptConfig, stop: Stop) -> None:
     server = TranscriptServer(config)
     try:
         await server.start()
-        log.info("serving", grpc=server.grpc.port, viewer=server.viewer.port)
+        log.info(
+            "serving",
+            grpc=server.grpc.port,
+            ingest=server.ingest.port,
+            viewer=server.viewer.port,
+        )
         await stop.draining.wait()
         log.info("draining")
         drained = asyncio.create_task(server.drain())

@@ -11,7 +11,7 @@ from typing import cast
 import grpc
 
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
-from runtime.config import transcript_target
+from runtime.config import ReaderConfig
 from runtime.errors import AsheardError, InvalidRequest, NotFound, Unavailable
 
 DEADLINE_S = 10.0
@@ -49,8 +49,9 @@ def connected(args: argparse.Namespace) -> Iterator[tuple[TranscriptServiceStub,
     environment = dict(os.environ)
     if args.target:
         environment["ASHEARD_TRANSCRIPT_TARGET"] = args.target
-    target = transcript_target(environment)
-    token = args.token or environment.get("ASHEARD_API_TOKENS", "").split(",")[0].strip()
+    config = ReaderConfig.from_env(environment)
+    target = config.target
+    token = args.token or config.token
     metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
     options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
     with grpc.insecure_channel(target, options=options) as channel:

@@ -148,7 +148,7 @@ def test_free_ports_do_not_overlap() -> None:
     for program in programs[2:4]:
         ports.append(program.environment["ASHEARD_SESSION_LISTEN"].rpartition(":")[2])
         ports.append(program.environment["ASHEARD_SESSION_ADMIN"].rpartition(":")[2])
-    assert len(ports) == len(set(ports)) == 5 + 2 * 3
+    assert len(ports) == len(set(ports)) == 6 + 2 * 3
 
 
 def test_processes_of_a_service_have_their_own_ports_but_for_the_gateways_public_one() -> None:

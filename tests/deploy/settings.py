@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.config import GatewayConfig, LogConfig, SessionConfig, TranscriptConfig
+from runtime.config import (
+    GatewayConfig,
+    LogConfig,
+    ReaderConfig,
+    SessionConfig,
+    TranscriptConfig,
+)
 
 ENOUGH: Mapping[Any, Mapping[str, str]] = {
     GatewayConfig: {"ASHEARD_TWILIO_VALIDATE": "off"},
     SessionConfig: {"OPENAI_API_KEY": "key"},
     TranscriptConfig: {},
+    ReaderConfig: {},
     LogConfig: {},
 }
 """The least that makes each of them start."""

@@ -105,6 +105,7 @@ def test_it_exposes_the_ports_that_the_services_listen_at() -> None:
         session.listen.port,
         session.admin.port,
         transcript.listen.port,
+        transcript.ingest.port,
         transcript.admin.port,
         transcript.viewer.port,
     }

@@ -155,6 +155,8 @@ def test_a_pod_has_a_configuration_that_its_service_accepts(service: str) -> Non
     assert container_port(service, "admin") == settings.admin.port
     listening = "public" if service == "gateway" else "grpc"
     assert container_port(service, listening) == settings.listen.port
+    if service == "transcript":
+        assert container_port(service, "ingest") == settings.ingest.port
 
 
 def test_every_setting_is_one_that_is_read() -> None:
@@ -249,8 +251,12 @@ def test_the_services_find_each_other() -> None:
     assert int(port) == config("session").listen.port
 
     for writer in ("gateway", "session"):
-        name, _, port = config(writer).transcript_target.rpartition(":")
-        assert int(port) in {p["port"] for p in manifest(f"Service/{name}")["spec"]["ports"]}
+        name, _, port = config(writer).ingest_target.rpartition(":")
+        [called] = [
+            p for p in manifest(f"Service/{name}")["spec"]["ports"] if p["port"] == int(port)
+        ]
+        listening = container_port("transcript", called["targetPort"])
+        assert listening == config("transcript").ingest.port
     assert workload("transcript")["spec"]["serviceName"] == name
 
 
@@ -309,14 +315,23 @@ def edges(direction: str) -> Iterator[tuple[str, str, int]]:
 
 
 def test_the_network_policies_allow_what_the_services_call_and_both_ends_agree() -> None:
-    session, transcript = config("session").listen.port, config("transcript").listen.port
+    session, ingest = config("session").listen.port, config("transcript").ingest.port
     called = {
         ("gateway", "session", session),
-        ("gateway", "transcript", transcript),
-        ("session", "transcript", transcript),
+        ("gateway", "transcript", ingest),
+        ("session", "transcript", ingest),
     }
     assert set(edges("ingress")) == called
     assert set(edges("egress")) == called
+
+
+def test_readers_reach_the_port_for_reading_and_no_other() -> None:
+    policy = manifest("NetworkPolicy/asheard-transcript")["spec"]
+    for rule in policy["ingress"]:
+        labels = [peer.get("podSelector", {}).get("matchLabels", {}) for peer in rule["from"]]
+        ports = [port["port"] for port in rule["ports"]]
+        for_readers = ports == [config("transcript").listen.port]
+        assert for_readers == any("asheard-transcript-reader" in label for label in labels)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -79,7 +79,7 @@ async def world(
         listen=Address("127.0.0.1", 0),
         admin=Address("127.0.0.1", 0),
         session_targets=tuple(worker.target for worker in workers),
-        transcript_target=f"127.0.0.1:{transcript.port}",
+        ingest_target=f"127.0.0.1:{transcript.port}",
         public_url=public_url,
         twilio_auth_token=auth_token,
         drain_s=30,

@@ -165,7 +165,7 @@ async def test_a_port_in_use_is_an_error_that_names_it(running: World) -> None:
         listen=Address("127.0.0.1", running.gateway.port),
         admin=Address("127.0.0.1", 0),
         session_targets=("127.0.0.1:1",),
-        transcript_target="127.0.0.1:1",
+        ingest_target="127.0.0.1:1",
     )
     with pytest.raises(ConfigurationError, match="ASHEARD_GATEWAY_LISTEN=127.0.0.1"):
         await service.serve(config, Stop())

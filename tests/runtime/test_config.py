@@ -16,7 +16,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert gateway.listen == Address("0.0.0.0", 8080)
     assert gateway.admin == Address("0.0.0.0", 9101)
     assert gateway.session_targets == ("127.0.0.1:50061",)
-    assert gateway.transcript_target == "127.0.0.1:50071"
+    assert gateway.ingest_target == "127.0.0.1:50072"
     assert gateway.public_url is None
 
     session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-x"})
@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
     transcript = TranscriptConfig.from_env({})
     assert transcript.listen == Address("0.0.0.0", 50071)
+    assert transcript.ingest == Address("127.0.0.1", 50072)
     assert transcript.viewer == Address("127.0.0.1", 8090)
     assert transcript.admin == Address("0.0.0.0", 9102)
     assert transcript.store == "sqlite:///asheard.db"
@@ -46,6 +47,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         (GatewayConfig, {**OFF, "ASHEARD_SESSION_TARGETS": "worker"}, "ASHEARD_SESSION_TARGETS"),
         (GatewayConfig, {**OFF, "ASHEARD_SESSION_TARGETS": ","}, "ASHEARD_SESSION_TARGETS"),
         (GatewayConfig, {**OFF, "ASHEARD_DRAIN_SECONDS": "-1"}, "ASHEARD_DRAIN_SECONDS"),
+        (GatewayConfig, {**OFF, "ASHEARD_INGEST_TARGET": "transcript"}, "ASHEARD_INGEST_TARGET"),
         (SessionConfig, {}, "OPENAI_API_KEY"),
         (SessionConfig, {"ASHEARD_REALTIME_URL": "http://127.0.0.1/"}, "ASHEARD_REALTIME_URL"),
         (SessionConfig, {**LOCAL, "ASHEARD_SESSION_MAX_CALLS": "0"}, "ASHEARD_SESSION_MAX_CALLS"),
@@ -80,3 +82,21 @@ def test_targets_may_be_a_list_or_a_dns_name() -> None:
     named = GatewayConfig.from_env({**OFF, "ASHEARD_SESSION_TARGETS": "dns:///workers:50061"})
     assert listed.session_targets == ("a:1", "b:2")
     assert named.session_targets == ("dns:///workers:50061",)
+
+
+@pytest.mark.parametrize(
+    ("service", "least"), [(GatewayConfig, OFF), (SessionConfig, LOCAL)], ids=["gateway", "session"]
+)
+def test_a_writer_that_knows_only_where_readers_go_is_told_so(
+    service: type[GatewayConfig], least: dict[str, str]
+) -> None:
+    """It would deliver its facts to this machine, where nobody listens."""
+    readers = {**least, "ASHEARD_TRANSCRIPT_TARGET": "transcripts.internal:50071"}
+    with pytest.raises(ConfigurationError) as error:
+        service.from_env(readers)
+    assert "set ASHEARD_INGEST_TARGET=transcripts.internal:50072" in str(error.value)
+    named = {**readers, "ASHEARD_INGEST_TARGET": "transcripts.internal:50072"}
+    assert service.from_env(named).ingest_target == "transcripts.internal:50072"
+    for here in ("127.0.0.1:6000", "[::1]:6000", "localhost:6000"):
+        local = {**least, "ASHEARD_TRANSCRIPT_TARGET": here}
+        assert service.from_env(local).ingest_target == "127.0.0.1:50072"

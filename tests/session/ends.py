@@ -413,7 +413,7 @@ async def worker(
         config = SessionConfig(
             listen=Address("127.0.0.1", port or free_port()),
             admin=Address("127.0.0.1", free_port()),
-            transcript_target=f"127.0.0.1:{ingest.port}",
+            ingest_target=f"127.0.0.1:{ingest.port}",
             realtime_url=realtime_url or model.url,
             realtime_model="gpt-test",
             openai_api_key=key,

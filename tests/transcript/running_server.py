@@ -35,6 +35,7 @@ class Client:
 
     server: TranscriptServer
     channel: grpc.aio.Channel
+    """To the port for readers."""
     ingest: IngestServiceAsyncStub
     transcripts: TranscriptServiceAsyncStub
 
@@ -69,6 +70,7 @@ def config(path: Path, tokens: Sequence[str] = ()) -> TranscriptConfig:
     """A configuration with a SQLite file and free ports."""
     return TranscriptConfig(
         listen=ANY_PORT,
+        ingest=ANY_PORT,
         admin=ANY_PORT,
         viewer=ANY_PORT,
         store=f"sqlite:///{path}",
@@ -82,9 +84,12 @@ async def running(path: Path, tokens: Sequence[str] = ()) -> AsyncIterator[Clien
     server = TranscriptServer(config(path, tokens))
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc.port}") as channel:
+        async with (
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc.port}") as channel,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.ingest.port}") as to_ingest,
+        ):
             client = Client(
-                server, channel, IngestServiceStub(channel), TranscriptServiceStub(channel)
+                server, channel, IngestServiceStub(to_ingest), TranscriptServiceStub(channel)
             )
             while not await client.is_serving():
                 await asyncio.sleep(0.01)

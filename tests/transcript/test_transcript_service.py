@@ -33,6 +33,8 @@ from asheard.v1.fact_pb2 import (
     SessionAssigned,
     SessionLost,
 )
+from asheard.v1.ingest_service_pb2 import AppendFactsRequest
+from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
 from asheard.v1.transcript_pb2 import CallState, Transcript
 from asheard.v1.transcript_service_pb2 import (
     CheckHeardRequest,
@@ -43,6 +45,7 @@ from asheard.v1.transcript_service_pb2 import (
     ListCallsResponse,
     PassageResult,
 )
+from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
 from runtime.config import Address
 from runtime.errors import ConfigurationError
 from runtime.process import Stop
@@ -284,6 +287,22 @@ async def test_a_passage_is_checked(client: Client) -> None:
     )[0] is grpc.StatusCode.NOT_FOUND
 
 
+# The two ports
+
+
+async def test_facts_are_not_taken_where_readers_are_nor_transcripts_given_where_writers_are(
+    client: Client,
+) -> None:
+    readers = IngestServiceStub(client.channel)
+    status, _ = await refused(readers.AppendFacts(AppendFactsRequest(facts=short_call())))
+    assert status is grpc.StatusCode.UNIMPLEMENTED
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{client.server.ingest.port}") as channel:
+        writers = TranscriptServiceStub(channel)
+        status, _ = await refused(writers.GetTranscript(GetTranscriptRequest(call_sid="CA1")))
+        assert status is grpc.StatusCode.UNIMPLEMENTED
+    assert list((await listed(client)).calls) == []
+
+
 # The list of calls
 
 
@@ -405,7 +424,9 @@ async def test_reflection_alone_is_enough_to_read(client: Client) -> None:
     def read() -> dict[str, object]:
         with grpc.insecure_channel(f"127.0.0.1:{client.server.grpc.port}") as channel:
             database = ProtoReflectionDescriptorDatabase(channel)
-            assert "asheard.v1.TranscriptService" in database.get_services()
+            services = database.get_services()
+            assert "asheard.v1.TranscriptService" in services
+            assert "asheard.v1.IngestService" not in services
             pool = DescriptorPool(database)
             service = pool.FindServiceByName("asheard.v1.TranscriptService")
             method = service.FindMethodByName("GetTranscript")

@@ -30,7 +30,7 @@ from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
 from runtime.log import get_log
-from runtime.rpc import channel
+from runtime.rpc import LINK, channel
 
 log = get_log(__name__)
 
@@ -353,7 +353,7 @@ class Link:
     async def _serve(self) -> str:
         """Run one connection; why it ended."""
         # A new channel each time: an old one would keep to its own, much longer backoff.
-        async with channel(self.target) as connection:
+        async with channel(self.target, LINK) as connection:
             stream = session_service_pb2_grpc.SessionServiceStub(connection).Link()
             writer = asyncio.create_task(self._write(stream), name=f"link to {self.target}")
             try:

@@ -18,7 +18,7 @@ from runtime.facts import FactOutbox
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from runtime.process import Stop
-from runtime.rpc import GrpcServer
+from runtime.rpc import LINK, GrpcServer
 from session.agent import load_agent
 from session.call import CallSettings
 from session.kernel import kernel
@@ -66,7 +66,7 @@ async def serve(
     metrics = SessionMetrics(registry)
     lag = LoopLag(registry)
     facts = FactOutbox(config.ingest_target, registry)
-    server = GrpcServer(config.listen, [SERVICE])
+    server = GrpcServer(config.listen, [SERVICE], liveness=LINK)
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:

@@ -64,7 +64,12 @@ class Gateway:
             auth_token=config.twilio_auth_token,
             reuse_port=config.reuse_port,
         )
-        self._admin = AdminServer(config.admin, self._metrics_registry, ready=self.not_ready)
+        self._admin = AdminServer(
+            config.admin,
+            self._metrics_registry,
+            ready=self.not_ready,
+            remark=self._outbox.trouble,
+        )
 
     @property
     def draining(self) -> bool:
@@ -92,7 +97,7 @@ class Gateway:
             return "draining"
         if not self._links.up:
             return "no session worker is linked"
-        return None
+        return self._outbox.unhealthy()
 
     async def run(self, stop: Stop, started: asyncio.Event | None = None) -> None:
         """Serve until ``stop`` is set, then drain.

@@ -2,7 +2,8 @@
 
 ``/livez`` says that the event loop turns, and nothing else: it stays true while the service drains
 and while its peers are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
-503 with the reason in words while new work should go elsewhere.
+503 with the reason in words while new work should go elsewhere; what is wrong and no reason for that
+stands behind its "ready".
 """
 
 from __future__ import annotations
@@ -24,14 +25,21 @@ class AdminServer:
         address: Where to listen; port 0 lets the system choose.
         registry: What ``/metrics`` shows.
         ready: None when new work is welcome, else the reason why not.
+        remark: What is wrong all the same, for people; None when nothing is.
     """
 
     def __init__(
-        self, address: Address, registry: CollectorRegistry, *, ready: Callable[[], str | None]
+        self,
+        address: Address,
+        registry: CollectorRegistry,
+        *,
+        ready: Callable[[], str | None],
+        remark: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._address = address
         self._registry = registry
         self._ready = ready
+        self._remark = remark
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
@@ -77,5 +85,6 @@ class AdminServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         reason = self._ready()
         if reason is None:
-            return web.Response(text="ready\n")
+            remark = self._remark()
+            return web.Response(text="ready\n" if remark is None else f"ready, but {remark}\n")
         return web.Response(status=503, text=f"{reason}\n")

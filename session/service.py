@@ -91,7 +91,9 @@ async def serve(
             calls=group,
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)
-        admin = AdminServer(config.admin, registry, ready=lambda: _unready(stop))
+        admin = AdminServer(
+            config.admin, registry, ready=lambda: _unready(stop, facts), remark=facts.trouble
+        )
         lagging = group.create_task(lag.run(), name="loop lag")
         try:
             await admin.start()
@@ -122,9 +124,9 @@ async def serve(
             lagging.cancel()
 
 
-def _unready(stop: Stop) -> str | None:
+def _unready(stop: Stop, facts: FactOutbox) -> str | None:
     """Why new calls should go elsewhere. Full is not unready: the load reports say it better."""
-    return "draining" if stop.draining.is_set() else None
+    return "draining" if stop.draining.is_set() else facts.unhealthy()
 
 
 async def _drain(service: SessionService, server: GrpcServer, stop: Stop, drain_s: int) -> None:

@@ -190,6 +190,7 @@ class RecordingTranscript(ingest_service_pb2_grpc.IngestServiceServicer):
 
     def __init__(self) -> None:
         self.facts: list[fact_pb2.Fact] = []
+        self.refuse: grpc.StatusCode | None = None
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -208,6 +209,8 @@ class RecordingTranscript(ingest_service_pb2_grpc.IngestServiceServicer):
         request: ingest_service_pb2.AppendFactsRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> ingest_service_pb2.AppendFactsResponse:
+        if self.refuse is not None:
+            await context.abort(self.refuse, "as the test wants it")
         self.facts.extend(request.facts)
         return ingest_service_pb2.AppendFactsResponse()
 

@@ -83,8 +83,10 @@ class Outbox(FactOutbox):
         super().__init__("nowhere", registry)
         self.facts: list[fact_pb2.Fact] = []
 
-    def post(self, fact: fact_pb2.Fact) -> None:
-        self.facts.append(fact)
+    def post(self, call_sid: str, writer: str, sequence: int, body: dict[str, Any]) -> None:
+        self.facts.append(
+            fact_pb2.Fact(call_sid=call_sid, writer=writer, sequence=sequence, **body)
+        )
 
     @property
     def kinds(self) -> list[str]:

@@ -15,7 +15,10 @@ async def test_probes_and_metrics() -> None:
     registry = CollectorRegistry()
     Counter("asheard_test_things_total", "Things.", registry=registry).inc()
     reason: str | None = "no session worker is reachable"
-    admin = AdminServer(Address("127.0.0.1", 0), registry, ready=lambda: reason)
+    remark: str | None = None
+    admin = AdminServer(
+        Address("127.0.0.1", 0), registry, ready=lambda: reason, remark=lambda: remark
+    )
     await admin.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{admin.port}") as http:
@@ -25,7 +28,10 @@ async def test_probes_and_metrics() -> None:
                 assert response.status == 200
             reason = None
             async with http.get("/readyz") as response:
-                assert response.status == 200
+                assert (response.status, await response.text()) == (200, "ready\n")
+            remark = "something is odd"
+            async with http.get("/readyz") as response:
+                assert (response.status, await response.text()) == (200, f"ready, but {remark}\n")
             async with http.get("/metrics") as response:
                 assert "asheard_test_things_total 1.0" in await response.text()
                 assert response.content_type == "text/plain"

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 from aiohttp import ClientSession
 from websockets.asyncio.server import ServerConnection, serve
@@ -300,11 +301,16 @@ class Facts(ingest_service_pb2_grpc.IngestServiceServicer):
 
     def __init__(self) -> None:
         self.all: list[fact_pb2.Fact] = []
+        self.refuse: grpc.StatusCode | None = None
 
     async def AppendFacts(
-        self, request: ingest_service_pb2.AppendFactsRequest, _context: object
+        self,
+        request: ingest_service_pb2.AppendFactsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> ingest_service_pb2.AppendFactsResponse:
         """Take facts."""
+        if self.refuse is not None:
+            await context.abort(self.refuse, "as the test wants it")
         self.all.extend(request.facts)
         return ingest_service_pb2.AppendFactsResponse()
 

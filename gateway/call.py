@@ -15,6 +15,9 @@ calls a method; the method feeds the playhead, writes what there is to write, an
 
 Agent audio that the socket cannot take yet waits here, where an interrupt can still drop it. The
 playhead hears of audio when it is written, not before.
+
+Whatever a call raises ends that call alone. Its end goes step by step, each guarded (:mod:`gateway.barrier`),
+and the last of them (the last fact, the worker's release, the counts) are taken whatever became of the others.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -31,6 +35,7 @@ import msgspec
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn
+from gateway.barrier import guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
 from gateway.playout.playhead import Playhead
@@ -154,6 +159,8 @@ class Call:
         self._finished: session_service_pb2.CallFinished | None = None
         self._session_writer = ""
         self._over = False
+        self._pending: deque[PlayoutEvent] = deque()
+        """What the playhead said and was not acted on yet; empty but while it is, or when that raised."""
         self._pump_handle: asyncio.Handle | None = None
         """Set while unsent audio waits for the socket."""
         self._playhead_timer: asyncio.TimerHandle | None = None
@@ -162,9 +169,25 @@ class Call:
         self._finish_timer: asyncio.TimerHandle | None = None
 
         self._log = get_log(__name__).bind(call=self._call_sid, stream=start.stream_sid)
-        self._log.info("call started")
-        self._metrics.active_calls.inc()
         self._facts = services.outbox.writer(self._call_sid, f"gateway/{start.stream_sid}")
+        self._lane = services.links.place(self, self._call_sid, start.stream_sid)
+        self.quick = QuickWay(start.stream_sid, self._started_ns, self._playhead.clock, self._lane)
+        self._last_steps: tuple[Callable[[fact_pb2.CallOutcome.ValueType], None], ...] = (
+            self._write_end,
+            self._release_worker,
+            self._count_end,
+            self._say_end,
+        )
+        """What is still to be done whatever happens, in this order."""
+        self._metrics.active_calls.inc()
+        try:
+            self._begin(start)
+        except BaseException:
+            self.abandon(fact_pb2.CALL_OUTCOME_DROPPED)
+            raise
+
+    def _begin(self, start: Start) -> None:
+        self._log.info("call started")
         started = fact_pb2.CallStarted(
             account_sid=start.start.account_sid,
             stream_sid=start.stream_sid,
@@ -173,8 +196,6 @@ class Call:
         )
         started.start_time.FromNanoseconds(time.time_ns())
         self._facts.write(call_started=started)
-        self._lane = services.links.place(self, self._call_sid, start.stream_sid)
-        self.quick = QuickWay(start.stream_sid, self._started_ns, self._playhead.clock, self._lane)
 
     # -- what Twilio says ----------------------------------------------------------------------
 
@@ -184,6 +205,8 @@ class Call:
         Raises:
             TwilioProtocolError: The payload is not base64.
         """
+        if self._over:
+            return
         base64, audio_bytes = media.audio()
         if media.track != "inbound" or not audio_bytes:
             return
@@ -197,11 +220,15 @@ class Call:
 
     def receive_mark(self, name: str) -> None:
         """Take an echoed mark."""
+        if self._over:
+            return
         self._playhead.receive_mark(name, now_us=self._now_us())
         self._settle()
 
     def receive_key(self, digit: str) -> None:
         """Take a pressed key."""
+        if self._over:
+            return
         self._facts.write(key_pressed=fact_pb2.KeyPressed(at_ms=self._playhead.media_ms or 0))
         self._lane.send(
             session_service_pb2.GatewayControl(
@@ -236,6 +263,8 @@ class Call:
 
     def session_accepted(self, session_writer: str) -> None:
         """A worker took the call."""
+        if self._over:
+            return
         self._session_writer = session_writer
         self._facts.write(session_assigned=fact_pb2.SessionAssigned(session_writer=session_writer))
 
@@ -246,25 +275,30 @@ class Call:
 
     def session_lost(self, reason: str) -> None:
         """The link to the worker broke: Twilio will be given a new stream, another worker."""
-        self._log.warning("session lost", reason=reason)
-        self._facts.write(
-            session_lost=fact_pb2.SessionLost(session_writer=self._session_writer, reason=reason)
-        )
+        if self._over:
+            return
+        lost = fact_pb2.SessionLost(session_writer=self._session_writer, reason=reason)
+        guarded(self._log, self._log.warning, "session lost", reason=reason)
+        guarded(self._log, self._facts.write, session_lost=lost)
         self.end(fact_pb2.CALL_OUTCOME_SESSION_LOST, INTERNAL_ERROR, "session lost")
 
     def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
         """The session is over: end the call when Twilio has played what it was given."""
+        if self._over:
+            return
         self._finished = finished
         unplayed_ms = sum(
             given.audio_bytes // 8 - given.played_ms for given in self._given.values()
         )
         self._finish_timer = self._loop.call_later(
-            unplayed_ms / 1000 + FINISH_MARGIN_S, self._finish
+            unplayed_ms / 1000 + FINISH_MARGIN_S, self._timed, self._finish
         )
         self._settle()
 
     def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
         """Audio to be played."""
+        if self._over:
+            return
         part = Part(item_id, content_index)
         given = self._given.get(part)
         if given is None:
@@ -278,6 +312,8 @@ class Call:
 
     def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
         """The caller speaks: nothing more is to be heard of what was given before."""
+        if self._over:
+            return
         arrived_us = self._now_us()
         self._unsent.clear()
         fence = self._playhead.interrupt(interrupt.interrupt_id, now_us=arrived_us)
@@ -307,7 +343,7 @@ class Call:
             return
         room = SOCKET_AHEAD_BYTES - self._sink.unsent_bytes()
         if room <= 0:
-            self._pump_handle = self._loop.call_later(BACKED_UP_RETRY_S, self._pump_on)
+            self._pump_handle = self._loop.call_later(BACKED_UP_RETRY_S, self._timed, self._pump_on)
             return
         frames = bytearray()
         sent_bytes = 0
@@ -331,15 +367,25 @@ class Call:
             self._sink.write(bytes(frames))
             self._metrics.sent_audio.inc(sent_bytes / 8000)
         if self._unsent and len(frames) < room:
-            self._pump_handle = self._loop.call_later(TWILIO_FULL_RETRY_S, self._pump_on)
+            self._pump_handle = self._loop.call_later(
+                TWILIO_FULL_RETRY_S, self._timed, self._pump_on
+            )
         elif self._unsent:
             # The socket may well take all of it; it can only try when this turn of the loop ends.
-            self._pump_handle = self._loop.call_soon(self._pump_on)
+            self._pump_handle = self._loop.call_soon(self._timed, self._pump_on)
         self._settle()
 
     def _pump_on(self) -> None:
         self._pump_handle = None
         self._pump()
+
+    def _timed(self, action: Callable[[], None]) -> None:
+        """Do what a timer is for. There is nobody above it who would end the call when it raises."""
+        try:
+            action()
+        except Exception as error:
+            report(self._log, "fault in a timer of a call", error)
+            self.end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
 
     # -- what the playhead says ----------------------------------------------------------------
 
@@ -348,23 +394,27 @@ class Call:
         self._act(self._playhead.events())
 
     def _act(self, events: Iterable[PlayoutEvent]) -> None:
-        for event in events:
-            match event:
-                case PlaybackStarted():
-                    self._facts.write(playback_started=evidence.playback_started(event))
-                case PlaybackProgressed():
-                    self._progressed(event)
-                case PositionFixed():
-                    self._position_fixed(event)
-                case Flushed():
-                    self._flushed(event)
-                case PositionsSettled():
-                    self._answer(event.interrupt_id)
+        self._pending.extend(events)
+        while self._pending:
+            self._act_on(self._pending.popleft())
         if self._fixed:
             self._tell_fixed(0)
         self._arm()
         if self._finished is not None and not self._unsent and self._playhead.idle:
             self._finish()
+
+    def _act_on(self, event: PlayoutEvent) -> None:
+        match event:
+            case PlaybackStarted():
+                self._facts.write(playback_started=evidence.playback_started(event))
+            case PlaybackProgressed():
+                self._progressed(event)
+            case PositionFixed():
+                self._position_fixed(event)
+            case Flushed():
+                self._flushed(event)
+            case PositionsSettled():
+                self._answer(event.interrupt_id)
 
     def _arm(self) -> None:
         """Have the playhead called when it wants to be, or earlier, when it does nothing.
@@ -381,7 +431,7 @@ class Call:
             self._playhead_timer.cancel()
         self._playhead_due_us = due_us
         wait_s = max(0, due_us - self._now_us()) / 1e6
-        self._playhead_timer = self._loop.call_later(wait_s, self._playhead_timed)
+        self._playhead_timer = self._loop.call_later(wait_s, self._timed, self._playhead_timed)
 
     def _playhead_timed(self) -> None:
         self._playhead_timer = None
@@ -471,7 +521,7 @@ class Call:
     def end(self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str) -> None:
         """End the call: fix all positions, tell the worker, write the last facts.
 
-        Repeats are ignored. Twilio's socket is for ``on_end`` to close.
+        Repeats are ignored, and nothing is raised. Twilio's socket is for ``on_end`` to close.
 
         Args:
             outcome: Why.
@@ -481,24 +531,70 @@ class Call:
         if self._over:
             return
         self._over = True
+        now_us = self._now_us()
+        self._unsent.clear()
+        steps: list[Callable[[], None]] = [
+            self._stop_timers,
+            partial(self._playhead.drop, now_us=now_us),
+            partial(self._fix_never_sent, 0, _cause_of_end(outcome)),
+            self._hear_playhead_out,
+            self._tell_all_fixed,
+            self._account_all,
+            self._hand_in_trace,
+        ]
+        for step in steps:
+            guarded(self._log, step)
+        self.abandon(outcome)
+        guarded(self._log, self._on_end, self._call_sid, outcome, code, reason)
+
+    def abandon(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+        """Take the last steps of a call, whatever state it is in: its last fact, the worker's release,
+        the counts. Each is taken once; what one raises keeps none of the others.
+
+        Args:
+            outcome: Why the call ended.
+        """
+        self._over = True
+        steps, self._last_steps = self._last_steps, ()
+        for step in steps:
+            guarded(self._log, step, outcome)
+
+    def _stop_timers(self) -> None:
         for timer in (self._pump_handle, self._playhead_timer, self._finish_timer):
             if timer is not None:
                 timer.cancel()
-        self._unsent.clear()
-        self._playhead.drop(now_us=self._now_us())
-        self._fix_never_sent(0, _cause_of_end(outcome))
-        self._settle()
+
+    def _hear_playhead_out(self) -> None:
+        """Act on all that the playhead says, also behind something that raised."""
+        self._pending.extend(self._playhead.events())
+        while self._pending:
+            guarded(self._log, self._act_on, self._pending.popleft())
+
+    def _tell_all_fixed(self) -> None:
         for interrupt_id in sorted({told.interrupt_id for told in self._fixed}):
             self._tell_fixed(interrupt_id)
-        for barge_in in self._barge_ins.values():
-            self._account(barge_in)
-        self._barge_ins.clear()
-        self._hand_in_trace()
-        ended = fact_pb2.CallEnded(outcome=outcome, at_ms=self._playhead.media_ms or 0)
-        ended.end_time.FromNanoseconds(time.time_ns())
+
+    def _account_all(self) -> None:
+        while self._barge_ins:
+            _, barge_in = self._barge_ins.popitem()
+            guarded(self._log, self._account, barge_in)
+
+    def _write_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+        ended = fact_pb2.CallEnded(outcome=outcome)
+        guarded(self._log, self._date_end, ended)
         self._facts.write(call_ended=ended)
+
+    def _date_end(self, ended: fact_pb2.CallEnded) -> None:
+        ended.at_ms = self._playhead.media_ms or 0
+        ended.end_time.FromNanoseconds(time.time_ns())
+
+    def _release_worker(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         self._lane.close(outcome)
 
+    def _count_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+        self._metrics.active_calls.dec()
+        self._metrics.calls.labels(outcome_label(outcome)).inc()
+        self._metrics.call_seconds.observe(self._now_us() / 1e6)
         counts = self._playhead.counts
         for kind, number in (
             ("unknown", counts.unknown_echoes),
@@ -507,15 +603,11 @@ class Call:
             ("missed", counts.missed_echoes),
         ):
             self._metrics.odd_echoes.labels(kind).inc(number)
-        seconds = self._now_us() / 1e6
-        self._metrics.active_calls.dec()
-        self._metrics.calls.labels(outcome_label(outcome)).inc()
-        self._metrics.call_seconds.observe(seconds)
+
+    def _say_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         said = {"detail": self._finished.detail} if self._finished is not None else {}
-        self._log.info(
-            "call ended", outcome=outcome_label(outcome), seconds=round(seconds, 3), **said
-        )
-        self._on_end(self._call_sid, outcome, code, reason)
+        seconds = round(self._now_us() / 1e6, 3)
+        self._log.info("call ended", outcome=outcome_label(outcome), seconds=seconds, **said)
 
     def _now_us(self) -> int:
         """The playhead's clock: microseconds since the call started, monotonic."""

@@ -12,6 +12,8 @@
  *   follows    playout/clock.py MediaClock.receive_regular
  *   pass on    link.py          Lane.send_audio, Batch.add
  *
+ * What reading one socket raises ends that one, by Seat.failed, and the others are read all the same.
+ *
  * The state is in the slots of Python's objects. Without a C compiler Python goes the way alone;
  * tests/gateway/test_kernel.py holds both against each other.
  */
@@ -48,7 +50,7 @@ static int64_t read_bytes, batch_frames, turn_frames, step_tolerance_us;
 
 enum { MOST_READ_BYTES = 16384 }; /* there is room for on the stack */
 
-static PyObject *name_end, *name_is_closing;
+static PyObject *name_end, *name_failed, *name_is_closing;
 
 /* -- unwrap and scan: a WebSocket frame, and the JSON in it ------------------------------------------ */
 
@@ -263,33 +265,47 @@ has_room(PyObject *calls, PyObject *handle)
     return n < batch_frames && (n < turn_frames || PyList_GET_ITEM(calls, n - turn_frames) != handle);
 }
 
+enum { N_COLUMNS = 4 };
+
 /* What may come of a message. */
 typedef enum { RAISED = -1, FOR_PYTHON, PASSED_ON } Way;
 
-/* Put a frame into the columns of a batch; what is new is stolen. -1: it raised. */
+/* Put a frame into the columns of a batch: into all four, or, when one has no memory, into none. -1: it
+ * raised. */
 static int
-add(PyObject *batch, PyObject *handle, PyObject *payload, PyObject *media_ms, PyObject *received_unix_us)
+add(PyObject *const columns[N_COLUMNS], PyObject *const frame[N_COLUMNS])
 {
-    int failed = -1;
-    if (payload != NULL && received_unix_us != NULL)
-        failed = PyList_Append(slot(batch, of_batch.calls), handle)
-                 || PyList_Append(slot(batch, of_batch.payloads), payload)
-                 || PyList_Append(slot(batch, of_batch.media_ms), media_ms)
-                 || PyList_Append(slot(batch, of_batch.received_unix_us), received_unix_us);
-    Py_XDECREF(payload);
-    Py_XDECREF(received_unix_us);
-    return failed ? -1 : 0;
+    const Py_ssize_t n = PyList_GET_SIZE(columns[0]);
+    for (int i = 0; i < N_COLUMNS; i++) {
+        if (frame[i] != NULL && PyList_Append(columns[i], frame[i]) == 0)
+            continue;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        while (--i >= 0)
+            if (PyList_SetSlice(columns[i], n, n + 1, NULL) < 0)
+                PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
+        return -1;
+    }
+    return 0;
 }
 
-/* Take one message; one that is for Python has changed nothing. */
+/* What a frame of a call goes to, borrowed from the call's objects. Whatever runs Python may take them
+ * away. */
+typedef struct {
+    PyObject *clock, *batch, *handle, *columns[N_COLUMNS];
+    int64_t started_ns, reading_us;
+} Place;
+
+/* Find a message's place. One that is for Python has changed nothing. */
 static Way
-take_media(PyObject *quick, const Media *media)
+find(PyObject *quick, const Media *media, Place *place)
 {
     PyObject *sid = slot_of_class(quick, of_quick.stream_sid, (PyObject *)&PyBytes_Type);
     PyObject *clock = slot_of_class(quick, of_quick.clock, clock_class);
     PyObject *lane = slot_of_class(quick, of_quick.lane, lane_class);
-    int64_t started_ns;
-    if (sid == NULL || clock == NULL || lane == NULL || !slot_integer(quick, of_quick.started_ns, &started_ns)
+    if (sid == NULL || clock == NULL || lane == NULL
+        || !slot_integer(quick, of_quick.started_ns, &place->started_ns)
         || media->stream_sid.length != PyBytes_GET_SIZE(sid)
         || memcmp(media->stream_sid.begin, PyBytes_AS_STRING(sid), (size_t)media->stream_sid.length) != 0)
         return FOR_PYTHON;
@@ -300,11 +316,12 @@ take_media(PyObject *quick, const Media *media)
     if (batch == NULL || handle == NULL)
         return FOR_PYTHON;
     const Slot columns[] = {of_batch.calls, of_batch.payloads, of_batch.media_ms, of_batch.received_unix_us};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(columns); i++)
-        if (slot_of_class(batch, columns[i], (PyObject *)&PyList_Type) == NULL)
+    for (int i = 0; i < N_COLUMNS; i++) {
+        place->columns[i] = slot_of_class(batch, columns[i], (PyObject *)&PyList_Type);
+        if (place->columns[i] == NULL)
             return FOR_PYTHON;
-    PyObject *calls = slot(batch, of_batch.calls);
-    if (!has_room(calls, handle))
+    }
+    if (!has_room(place->columns[0], handle))
         return FOR_PYTHON;
 
     /* MediaClock.receive_regular. */
@@ -314,33 +331,64 @@ take_media(PyObject *quick, const Media *media)
         || !slot_integer(clock, of_clock.frame_bytes, &frame_bytes)
         || !slot_integer(clock, of_clock.frame_us, &frame_us) || media->audio_bytes != frame_bytes)
         return FOR_PYTHON;
-    const int64_t reading_us = media->timestamp_ms * 1000 + offset_us;
-    if (reading_us <= before_us || reading_us - before_us > frame_us + step_tolerance_us)
+    place->reading_us = media->timestamp_ms * 1000 + offset_us;
+    if (place->reading_us <= before_us || place->reading_us - before_us > frame_us + step_tolerance_us)
         return FOR_PYTHON;
+    place->clock = clock;
+    place->batch = batch;
+    place->handle = handle;
+    return PASSED_ON;
+}
 
-    if (PyList_GET_SIZE(calls) == 0) {
-        PyObject *none = PyObject_CallNoArgs(slot(batch, of_batch.begun));
-        if (none == NULL)
+/* Say that a batch begins. What that does is Python's: afterwards its place is to be found anew. -1: it
+ * raised. */
+static int
+begin_batch(PyObject *batch)
+{
+    PyObject *begun = slot(batch, of_batch.begun);
+    Py_INCREF(batch);
+    Py_INCREF(begun);
+    PyObject *none = PyObject_CallNoArgs(begun);
+    Py_DECREF(begun);
+    Py_DECREF(batch);
+    Py_XDECREF(none);
+    return none == NULL ? -1 : 0;
+}
+
+/* Take one message; one that is for Python has changed nothing. */
+static Way
+take_media(PyObject *quick, const Media *media)
+{
+    Place place;
+    Way way = find(quick, media, &place);
+    if (way == PASSED_ON && PyList_GET_SIZE(place.columns[0]) == 0) {
+        if (begin_batch(place.batch) < 0)
             return RAISED;
-        Py_DECREF(none);
+        way = find(quick, media, &place);
     }
-    PyObject *newest = PyLong_FromLongLong(media->timestamp_ms);
-    PyObject *reading = PyLong_FromLongLong(reading_us);
-    PyObject *received = PyLong_FromLongLong((clock_ns(CLOCK_MONOTONIC) - started_ns) / 1000);
-    if (newest == NULL || reading == NULL || received == NULL) {
-        Py_XDECREF(newest);
+    if (way != PASSED_ON)
+        return way;
+    PyObject *reading = PyLong_FromLongLong(place.reading_us);
+    PyObject *received = PyLong_FromLongLong((clock_ns(CLOCK_MONOTONIC) - place.started_ns) / 1000);
+    PyObject *const frame[N_COLUMNS] = {
+        place.handle,
+        PyBytes_FromStringAndSize((const char *)media->payload.begin, media->payload.length),
+        PyLong_FromLongLong(media->timestamp_ms),
+        PyLong_FromLongLong(clock_ns(CLOCK_REALTIME) / 1000),
+    };
+    const int raised = reading == NULL || received == NULL || add(place.columns, frame) < 0;
+    if (raised) {
         Py_XDECREF(reading);
         Py_XDECREF(received);
-        return RAISED;
     }
-    const int failed = add(
-        batch, handle,
-        PyBytes_FromStringAndSize((const char *)media->payload.begin, media->payload.length), newest,
-        PyLong_FromLongLong(clock_ns(CLOCK_REALTIME) / 1000));
-    set_slot(clock, of_clock.newest_ms, newest);
-    set_slot(clock, of_clock.reading_us, reading);
-    set_slot(clock, of_clock.received_us, received);
-    return failed ? RAISED : PASSED_ON;
+    else {
+        set_slot(place.clock, of_clock.newest_ms, Py_NewRef(frame[2]));
+        set_slot(place.clock, of_clock.reading_us, reading);
+        set_slot(place.clock, of_clock.received_us, received);
+    }
+    for (int i = 1; i < N_COLUMNS; i++)
+        Py_XDECREF(frame[i]);
+    return raised ? RAISED : PASSED_ON;
 }
 
 /* Take the messages at the beginning of `data`, as far as they are quick. Returns where the first one
@@ -375,7 +423,9 @@ take_all(PyObject *quick, const unsigned char *data, Py_ssize_t size)
 static int
 is_closing(PyObject *seat)
 {
-    PyObject *closing = PyObject_CallMethodNoArgs(slot(seat, of_seat.transport), name_is_closing);
+    PyObject *transport = Py_NewRef(slot(seat, of_seat.transport));
+    PyObject *closing = PyObject_CallMethodNoArgs(transport, name_is_closing);
+    Py_DECREF(transport);
     if (closing == NULL)
         return -1;
     const int answer = PyObject_IsTrue(closing);
@@ -417,11 +467,37 @@ read_seat(PyObject *seat)
         PyObject *rest = PyBytes_FromStringAndSize((const char *)data + begin, size - begin);
         if (rest == NULL)
             return -1;
-        answer = PyObject_CallOneArg(slot(seat, of_seat.take), rest);
+        PyObject *taker = Py_NewRef(slot(seat, of_seat.take));
+        answer = PyObject_CallOneArg(taker, rest);
+        Py_DECREF(taker);
         Py_DECREF(rest);
     }
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
+}
+
+/* Reading a seat raised: end that one, by Seat.failed, and no other. -1: it raised what ends the process. */
+static int
+fail(PyObject *seat)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    PyObject *none = PyObject_CallMethodOneArg(seat, name_failed, error);
+    Py_XDECREF(none);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    if (none != NULL)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_WriteUnraisable(seat);
+    return 0;
 }
 
 static PyObject *
@@ -449,7 +525,7 @@ read_ready(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n
             return NULL;
         }
         Py_INCREF(seat); /* it may leave while it is read */
-        const int failed = read_seat(seat);
+        const int failed = read_seat(seat) < 0 && fail(seat) < 0;
         Py_DECREF(seat);
         if (failed)
             return NULL;
@@ -484,8 +560,9 @@ PyInit__kernel(void)
         return NULL;
     }
     name_end = PyUnicode_InternFromString("end");
+    name_failed = PyUnicode_InternFromString("failed");
     name_is_closing = PyUnicode_InternFromString("is_closing");
-    if (name_end == NULL || name_is_closing == NULL)
+    if (name_end == NULL || name_failed == NULL || name_is_closing == NULL)
         return NULL;
     return PyModule_Create(&definition);
 }

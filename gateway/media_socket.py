@@ -12,6 +12,7 @@ import time
 from typing import Protocol
 
 from asheard.v1 import fact_pb2
+from gateway.barrier import guarded
 from gateway.call import Call, CallServices
 from gateway.nonce import NonceChecker
 from gateway.quick import QuickWay
@@ -52,6 +53,9 @@ class Transport(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Repeats are ignored."""
 
+    def abort(self) -> None:
+        """Close at once: the closing handshake could not begin. Repeats are ignored."""
+
 
 class MediaSocket:
     """One socket at ``/twilio/media``, from its opening to its end.
@@ -76,6 +80,8 @@ class MediaSocket:
         self._nonces = nonces
         self._stream = MediaStream()
         self._call: Call | None = None
+        self._call_sid = ""
+        """Of the call that was started; empty before."""
         self._over = False
         self._unknown_said = False
         self._log = get_log(__name__)
@@ -129,8 +135,8 @@ class MediaSocket:
             self._break(TwilioProtocolError(text, close_code))
 
     def disconnected(self) -> None:
-        """The socket is closed, whoever did it. The last thing that it hears."""
-        self._end(fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "")
+        """The socket is closed, whoever did it. The last thing that it hears; repeats are ignored."""
+        guarded(self._log, self._end, fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "")
         self._registry.closed(self)
 
     # -- what this process does --------------------------------------------------------------
@@ -157,6 +163,7 @@ class MediaSocket:
                 self._services.metrics.rejected_requests.labels("nonce").inc()
                 raise TwilioProtocolError(f"start message: {fault}", POLICY_VIOLATION)
         self._start_timer.cancel()
+        self._call_sid = call_sid
         self._registry.started(self, call_sid)
         self._call = Call(message, self._transport, self._services, on_end=self._call_ended)
 
@@ -170,28 +177,31 @@ class MediaSocket:
         """The peer broke its protocol: say so once, and end."""
         code = error.close_code if isinstance(error, TwilioProtocolError) else POLICY_VIOLATION
         self._services.metrics.protocol_errors.inc()
-        self._log.warning("media stream broke its protocol", fault=str(error), close_code=code)
+        said = "media stream broke its protocol"
+        guarded(self._log, self._log.warning, said, fault=str(error), close_code=code)
         self._end(fact_pb2.CALL_OUTCOME_PROTOCOL_ERROR, code, str(error))
 
     def _no_start(self) -> None:
         self._break(TwilioProtocolError("no start message in time", POLICY_VIOLATION))
 
     def _end(self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str) -> None:
+        """End the call, if there is one, and the socket, whatever the call raises over it."""
         if self._over:
             return
-        if self._call is None:
-            self._close(code, reason)
-        else:
-            self._call.end(outcome, code, reason)  # comes back through _call_ended
+        call = self._call
+        # The call comes back through _call_ended, and then all is done.
+        if call is not None and not guarded(self._log, call.end, outcome, code, reason):
+            guarded(self._log, call.abandon, outcome)
+        if not self._over:
+            self._call_ended(self._call_sid, outcome, code, reason)
 
     def _call_ended(
         self, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str
     ) -> None:
-        self._registry.ended(self, call_sid, outcome)
-        self._call = None  # so that it is freed at once, and not by the garbage collector
-        self._close(code, reason)
-
-    def _close(self, code: int, reason: str) -> None:
         self._over = True
         self._start_timer.cancel()
-        self._transport.close(code, reason)
+        self._call = None  # so that it is freed at once, and not by the garbage collector
+        if call_sid:
+            guarded(self._log, self._registry.ended, self, call_sid, outcome)
+        if not guarded(self._log, self._transport.close, code, reason):
+            guarded(self._log, self._transport.abort)

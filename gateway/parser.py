@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiohttp._websocket.helpers import websocket_mask
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
+from gateway.barrier import report
 from gateway.media_socket import MediaSocket
 from gateway.turns import Seat
 from runtime.log import get_log
@@ -56,9 +57,9 @@ class DirectParser(WebSocketReader):
         for content in contents:
             try:
                 owner.receive_text(content)
-            except Exception:
-                log.exception("fault while handling a media stream")
-                owner.fail()
+            except Exception as error:
+                report(log, "fault while handling a media stream", error)
+                owner.fail()  # what that raises ends the socket, by its seat
         self._rest = data[end:]
         if not self._rest:
             if self.seat is not None:

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from asheard.v1 import fact_pb2
+from gateway.barrier import guarded
+from runtime.log import get_log
+
+log = get_log(__name__)
 
 REMEMBERED_ENDINGS = 1_000
 """Of a minute and a half at ten calls a second. Twilio asks within about a second."""
@@ -25,6 +29,9 @@ class RunningCall(Protocol):
 
     def abort(self) -> None:
         """End: the process does."""
+
+    def fail(self) -> None:
+        """End: a fault of our own met this call."""
 
 
 class Registry:
@@ -53,8 +60,9 @@ class Registry:
         older = self._by_call_sid.get(call_sid)
         self._by_call_sid[call_sid] = call
         self._endings.pop(call_sid, None)
-        if older is not None:
-            older.supersede()
+        # Whatever is wrong with the older one, the newer stream begins.
+        if older is not None and not guarded(log, older.supersede):
+            guarded(log, older.fail)
 
     def ended(
         self, call: RunningCall, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType

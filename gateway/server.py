@@ -19,6 +19,7 @@ from aiohttp import web
 
 from asheard.v1 import fact_pb2
 from gateway import nonce, webhook
+from gateway.barrier import guarded
 from gateway.call import CallServices
 from gateway.kernel import kernel
 from gateway.media_socket import MediaSocket
@@ -33,7 +34,7 @@ from gateway.public_url import (
     webhook_urls,
 )
 from gateway.registry import Registry
-from gateway.turns import ReadingTurns, read_ready
+from gateway.turns import ReadingTurns, Seat, read_ready
 from gateway.twilio import signature, twiml
 from gateway.websocket import WebSocketTransport, new_response, pump
 from runtime.config import Address
@@ -113,6 +114,11 @@ class PublicServer:
     def port(self) -> int:
         """The port it listens at, once started."""
         return self._port
+
+    @property
+    def fault(self) -> str | None:
+        """Why calls are not served although the event loop turns; None: they are."""
+        return self._turns.fault
 
     async def start(self) -> None:
         """Open the port.
@@ -243,14 +249,19 @@ class PublicServer:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
         media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
-        response.direct.seat = seat = self._turns.join(tcp, response.direct.feed_data)
+        seat: Seat | None = None
         try:
+            response.direct.seat = seat = self._turns.join(tcp, response.direct.feed_data)
             await pump(response, media_socket)
         finally:
-            seat.leave()
             response.direct.seat = None
-        if transport.close_sent:
-            tcp.close()  # both sides have said that they close
+            if seat is not None:
+                guarded(log, seat.leave)
+            if not guarded(log, media_socket.disconnected):
+                guarded(log, media_socket.fail)
+                guarded(log, self._registry.closed, media_socket)
+            if transport.close_sent:
+                tcp.close()  # both sides have said that they close
         return response
 
     # -- what both have in common --------------------------------------------------------------

@@ -11,6 +11,7 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
+from gateway.barrier import guarded
 from gateway.call import CallServices
 from gateway.kernel import kernel
 from gateway.links import Links
@@ -69,6 +70,7 @@ class Gateway:
             self._metrics_registry,
             ready=self.not_ready,
             remark=self._outbox.trouble,
+            live=self.not_live,
         )
 
     @property
@@ -90,6 +92,10 @@ class Gateway:
     def admin_port(self) -> int:
         """The admin port, once started."""
         return self._admin.port
+
+    def not_live(self) -> str | None:
+        """Why this process is past help; None when it is well."""
+        return self._public.fault
 
     def not_ready(self) -> str | None:
         """Why new calls should go elsewhere; None when they are welcome."""
@@ -152,7 +158,8 @@ class Gateway:
         log.info("gateway drains", calls=len(self._calls))
         await self._wait_for_calls(stop)
         for call in self._calls:
-            call.abort()
+            if not guarded(log, call.abort):
+                guarded(log, call.fail)
         await self._links.close(LAST_WORDS_S)
         await self._public.close()
         flush_s = FLUSH_NOW_S if stop.now.is_set() else FLUSH_S

@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp._websocket.writer import WebSocketWriter
 
+from gateway.barrier import guarded, report
 from gateway.media_socket import MediaSocket
 from gateway.parser import DirectParser
 from gateway.twilio.frames import close_frame
@@ -63,9 +64,13 @@ class WebSocketTransport:
         """Send a close frame, and let the reader wait for the answer, but not for ever."""
         if self.close_sent:
             return
+        asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)
         self.write(close_frame(code, reason))
         self.close_sent = True
-        asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)
+
+    def abort(self) -> None:
+        """Close at once and without a word."""
+        self._transport.abort()
 
 
 class DirectWebSocket(web.WebSocketResponse[bool]):
@@ -104,10 +109,11 @@ def new_response() -> DirectWebSocket:
 
 
 async def pump(response: DirectWebSocket, media_socket: MediaSocket) -> None:
-    """Hand a socket's messages to its owner until it is closed. Never raises for the peer."""
-    response.direct.owner = media_socket
-    response.direct.feed_data(b"")  # what had come before
+    """Hand a socket's messages to its owner until it is closed. Raises for nothing that comes; that the
+    socket is closed is for the caller to say."""
     try:
+        response.direct.owner = media_socket
+        response.direct.feed_data(b"")  # what had come before
         async for message in response:
             if message.type is WSMsgType.TEXT:
                 media_socket.receive_text(message.data)
@@ -116,8 +122,6 @@ async def pump(response: DirectWebSocket, media_socket: MediaSocket) -> None:
             elif message.type is WSMsgType.ERROR:
                 code = getattr(message.data, "code", WSCloseCode.PROTOCOL_ERROR)
                 media_socket.receive_fault(f"no message that we take (close code {code})", code)
-    except Exception:
-        log.exception("fault while handling a media stream")
-        media_socket.fail()
-    finally:
-        media_socket.disconnected()
+    except Exception as error:
+        report(log, "fault while handling a media stream", error)
+        guarded(log, media_socket.fail)

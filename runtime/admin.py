@@ -1,7 +1,8 @@
 """The admin port of a service: ``/metrics``, ``/livez``, ``/readyz``.
 
-``/livez`` says that the event loop turns, and nothing else: it stays true while the service drains
-and while its peers are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
+``/livez`` says that the event loop turns and that the service does its own work (503 with the reason in
+words when it does not), and nothing else: it stays true while the service drains and while its peers
+are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
 503 with the reason in words while new work should go elsewhere; what is wrong and no reason for that
 stands behind its "ready".
 """
@@ -26,6 +27,7 @@ class AdminServer:
         registry: What ``/metrics`` shows.
         ready: None when new work is welcome, else the reason why not.
         remark: What is wrong all the same, for people; None when nothing is.
+        live: None while the process works, else what is wrong with it that only a restart mends.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class AdminServer:
         *,
         ready: Callable[[], str | None],
         remark: Callable[[], str | None] = lambda: None,
+        live: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._address = address
         self._registry = registry
         self._ready = ready
         self._remark = remark
+        self._live = live
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
@@ -80,7 +84,10 @@ class AdminServer:
         )
 
     async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        fault = self._live()
+        if fault is None:
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text=f"{fault}\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         reason = self._ready()

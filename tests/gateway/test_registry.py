@@ -19,6 +19,9 @@ class FakeCall:
     def abort(self) -> None:
         raise AssertionError("nobody asked for it")
 
+    def fail(self) -> None:
+        raise AssertionError("nothing is wrong with it")
+
 
 async def test_an_ending_is_known_until_the_call_has_a_new_stream() -> None:
     registry, first, second = Registry(), FakeCall(), FakeCall()

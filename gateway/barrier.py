@@ -1,0 +1,42 @@
+"""What one call raises ends that call alone, in its own clean-up as well.
+
+The gateway's calls share one event loop, one reader of their sockets and one link to each session
+worker. An exception that leaves a call there would take the neighbours with it. So whatever runs a
+call's code for others runs it through here, and so does each step by which a call ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec
+
+from structlog.typing import FilteringBoundLogger
+
+Arguments = ParamSpec("Arguments")
+
+
+def guarded(
+    log: FilteringBoundLogger,
+    action: Callable[Arguments, object],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> bool:
+    """Do something that must not harm anything else; whether it came to its end.
+
+    What it raises is logged, once, and goes no further; only what ends the process does
+    (``KeyboardInterrupt``, a cancelled task).
+    """
+    try:
+        action(*args, **kwargs)
+    except Exception as error:
+        report(log, "fault while ending or serving one call", error)
+        return False
+    return True
+
+
+def report(log: FilteringBoundLogger, event: str, error: BaseException) -> None:
+    """Log an exception with its traceback. Never raises, even when nothing can be logged."""
+    try:
+        log.error(event, exc_info=error)
+    except Exception:
+        pass  # standard error is closed, say: that is no reason to end a call

@@ -1,0 +1,329 @@
+"""What one call raises ends that call alone: its neighbours lose no frame, and its own record has an end.
+
+Whatever is run for a call is made to raise here, and its clean-up too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+import pytest
+from structlog.testing import capture_logs
+
+from asheard.v1 import fact_pb2
+from gateway import server, service, turns
+from gateway.call import Call
+from gateway.link import Lane
+from gateway.media_socket import MediaSocket
+from gateway.registry import Registry
+from gateway.turns import ReadingTurns, Seat
+from gateway.websocket import WebSocketTransport
+from runtime import facts
+from runtime.facts import FactWriter
+from tests.gateway.conftest import World, WorldMaker
+from tests.gateway.peers import TwilioEnd, until
+from tests.kernels import needs
+
+NEIGHBOURS = 5
+
+Trigger = Callable[[World, TwilioEnd, int], Coroutine[Any, Any, None]]
+
+
+async def media(here: World, victim: TwilioEnd, handle: int) -> None:
+    await victim.media()
+
+
+async def mark(here: World, victim: TwilioEnd, handle: int) -> None:
+    await victim.echo("p1")
+
+
+async def key(here: World, victim: TwilioEnd, handle: int) -> None:
+    await victim.send("dtmf", dtmf={"track": "inbound_track", "digit": "1"})
+
+
+async def stop(here: World, victim: TwilioEnd, handle: int) -> None:
+    await victim.stop()
+
+
+async def speak(here: World, victim: TwilioEnd, handle: int) -> None:
+    here.worker.speak("item", 400, call=handle)
+
+
+async def interrupt(here: World, victim: TwilioEnd, handle: int) -> None:
+    """A fence that does not return: the playhead's timer fires."""
+    here.worker.speak("item", 400, call=handle)
+    await victim.receive_audio(400)
+    here.worker.interrupt(1, call=handle)
+
+
+async def finish(here: World, victim: TwilioEnd, handle: int) -> None:
+    here.worker.finish(call=handle)
+
+
+async def lose(here: World, victim: TwilioEnd, handle: int) -> None:
+    connection = victim.socket._response.connection
+    assert connection is not None and connection.transport is not None
+    connection.transport.abort()
+
+
+async def replace(here: World, victim: TwilioEnd, handle: int) -> None:
+    newer = await here.connect()
+    newer.stream_sid = victim.stream_sid + "x"
+    await newer.start(call_sid=victim.stream_sid.replace("MZ", "CA"))
+    await until(lambda: here.worker.opened[-1][2] == newer.stream_sid, "the newer stream")
+    await newer.stop()
+    await newer.close_code()
+
+
+class Case(NamedTuple):
+    """What raises, every time it is called for the victim, and what leads there."""
+
+    trigger: Trigger
+    raising: tuple[tuple[type, str], ...]
+    has_end: bool = True
+    """Whether the stream's last fact can be expected."""
+
+
+CASES = {
+    "message": Case(media, ((MediaSocket, "receive_text"), (MediaSocket, "fail"))),
+    "its seat": Case(
+        media, ((MediaSocket, "receive_text"), (MediaSocket, "fail"), (Seat, "leave"))
+    ),
+    "media": Case(media, ((Call, "receive_media"), (Call, "_hear_playhead_out"))),
+    "mark": Case(mark, ((Call, "receive_mark"), (Call, "_stop_timers"), (Call, "_date_end"))),
+    "key": Case(key, ((Call, "receive_key"), (Lane, "close"))),
+    "its end": Case(stop, ((Call, "end"), (Call, "_date_end"))),
+    "end and abandon": Case(stop, ((Call, "end"), (Call, "abandon")), False),
+    "facts": Case(stop, ((FactWriter, "write"),), False),
+    "closing": Case(stop, ((WebSocketTransport, "close"), (Registry, "ended"))),
+    "no close": Case(media, ((Call, "receive_media"), (WebSocketTransport, "write"))),
+    "audio": Case(speak, ((Call, "agent_audio"), (Call, "_tell_all_fixed"))),
+    "pump": Case(speak, ((Call, "_pump"), (Call, "_fix_never_sent"))),
+    "settling": Case(speak, ((Call, "_settle"), (Call, "_hand_in_trace"))),
+    "timer": Case(interrupt, ((Call, "_playhead_timed"), (Call, "_hand_in_trace"))),
+    "interrupt": Case(interrupt, ((Call, "interrupted"), (Call, "_account_all"))),
+    "finishing": Case(finish, ((Call, "_finish"), (Call, "_stop_timers"))),
+    "lost": Case(lose, ((MediaSocket, "disconnected"), (Call, "_stop_timers"))),
+    "lost, its end": Case(lose, ((Call, "_hear_playhead_out"), (Call, "_date_end"))),
+    "replaced": Case(replace, ((MediaSocket, "supersede"), (Call, "_tell_all_fixed"))),
+}
+
+
+class Victims:
+    """Makes methods raise for one call, whichever object of it they belong to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.raised = 0
+
+    def patch(self, owner: type, name: str, is_victims: Callable[[Any], bool]) -> None:
+        real = getattr(owner, name)
+
+        def replaced(this: Any, *args: Any, **kwargs: Any) -> Any:
+            if is_victims(this if owner is not Registry else args[0]):
+                self.raised += 1
+                raise ZeroDivisionError(f"{owner.__name__}.{name}")
+            return real(this, *args, **kwargs)
+
+        self._monkeypatch.setattr(owner, name, replaced)
+
+
+def belongs_to(call: Call, media_socket: MediaSocket) -> Callable[[Any], bool]:
+    parser = next(
+        seat.take.__self__  # type: ignore[attr-defined]
+        for seat in SEATS
+        if seat.take.__self__.owner is media_socket  # type: ignore[attr-defined]
+    )
+    its = [call, call._lane, call._facts, media_socket, media_socket._transport, parser]
+    its.append(parser.seat)
+    return lambda this: any(this is each for each in its)
+
+
+SEATS: list[Seat] = []
+
+
+@pytest.fixture(autouse=True)
+def seats(monkeypatch: pytest.MonkeyPatch) -> None:
+    SEATS.clear()
+    join = ReadingTurns.join
+
+    def joined(self: ReadingTurns, transport: asyncio.Transport, take: turns.Taker) -> Seat:
+        SEATS.append(join(self, transport, take))
+        return SEATS[-1]
+
+    monkeypatch.setattr(ReadingTurns, "join", joined)
+
+
+async def start(here: World, name: str) -> tuple[TwilioEnd, int]:
+    end = await here.connect()
+    end.stream_sid = f"MZ{name}"
+    await end.start(call_sid=f"CA{name}")
+    await until(lambda: here.worker.opened and here.worker.opened[-1][1] == f"CA{name}", name)
+    return end, here.worker.opened[-1][0]
+
+
+@pytest.mark.parametrize("way", ["python", pytest.param("compiled", marks=needs("gateway"))])
+async def test_what_one_call_raises_ends_that_call_alone(
+    make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(service, "LAST_WORDS_S", 0.2)  # what had no end keeps its lane
+    monkeypatch.setattr(facts, "BUSY_S", 0.01)  # the last fact of each is waited for
+    if way == "python":
+        monkeypatch.setattr(server, "kernel", lambda: None)
+    async with make_world() as here:
+        here.worker.load.max_calls = 100
+        here.worker.say(call=0, load_report=here.worker.load)
+        neighbours = [await start(here, f"{number}") for number in range(NEIGHBOURS)]
+        sent = uncounted = 0
+        for number, (name, case) in enumerate(CASES.items()):
+            victim, handle = await start(here, f"victim{number}")
+            await victim.media()
+            await until(lambda h=handle: here.worker.audio.get(h), "the victim is heard")  # type: ignore[misc]
+            media_socket = next(
+                each
+                for each in here.gateway._calls
+                if isinstance(each, MediaSocket) and each._call_sid == f"CAvictim{number}"
+            )
+            assert media_socket._call is not None
+            is_victims = belongs_to(media_socket._call, media_socket)
+            del media_socket
+            with monkeypatch.context() as patch, capture_logs():
+                victims = Victims(patch)
+                for owner, method in case.raising:
+                    victims.patch(owner, method, is_victims)
+                await case.trigger(here, victim, handle)
+                if not victim.socket.closed and case.trigger is not lose:
+                    await victim.close_code()
+                for neighbour, _ in neighbours:
+                    await neighbour.media()
+                sent += 1
+                await until(
+                    lambda n=sent: all(  # type: ignore[misc]
+                        len(here.worker.audio.get(handle, ())) == n for _, handle in neighbours
+                    ),
+                    f"the neighbours are heard: {name}",
+                )
+                await until(lambda: len(here.gateway._calls) == NEIGHBOURS, name)
+                assert victims.raised >= len(case.raising), name
+            uncounted += name == "end and abandon"
+            active = NEIGHBOURS + uncounted
+            await until(lambda n=active: here.metric("asheard_active_calls") == n, name)  # type: ignore[misc]
+            if case.has_end:
+                writer = f"gateway/{victim.stream_sid}"
+                await until(
+                    lambda w=writer: here.transcript.kinds(w)[-1:] == ["call_ended"],  # type: ignore[misc]
+                    f"the last fact: {name}",
+                )
+        for neighbour, handle in neighbours:
+            here.worker.speak("last", 100, call=handle)
+            await neighbour.receive_audio(100)
+            heard = [frame.media_ms for frame in here.worker.audio[handle]]
+            assert heard == [20 * n for n in range(1, sent + 1)], "each frame once, in order"
+        admin = f"http://127.0.0.1:{here.gateway.admin_port}"
+        async with here.http.get(f"{admin}/livez") as response:
+            assert response.status == 200
+
+
+async def test_a_call_that_cannot_begin_has_an_end(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Call, start: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(Call, "_begin", refuse)
+        end = await running.connect()
+        await end.start()
+        assert await end.close_code() == 1011
+    await running.ended()
+    assert running.metric("asheard_active_calls") == 0
+    assert running.transcript.only("call_ended").outcome == fact_pb2.CALL_OUTCOME_DROPPED
+    again = await running.call()
+    await again.media()
+    await until(lambda: running.worker.audio, "the next call is heard")
+
+
+async def test_a_drain_ends_every_call_whatever_one_raises(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, _ = await start(running, "victim")
+    other, _ = await start(running, "other")
+    abort = MediaSocket.abort
+
+    def refuse(self: MediaSocket) -> None:
+        if self._call_sid == "CAvictim":
+            raise ZeroDivisionError("ours")
+        abort(self)
+
+    monkeypatch.setattr(MediaSocket, "abort", refuse)
+    monkeypatch.setattr(service, "LAST_WORDS_S", 0.2)
+    with capture_logs():
+        running.stop.request()
+        running.stop.request()
+        codes = await asyncio.gather(victim.close_code(), other.close_code())
+        assert list(codes) == [1011, 1001]
+        await asyncio.wait_for(running.task, 15)
+    assert running.worker.closed[2] == fact_pb2.CALL_OUTCOME_DROPPED
+
+
+@pytest.mark.parametrize("few", [True, False])
+async def test_livez_knows_whether_sockets_are_read(
+    make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    monkeypatch.setattr(turns, "HEARTBEAT_S", 0.05)
+    if not few:
+        monkeypatch.setattr(turns, "FEW_CALLS", 0)
+    async with make_world() as running:
+        await stop_reading_and_look(running, monkeypatch)
+
+
+async def stop_reading_and_look(running: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = await running.call()
+    admin = f"http://127.0.0.1:{running.gateway.admin_port}/livez"
+
+    async def live(status: int) -> str:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 10
+        while True:
+            async with running.http.get(admin) as response:
+                if response.status == status:
+                    return await response.text()
+            assert loop.time() < deadline, f"never {status}"
+            await asyncio.sleep(0.02)
+
+    await live(200)
+    with monkeypatch.context() as patch, capture_logs():
+        for name in ("_ready", "_turn"):
+            patch.setattr(ReadingTurns, name, lambda self: None)
+        reading = running.gateway._public._turns
+        reading._loop.remove_reader(reading._epoll.fileno())  # type: ignore[union-attr]
+        assert "not been read" in await live(503)
+    await live(200)
+    await end.media()
+    await until(lambda: running.worker.audio, "read again")
+
+
+async def test_the_next_turn_comes_whatever_a_turn_raises(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "FEW_CALLS", 0)
+    end = await running.call()
+    reading = running.gateway._public._turns
+    read, raised = reading._read_ready, 0
+
+    def raise_sometimes(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
+        nonlocal raised
+        raised += 1
+        if raised % 2:
+            raise ZeroDivisionError("ours")
+        read(ready, seats)
+
+    reading._read_ready = raise_sometimes
+    with capture_logs() as lines:
+        for number in range(1, 20):
+            await end.media()
+            await until(lambda n=number: len(running.worker.audio.get(1, ())) == n, "a frame")  # type: ignore[misc]
+    assert raised > 10
+    assert len(lines) < 3, "said, and not at every turn"

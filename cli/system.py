@@ -47,19 +47,45 @@ class Program:
     """What the arguments are given to: ``asheard``, by the interpreter that runs us."""
 
 
+def on_one_machine(environment: Environment) -> dict[str, str]:
+    """The environment of a system whose parts all run on this machine.
+
+    What only they, or people at this machine, have to reach is on loopback; the gateway's public
+    port is open. What the operator has set stays.
+    """
+    return {**_INNER, **{name: value for name, value in environment.items() if value}}
+
+
+_INNER = {
+    "ASHEARD_SESSION_LISTEN": "127.0.0.1:50061",
+    "ASHEARD_TRANSCRIPT_LISTEN": "127.0.0.1:50071",
+    "ASHEARD_GATEWAY_ADMIN": "127.0.0.1:9101",
+    "ASHEARD_TRANSCRIPT_ADMIN": "127.0.0.1:9102",
+    "ASHEARD_SESSION_ADMIN": "127.0.0.1:9103",
+}
+"""The rest (viewer, facts) is on loopback wherever it runs."""
+
+
 def plan(environment: Environment, *, sessions: int) -> list[Program]:
     """The programs of a system with ``sessions`` session workers, in the order of their start.
 
     Worker i listens at the session port + i and has its admin port at the session admin port + i;
-    ``ASHEARD_SESSION_TARGETS`` follows from that.
+    ``ASHEARD_SESSION_TARGETS`` follows from that. All but the gateway's public port is on loopback,
+    unless the environment says otherwise.
 
     Raises:
         ConfigurationError: An address is unusable.
     """
-    transcript_admin = address(environment, "ASHEARD_TRANSCRIPT_ADMIN", "0.0.0.0:9102")
-    gateway_admin = address(environment, "ASHEARD_GATEWAY_ADMIN", "0.0.0.0:9101")
-    session_listen = address(environment, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061")
-    session_admin = address(environment, "ASHEARD_SESSION_ADMIN", "0.0.0.0:9103")
+    environment = on_one_machine(environment)
+    transcript_admin, gateway_admin, session_listen, session_admin = (
+        address(environment, name, _INNER[name])
+        for name in (
+            "ASHEARD_TRANSCRIPT_ADMIN",
+            "ASHEARD_GATEWAY_ADMIN",
+            "ASHEARD_SESSION_LISTEN",
+            "ASHEARD_SESSION_ADMIN",
+        )
+    )
     common = {**environment, SUPERVISED: "1"}
 
     workers = [

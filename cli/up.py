@@ -13,7 +13,15 @@ import os
 import signal
 import sys
 
-from cli.system import Program, Supervisor, clean_environment, free_ports, plan, reachable
+from cli.system import (
+    Program,
+    Supervisor,
+    clean_environment,
+    free_ports,
+    on_one_machine,
+    plan,
+    reachable,
+)
 from runtime.config import (
     Environment,
     GatewayConfig,
@@ -22,6 +30,7 @@ from runtime.config import (
     TranscriptConfig,
     address,
 )
+from runtime.credentials import Credentials
 from runtime.process import EXIT_DONE, SUPERVISED, Stop
 
 
@@ -40,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal; a second one ends everything at once."""
-    environment = dict(os.environ)
+    environment = on_one_machine(os.environ)
     simulator: list[Program] = []
     if args.simulate_missing and not (
         environment.get("OPENAI_API_KEY") or environment.get("ASHEARD_REALTIME_URL")
@@ -63,8 +72,9 @@ def _check(environment: Environment) -> None:
     """Find bad configuration here, once, rather than in three processes."""
     LogConfig.from_env(environment)
     GatewayConfig.from_env(environment)
-    SessionConfig.from_env(environment)
+    session = SessionConfig.from_env(environment)
     TranscriptConfig.from_env(environment)
+    Credentials(session.trust)
 
 
 async def _serve(environment: Environment, programs: list[Program], *, place_call: bool) -> int:

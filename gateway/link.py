@@ -29,6 +29,7 @@ import grpc.aio
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
+from runtime.credentials import Credentials
 from runtime.log import get_log
 from runtime.rpc import LINK, channel
 
@@ -54,6 +55,9 @@ OPEN_ANSWER_S = 2.0
 
 FIRST_REPORT_S = 5.0
 """How long a fresh link may take to bring its first load report, which is sent at once."""
+
+REFUSED = grpc.StatusCode.UNAUTHENTICATED.name
+"""The worker does not know this gateway for one of ours."""
 
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
@@ -232,12 +236,21 @@ class Link:
         target: ``host:port`` of the worker.
         metrics: Where to count.
         on_refused: Called with a lane that this worker did not take and why; finds another.
+        credentials: What the gateway proves itself with; None: nothing.
+        name: What the worker's certificate must be for, when it is not the host in ``target``.
     """
 
     def __init__(
-        self, target: str, metrics: GatewayMetrics, on_refused: Callable[[Lane, str], None]
+        self,
+        target: str,
+        metrics: GatewayMetrics,
+        on_refused: Callable[[Lane, str], None],
+        credentials: Credentials | None = None,
+        name: str | None = None,
     ) -> None:
         self.target = target
+        self._credentials = credentials or Credentials()
+        self._name = name
         self.load: WorkerLoad | None = None
         """The newest report. None while the link is down."""
         self.retired = False
@@ -257,7 +270,8 @@ class Link:
         self._flushed_at_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
-        self._said_unreachable = False
+        self._said: str | None = None
+        """Why the worker could not be linked, as last logged: a status of gRPC's."""
 
     @property
     def calls(self) -> int:
@@ -342,6 +356,8 @@ class Link:
                 raise asyncio.CancelledError
             if self.load is not None:
                 retry_s = _FIRST_RETRY_S
+            if reason.startswith(REFUSED):
+                retry_s = _LAST_RETRY_S  # until somebody mends a secret
             self._lose(reason)
             if self.retired:
                 break
@@ -353,8 +369,11 @@ class Link:
     async def _serve(self) -> str:
         """Run one connection; why it ended."""
         # A new channel each time: an old one would keep to its own, much longer backoff.
-        async with channel(self.target, LINK) as connection:
-            stream = session_service_pb2_grpc.SessionServiceStub(connection).Link()
+        connecting = channel(self.target, LINK, credentials=self._credentials, name=self._name)
+        async with connecting as connection:
+            stream = session_service_pb2_grpc.SessionServiceStub(connection).Link(
+                metadata=self._credentials.metadata
+            )
             writer = asyncio.create_task(self._write(stream), name=f"link to {self.target}")
             try:
                 async with asyncio.timeout(FIRST_REPORT_S):
@@ -481,7 +500,7 @@ class Link:
     def _take_report(self, report: session_service_pb2.LoadReport) -> None:
         if self.load is None:
             log.info("session worker linked", target=self.target, max_calls=report.max_calls)
-            self._said_unreachable = False
+            self._said = None
             self._metrics.links_up.inc()
         self.load = WorkerLoad(
             active_calls=report.active_calls,
@@ -510,9 +529,12 @@ class Link:
         elif self.load is not None:
             self._metrics.links_lost.inc()
             log.warning("session worker lost", target=self.target, reason=reason, calls=self.calls)
-        elif not self._said_unreachable:
-            log.warning("session worker unreachable", target=self.target, reason=reason)
-            self._said_unreachable = True
+        elif (status := reason.partition(":")[0]) != self._said:
+            self._said = status
+            if status == REFUSED:
+                log.error("session worker refuses this gateway", target=self.target, reason=reason)
+            else:
+                log.warning("session worker unreachable", target=self.target, reason=reason)
         lanes = list(self._lanes.values())
         self.load = None
         self._lanes.clear()

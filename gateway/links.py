@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from gateway.link import Lane, LaneListener, Link
 from gateway.metrics import GatewayMetrics
 from gateway.placement import by_preference
+from runtime.credentials import Credentials
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -33,11 +34,18 @@ class Links:
     Args:
         targets: ``host:port`` each, or ``dns:///name:port``.
         metrics: Where to count.
+        credentials: What the gateway proves itself with; None: nothing.
     """
 
-    def __init__(self, targets: Iterable[str], metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        targets: Iterable[str],
+        metrics: GatewayMetrics,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._targets = tuple(targets)
         self._metrics = metrics
+        self._credentials = credentials or Credentials()
         self._links: dict[str, Link] = {}
 
     @property
@@ -98,8 +106,8 @@ class Links:
     def _open_links(self) -> list[Link]:
         return [link for link in self._links.values() if not link.retired]
 
-    def _add(self, target: str, tasks: asyncio.TaskGroup) -> None:
-        link = Link(target, self._metrics, self._offer)
+    def _add(self, target: str, tasks: asyncio.TaskGroup, name: str | None = None) -> None:
+        link = Link(target, self._metrics, self._offer, self._credentials, name)
         self._links[target] = link
         tasks.create_task(link.run(), name=f"link to {target}")
 
@@ -111,7 +119,7 @@ class Links:
             found = await resolve(name, int(port))
             if found is not None:
                 for target in sorted(found - mine):
-                    self._add(target, tasks)
+                    self._add(target, tasks, name)
                 for target in mine - found:
                     log.info("session worker gone from its name", target=target, name=name)
                     self._links.pop(target).retire()

@@ -20,6 +20,7 @@ from gateway.registry import Registry
 from gateway.server import PublicServer
 from runtime.admin import AdminServer
 from runtime.config import GatewayConfig
+from runtime.credentials import Credentials
 from runtime.facts import FactOutbox
 from runtime.log import get_log
 from runtime.metrics import LoopLag
@@ -53,8 +54,9 @@ class Gateway:
         self._metrics = GatewayMetrics(self._metrics_registry)
         self._lag = LoopLag(self._metrics_registry)
         self._calls = Registry()
-        self._links = Links(config.session_targets, self._metrics)
-        self._outbox = FactOutbox(config.ingest_target, self._metrics_registry)
+        credentials = Credentials(config.trust)
+        self._links = Links(config.session_targets, self._metrics, credentials)
+        self._outbox = FactOutbox(config.ingest_target, self._metrics_registry, credentials)
         self._draining = False
         self._public = PublicServer(
             config.listen,

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from runtime.errors import ConfigurationError
+from runtime.trust import MAKE_ONE, Trust
 
 Environment = Mapping[str, str]
 
@@ -73,6 +74,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def inner_address(env: Environment, name: str, default: str, trust: Trust) -> Address:
+    """Read an address for parts of the system alone: beyond loopback they must prove themselves."""
+    listen = address(env, name, default)
+    if not trust.tells_apart and not is_loopback(listen.host):
+        raise ConfigurationError(
+            f"{name}={listen} can be reached from other machines, and nothing tells the parts of "
+            f"this system from strangers: give all of them one secret (`{MAKE_ONE}`) by "
+            f"ASHEARD_INTERNAL_SECRET_FILE, or set {name}=127.0.0.1:{listen.port}"
+        )
+    return listen
+
+
 @dataclass(frozen=True, slots=True)
 class LogConfig:
     """How log lines look."""
@@ -107,6 +120,7 @@ class GatewayConfig:
     """How long calls may go on after SIGTERM."""
     reuse_port: bool = False
     """Whether other processes of this gateway listen at the same port."""
+    trust: Trust = Trust()
 
     @classmethod
     def from_env(cls, env: Environment) -> GatewayConfig:
@@ -126,6 +140,7 @@ class GatewayConfig:
             twilio_auth_token=token,
             drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
             reuse_port=choice(env, REUSE_PORT, "off", ("on", "off")) == "on",
+            trust=Trust.from_env(env),
         )
 
 
@@ -149,9 +164,11 @@ class SessionConfig:
     align: str = "cut"
     """Which items' words are aligned: ``all``, ``cut`` (those that were interrupted), ``off``."""
     drain_s: int = 3600
+    trust: Trust = Trust()
 
     @classmethod
     def from_env(cls, env: Environment) -> SessionConfig:
+        trust = Trust.from_env(env)
         url = env.get("ASHEARD_REALTIME_URL") or "wss://api.openai.com/v1/realtime"
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
@@ -165,7 +182,7 @@ class SessionConfig:
             )
         agent = env.get("ASHEARD_AGENT")
         return cls(
-            listen=address(env, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061"),
+            listen=inner_address(env, "ASHEARD_SESSION_LISTEN", "0.0.0.0:50061", trust),
             admin=address(env, "ASHEARD_SESSION_ADMIN", "0.0.0.0:9103"),
             ingest_target=ingest_target(env),
             realtime_url=url,
@@ -176,6 +193,7 @@ class SessionConfig:
             max_lag_ms=whole_number(env, "ASHEARD_SESSION_MAX_LAG_MS", 100, least=10, most=60_000),
             align=choice(env, "ASHEARD_ALIGN", "cut", ("all", "cut", "off")),
             drain_s=whole_number(env, "ASHEARD_DRAIN_SECONDS", 3600, least=0, most=86400),
+            trust=trust,
         )
 
 
@@ -193,9 +211,11 @@ class TranscriptConfig:
     """``sqlite:///PATH`` or ``postgresql://…``."""
     api_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Who may read transcripts. Empty: only peers on loopback."""
+    trust: Trust = Trust()
 
     @classmethod
     def from_env(cls, env: Environment) -> TranscriptConfig:
+        trust = Trust.from_env(env)
         store = env.get("ASHEARD_STORE") or "sqlite:///asheard.db"
         if not store.startswith(("sqlite:///", "postgresql://")) or store == "sqlite:///":
             raise ConfigurationError(
@@ -204,13 +224,14 @@ class TranscriptConfig:
             )
         return cls(
             listen=address(env, "ASHEARD_TRANSCRIPT_LISTEN", "0.0.0.0:50071"),
-            ingest=address(env, "ASHEARD_INGEST_LISTEN", "127.0.0.1:50072"),
+            ingest=inner_address(env, "ASHEARD_INGEST_LISTEN", "127.0.0.1:50072", trust),
             admin=address(env, "ASHEARD_TRANSCRIPT_ADMIN", "0.0.0.0:9102"),
             viewer=address(env, "ASHEARD_VIEWER_LISTEN", "127.0.0.1:8090"),
             store=store,
             api_tokens=tuple(
                 token for t in env.get("ASHEARD_API_TOKENS", "").split(",") if (token := t.strip())
             ),
+            trust=trust,
         )
 
 

@@ -37,8 +37,9 @@ import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from asheard.v1 import fact_pb2, ingest_service_pb2
+from runtime.credentials import Credentials
 from runtime.log import get_log
-from runtime.rpc import channel
+from runtime.rpc import Connection
 
 log = get_log(__name__)
 
@@ -195,13 +196,20 @@ class FactOutbox:
     Args:
         target: gRPC target of the ingest service.
         registry: Where its metrics go.
+        credentials: What this writer proves itself with; None: nothing.
         append: Sends a request. None: gRPC to ``target``.
     """
 
     def __init__(
-        self, target: str, registry: CollectorRegistry, *, append: Append | None = None
+        self,
+        target: str,
+        registry: CollectorRegistry,
+        credentials: Credentials | None = None,
+        *,
+        append: Append | None = None,
     ) -> None:
         self._target = target
+        self._credentials = credentials or Credentials()
         self._append = append
         self.process = uuid.uuid4().hex
         """Names this outbox for as long as it lives, as in ``AppendFactsRequest.process``."""
@@ -233,7 +241,7 @@ class FactOutbox:
         self._flushing = 0
         self._hurry = asyncio.Event()
         """Somebody waits for everything to be durable."""
-        self._channel: grpc.aio.Channel | None = None
+        self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._delivered = Counter(
             "asheard_facts_delivered_total", "Facts the transcript service made durable.",
@@ -264,8 +272,8 @@ class FactOutbox:
     async def start(self) -> None:
         """Begin to deliver. The transcript service need not be there yet."""
         if self._append is None:
-            self._channel = channel(self._target)
-            self._append = _appending(self._channel)
+            self._connection = Connection(self._target, self._credentials)
+            self._append = _appending(self._connection, self._credentials)
         self._task = asyncio.create_task(self._deliver(self._append), name="facts outbox")
 
     def writer(self, call_sid: str, writer: str) -> FactWriter:
@@ -369,8 +377,8 @@ class FactOutbox:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
+        if self._connection is not None:
+            await self._connection.close()
         if self._kept:
             log.error("facts lost", count=len(self._kept))
 
@@ -617,14 +625,17 @@ def _fact(data: bytes) -> fact_pb2.Fact:
     return ingest_service_pb2.AppendFactsRequest.FromString(data).facts[0]
 
 
-def _appending(to: grpc.aio.Channel) -> Append:
-    """Sends requests that are serialised already."""
-    call: Any = to.unary_unary(
-        _APPEND, response_deserializer=ingest_service_pb2.AppendFactsResponse.FromString
-    )
+def _appending(to: Connection, credentials: Credentials) -> Append:
+    """Sends requests that are serialised already, one at a time."""
 
     async def append(request: bytes) -> ingest_service_pb2.AppendFactsResponse:
-        response: ingest_service_pb2.AppendFactsResponse = await call(request, timeout=_DEADLINE_S)
+        channel = await to.current()
+        call: Any = channel.unary_unary(
+            _APPEND, response_deserializer=ingest_service_pb2.AppendFactsResponse.FromString
+        )
+        response: ingest_service_pb2.AppendFactsResponse = await call(
+            request, timeout=_DEADLINE_S, metadata=credentials.metadata
+        )
         return response
 
     return append

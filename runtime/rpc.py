@@ -7,8 +7,8 @@ minute as a rule, and within three seconds on the links that carry calls (:data:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
 
 import grpc
 import grpc.aio
@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runtime.config import Address
+from runtime.credentials import Credentials, Pem
 from runtime.errors import ConfigurationError
 
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -71,23 +72,28 @@ class GrpcServer:
     Args:
         address: Where to listen; port 0 lets the system choose.
         services: Full names of the services, for health and reflection.
-        interceptors: Server interceptors, outermost first.
         liveness: How soon a client that vanished is noticed.
+        credentials: With certificates the port speaks TLS; None: clear text.
+        guard: Who may call. With one, TLS demands the peer's certificate too. None: each method
+            decides by itself.
     """
 
     def __init__(
         self,
         address: Address,
         services: Iterable[str],
-        interceptors: Iterable[grpc.aio.ServerInterceptor] = (),
         *,
         liveness: Liveness = USUAL,
+        credentials: Credentials | None = None,
+        guard: grpc.aio.ServerInterceptor | None = None,
     ) -> None:
         self._address = address
         self._services = tuple(services)
         self._port = address.port
+        self._credentials = credentials or Credentials()
+        self._guarded = guard is not None
         self.server = grpc.aio.server(
-            interceptors=tuple(interceptors),
+            interceptors=() if guard is None else (guard,),
             options=[*_SERVER_OPTIONS, *_keepalive(liveness)],
         )
         self._health = health.aio.HealthServicer()
@@ -109,7 +115,13 @@ class GrpcServer:
         """
         await self.set_serving(False)
         try:
-            self._port = self.server.add_insecure_port(str(self._address))
+            if self._credentials.pem is None:
+                self._port = self.server.add_insecure_port(str(self._address))
+            else:
+                self._port = self.server.add_secure_port(
+                    str(self._address),
+                    _server_credentials(self._credentials, peers_too=self._guarded),
+                )
         except RuntimeError as error:
             raise ConfigurationError(
                 f"gRPC port {self._address} cannot be listened at; choose another"
@@ -132,11 +144,77 @@ class GrpcServer:
         await self.server.stop(grace_s)
 
 
-def channel(target: str, liveness: Liveness = USUAL) -> grpc.aio.Channel:
-    """A channel to one of our services, in clear text: TLS between pods is the mesh's affair.
+def channel(
+    target: str,
+    liveness: Liveness = USUAL,
+    *,
+    credentials: Credentials | None = None,
+    name: str | None = None,
+) -> grpc.aio.Channel:
+    """A channel to one of our services.
 
     Args:
-        target: ``host:port``.
+        target: gRPC target.
         liveness: How soon it is noticed that the service vanished.
+        credentials: With certificates it speaks TLS and shows ours, as they are now: it keeps to
+            them for its life. None: clear text.
+        name: What the peer's certificate must be for, when it is not the host in ``target``.
     """
-    return grpc.aio.insecure_channel(target, options=[*_COMMON_OPTIONS, *_keepalive(liveness)])
+    pem = credentials.pem if credentials is not None else None
+    options: list[tuple[str, int | str]] = [*_COMMON_OPTIONS, *_keepalive(liveness)]
+    if pem is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    if name is not None:
+        options.append(("grpc.ssl_target_name_override", name))
+    return grpc.aio.secure_channel(
+        target, grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert), options=options
+    )
+
+
+class Connection:
+    """A channel for single requests, built anew when our certificates changed."""
+
+    def __init__(self, target: str, credentials: Credentials) -> None:
+        self._target = target
+        self._credentials = credentials
+        self._pem = credentials.pem
+        self._channel = channel(target, credentials=credentials)
+
+    async def current(self) -> grpc.aio.Channel:
+        """The channel to make the next request on. None may be under way on the one before."""
+        if self._credentials.pem is not self._pem:
+            await self._channel.close()
+            self._pem = self._credentials.pem
+            self._channel = channel(self._target, credentials=self._credentials)
+        return self._channel
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._channel.close()
+
+
+def _server_credentials(credentials: Credentials, *, peers_too: bool) -> grpc.ServerCredentials:
+    """Certificates for a port: those that stand when a peer connects."""
+    given = credentials.pem
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        pem = credentials.pem
+        if pem is given or pem is None:
+            return None  # as before
+        given = pem
+        return _configuration(pem)
+
+    if given is None:
+        raise AssertionError("a port without certificates is one in clear text")
+    # None for "as before" is what gRPC says; its type stubs do not know it.
+    asked = cast(Callable[[], grpc.ServerCertificateConfiguration], newer)
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), asked, require_client_authentication=peers_too
+    )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pem.key, pem.cert)], root_certificates=pem.ca
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runtime.guard import Refusals
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS, FrameHistogram
 from session.realtime.outputs import Note, Noted
 
@@ -19,6 +20,7 @@ class SessionMetrics:
     """Everything a worker counts, in the registry that is handed in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.refusals = Refusals(registry)
         self.active_calls = Gauge(
             "asheard_active_calls", "Calls under way in this process.", registry=registry
         )

@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry
 from asheard.v1 import session_service_pb2, session_service_pb2_grpc
 from runtime.admin import AdminServer
 from runtime.config import SessionConfig
+from runtime.credentials import Credentials
 from runtime.facts import FactOutbox
+from runtime.guard import Guard
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from runtime.process import Stop
@@ -58,15 +60,22 @@ async def serve(
             worker's own.
 
     Raises:
-        ConfigurationError: The agent file is bad, or a port is taken.
+        ConfigurationError: The agent file is bad, a secret or certificate is, or a port is taken.
         RuntimeError: The aligner did not come up.
     """
     agent = load_agent(config.agent_path)
+    credentials = Credentials(config.trust)
     registry = CollectorRegistry()
     metrics = SessionMetrics(registry)
     lag = LoopLag(registry)
-    facts = FactOutbox(config.ingest_target, registry)
-    server = GrpcServer(config.listen, [SERVICE], liveness=LINK)
+    facts = FactOutbox(config.ingest_target, registry, credentials)
+    server = GrpcServer(
+        config.listen,
+        [SERVICE],
+        liveness=LINK,
+        credentials=credentials,
+        guard=Guard("session", credentials, metrics.refusals),
+    )
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:

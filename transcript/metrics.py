@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runtime.guard import Refusals
 from runtime.metrics import LATENCY_BUCKETS
 
 
@@ -11,6 +12,7 @@ class TranscriptMetrics:
     """The service's own metrics; event loop lag is :class:`runtime.metrics.LoopLag`'s."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.refusals = Refusals(registry)
         self.append_seconds = Histogram(
             "asheard_transcript_append_seconds",
             "From an AppendFacts request to its facts being durable.",

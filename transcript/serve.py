@@ -16,7 +16,9 @@ from asheard.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_serv
 from asheard.v1.transcript_service_pb2_grpc import add_TranscriptServiceServicer_to_server
 from runtime.admin import AdminServer
 from runtime.config import TranscriptConfig
+from runtime.credentials import Credentials
 from runtime.errors import Unavailable
+from runtime.guard import Guard
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from runtime.process import Stop
@@ -59,6 +61,7 @@ class TranscriptServer:
 
     def __init__(self, config: TranscriptConfig) -> None:
         self._config = config
+        credentials = Credentials(config.trust)
         registry = CollectorRegistry()
         self._metrics = TranscriptMetrics(registry)
         self._lag = LoopLag(registry)
@@ -67,9 +70,14 @@ class TranscriptServer:
         self._store = open_store(config.store)
         self._calls = Calls(self._store, self._metrics)
         access = Access(config.api_tokens)
-        self.grpc = GrpcServer(config.listen, [READING])
+        self.grpc = GrpcServer(config.listen, [READING], credentials=credentials)
         """For readers."""
-        self.ingest = GrpcServer(config.ingest, [INGEST])
+        self.ingest = GrpcServer(
+            config.ingest,
+            [INGEST],
+            credentials=credentials,
+            guard=Guard("ingest", credentials, self._metrics.refusals),
+        )
         """For the system's own writers. A port of its own: who may read need not reach it."""
         add_IngestServiceServicer_to_server(
             IngestService(self._calls, self._metrics), self.ingest.server

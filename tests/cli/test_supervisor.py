@@ -134,8 +134,8 @@ def test_the_plan_gives_each_worker_its_ports_and_the_gateway_their_targets() ->
     programs = plan({"ASHEARD_TWILIO_VALIDATE": "off"}, sessions=2)
     assert [p.name for p in programs] == ["transcript", "session-0", "session-1", "gateway"]
     second = programs[2].environment
-    assert second["ASHEARD_SESSION_LISTEN"] == "0.0.0.0:50062"
-    assert second["ASHEARD_SESSION_ADMIN"] == "0.0.0.0:9104"
+    assert second["ASHEARD_SESSION_LISTEN"] == "127.0.0.1:50062"
+    assert second["ASHEARD_SESSION_ADMIN"] == "127.0.0.1:9104"
     gateway = programs[3]
     assert gateway.environment["ASHEARD_SESSION_TARGETS"] == "127.0.0.1:50061,127.0.0.1:50062"
     assert gateway.ready_url == "http://127.0.0.1:9101/readyz"

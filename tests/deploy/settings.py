@@ -15,7 +15,7 @@ from runtime.config import (
 
 ENOUGH: Mapping[Any, Mapping[str, str]] = {
     GatewayConfig: {"ASHEARD_TWILIO_VALIDATE": "off"},
-    SessionConfig: {"OPENAI_API_KEY": "key"},
+    SessionConfig: {"OPENAI_API_KEY": "key", "ASHEARD_INTERNAL_SECRET_FILE": "/run/secret"},
     TranscriptConfig: {},
     ReaderConfig: {},
     LogConfig: {},

@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, tuple[Any, ...]] = {
     "The transcript service": (TranscriptConfig,),
     "Gateway and session worker": (GatewayConfig, SessionConfig),
     "The reading commands": (ReaderConfig,),
+    "Trust between the services": (GatewayConfig, SessionConfig, TranscriptConfig),
     "Every service": (LogConfig,),
 }
 """Who reads the variables of a section of the page."""
@@ -40,6 +41,9 @@ OF_ANOTHER_SECTION: Mapping[Any, set[str]] = {
     ReaderConfig: {"ASHEARD_API_TOKENS"},
 }
 """What a configuration looks at beside its own."""
+
+SECRET = "0123456789abcdef" * 4
+TLS = {"ASHEARD_TLS_CERT": "cert.pem", "ASHEARD_TLS_KEY": "key.pem", "ASHEARD_TLS_CA": "ca.pem"}
 
 INTERNAL = {"ASHEARD_SUPERVISED", "ASHEARD_GATEWAY_REUSE_PORT"}
 
@@ -97,7 +101,11 @@ def test_a_default_is_what_an_unset_variable_means(
     without |= {
         "OPENAI_API_KEY": {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:1"},
         "ASHEARD_TWILIO_VALIDATE": {"TWILIO_AUTH_TOKEN": "token"},
+        "ASHEARD_INTERNAL_SECRET_FILE": {"ASHEARD_INTERNAL_SECRET": SECRET},
     }.get(name, {})
+    if name == "ASHEARD_INTERNAL_SECRET":
+        without.pop("ASHEARD_INTERNAL_SECRET_FILE", None)
+        without |= TLS
     unset = config.from_env(without)
     assert config.from_env({**without, name: ""}) == unset, "empty is unset"
     if default is not None:
@@ -113,11 +121,17 @@ def test_every_variable_makes_a_difference() -> None:
         "ASHEARD_LOG_FORMAT": "json",
         "ASHEARD_LOG_LEVEL": "debug",
         "ASHEARD_SESSION_MAX_LAG_MS": "70",
+        "ASHEARD_INTERNAL_SECRET": SECRET,
+        "ASHEARD_INGEST_LISTEN": "127.0.0.1:5",  # anywhere else it needs a secret
     }
     for section, name, _ in ROWS:
         if name == "ASHEARD_TWILIO_VALIDATE":
             continue  # it decides whether the gateway starts, which its own test says
         value = another.get(name, "1.2.3.4:5" if re.search("LISTEN|ADMIN|TARGET", name) else "7")
         for config in SECTIONS[section]:
-            enough = ENOUGH[config]
+            enough = dict(ENOUGH[config])
+            if name == "ASHEARD_INTERNAL_SECRET":  # instead of the file
+                enough = {**enough, "ASHEARD_INTERNAL_SECRET_FILE": ""} | TLS
+            elif name in TLS:
+                enough |= TLS
             assert config.from_env({**enough, name: value}) != config.from_env(enough), name

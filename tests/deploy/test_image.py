@@ -17,6 +17,7 @@ import pytest
 
 from runtime.config import GatewayConfig, SessionConfig, TranscriptConfig
 from tests.deploy.kustomize_subset import is_workload, pod_spec, render
+from tests.deploy.settings import ENOUGH
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -96,7 +97,7 @@ def test_it_runs_the_command_as_nobody_in_particular_and_without_a_shell() -> No
 
 def test_it_exposes_the_ports_that_the_services_listen_at() -> None:
     gateway = GatewayConfig.from_env({"ASHEARD_TWILIO_VALIDATE": "off"})
-    session = SessionConfig.from_env({"OPENAI_API_KEY": "k"})
+    session = SessionConfig.from_env(ENOUGH[SessionConfig])
     transcript = TranscriptConfig.from_env({})
     [exposed] = arguments("EXPOSE")
     assert {int(port) for port in exposed.split()} == {

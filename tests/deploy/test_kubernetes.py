@@ -82,6 +82,16 @@ def config(service: str) -> Any:
     return SERVICES[service].from_env(pod_environment(service))
 
 
+def mounted(service: str, directory: Path) -> Manifest:
+    """The volume that is mounted, read-only, at a directory."""
+    [mount] = [m for m in container(service)["volumeMounts"] if m["mountPath"] == str(directory)]
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount
+    [volume] = [v for v in pod_spec(workload(service))["volumes"] if v["name"] == mount["name"]]
+    found: Manifest = volume
+    return found
+
+
 def selected(labels: Mapping[str, str]) -> list[str]:
     """The services whose pods bear these labels."""
     return [
@@ -222,14 +232,26 @@ def test_sqlite_has_one_pod_at_most_and_lies_on_its_volume() -> None:
 
 
 def test_the_agent_file_is_mounted_where_the_workers_look_and_is_valid() -> None:
-    [mount] = container("session")["volumeMounts"]
-    [volume] = pod_spec(workload("session"))["volumes"]
-    assert volume["name"] == mount["name"]
-    files = manifest(f"ConfigMap/{volume['configMap']['name']}")["data"]
     path = config("session").agent_path
-    assert str(path.parent) == mount["mountPath"]
+    volume = mounted("session", path.parent)
+    files = manifest(f"ConfigMap/{volume['configMap']['name']}")["data"]
     agent = parse_agent(files[path.name], name=path.name)
     assert agent.greeting
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_the_secret_that_it_proves_itself_by(service: str) -> None:
+    """As a file, and the directory as a whole: a `subPath` would never change with the Secret."""
+    path = config(service).trust.secret_file
+    volume = mounted(service, path.parent)
+    assert volume["secret"]["secretName"] == "asheard-internal"
+    security = pod_spec(workload(service))["securityContext"]
+    assert security["fsGroup"] == security["runAsGroup"], "else it could not read it"
+    assert volume["secret"]["defaultMode"] == 0o440
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert f"secret generic asheard-internal --from-literal={path.name}=" in page
+    # What a CRM's pod may be given is another thing.
+    assert "asheard-internal" not in str(container(service)["env"])
 
 
 @pytest.mark.parametrize("service", SERVICES)

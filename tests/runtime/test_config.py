@@ -8,7 +8,9 @@ from runtime.config import Address, GatewayConfig, LogConfig, SessionConfig, Tra
 from runtime.errors import ConfigurationError
 
 OFF = {"ASHEARD_TWILIO_VALIDATE": "off"}
-LOCAL = {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:9/v1/realtime"}
+SECRET = "0123456789abcdef" * 4
+TRUST = {"ASHEARD_INTERNAL_SECRET": SECRET}
+LOCAL = {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:9/v1/realtime", **TRUST}
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -19,7 +21,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert gateway.ingest_target == "127.0.0.1:50072"
     assert gateway.public_url is None
 
-    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-x"})
+    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-x", **TRUST})
     assert session.listen == Address("0.0.0.0", 50061)
     assert session.admin == Address("0.0.0.0", 9103)
     assert session.realtime_url == "wss://api.openai.com/v1/realtime"
@@ -70,11 +72,13 @@ def test_a_key_is_not_needed_when_the_model_is_on_loopback() -> None:
 
 
 def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
-    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-secret"})
-    gateway = GatewayConfig.from_env({"TWILIO_AUTH_TOKEN": "tok-secret"})
-    transcript = TranscriptConfig.from_env({"ASHEARD_API_TOKENS": "a-secret, b-secret"})
-    assert transcript.api_tokens == ("a-secret", "b-secret")
-    assert "secret" not in f"{session} {gateway} {transcript}"
+    session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-hunter2", **TRUST})
+    gateway = GatewayConfig.from_env({"TWILIO_AUTH_TOKEN": "tok-hunter2", **TRUST})
+    transcript = TranscriptConfig.from_env({"ASHEARD_API_TOKENS": "a-hunter2, b-hunter2", **TRUST})
+    assert transcript.api_tokens == ("a-hunter2", "b-hunter2")
+    printed = f"{session} {gateway} {transcript}"
+    assert "hunter2" not in printed
+    assert SECRET not in printed
 
 
 def test_targets_may_be_a_list_or_a_dns_name() -> None:
@@ -82,6 +86,53 @@ def test_targets_may_be_a_list_or_a_dns_name() -> None:
     named = GatewayConfig.from_env({**OFF, "ASHEARD_SESSION_TARGETS": "dns:///workers:50061"})
     assert listed.session_targets == ("a:1", "b:2")
     assert named.session_targets == ("dns:///workers:50061",)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"ASHEARD_INTERNAL_SECRET": "short"}, "secret 1 has 5 characters"),
+        ({"ASHEARD_INTERNAL_SECRET": f"{SECRET}\nshort"}, "secret 2 has 5 characters"),
+        ({"ASHEARD_INTERNAL_SECRET": " \n "}, "holds no secret"),
+        ({"ASHEARD_INTERNAL_SECRET": f"{SECRET} {SECRET}"}, "a blank"),
+        ({"ASHEARD_INTERNAL_SECRET": f"{SECRET}é"}, "not ASCII"),
+        ({"ASHEARD_INTERNAL_SECRET": f"{SECRET}\n" * 9}, "at most 8"),
+        ({**TRUST, "ASHEARD_INTERNAL_SECRET_FILE": "/run/secret"}, "both set"),
+        ({"ASHEARD_TLS_CERT": "c", "ASHEARD_TLS_KEY": "k"}, "ASHEARD_TLS_CA is not set"),
+        ({"ASHEARD_TLS_CA": "c"}, "ASHEARD_TLS_CERT and ASHEARD_TLS_KEY are not set"),
+    ],
+)
+@pytest.mark.parametrize("service", [GatewayConfig, SessionConfig, TranscriptConfig])
+def test_trust_that_is_none_is_a_configuration_error(
+    service: type[GatewayConfig], environment: dict[str, str], named: str
+) -> None:
+    least = {"ASHEARD_TWILIO_VALIDATE": "off", "OPENAI_API_KEY": "sk-x"}
+    with pytest.raises(ConfigurationError, match=named) as error:
+        service.from_env({**least, **environment})
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("service", "least", "name"),
+    [
+        (SessionConfig, {"OPENAI_API_KEY": "sk-x"}, "ASHEARD_SESSION_LISTEN"),
+        (TranscriptConfig, {}, "ASHEARD_INGEST_LISTEN"),
+    ],
+)
+def test_beyond_loopback_the_parts_must_prove_themselves(
+    service: type[GatewayConfig], least: dict[str, str], name: str
+) -> None:
+    for beyond in ("0.0.0.0:7000", "[::]:7000", "10.0.0.7:7000", "worker.internal:7000"):
+        with pytest.raises(ConfigurationError, match="openssl rand -hex 32") as error:
+            service.from_env({**least, name: beyond})
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+        service.from_env({**least, name: beyond, **TRUST})
+        service.from_env({**least, name: beyond, "ASHEARD_INTERNAL_SECRET_FILE": "/run/secret"})
+        tls = {"ASHEARD_TLS_CERT": "c", "ASHEARD_TLS_KEY": "k", "ASHEARD_TLS_CA": "a"}
+        service.from_env({**least, name: beyond, **tls})
+    for here in ("127.0.0.1:7000", "[::1]:7000", "localhost:7000"):
+        service.from_env({**least, name: here})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import asyncio
 import socket
 from collections.abc import Iterable
 
-from gateway.link import Lane, LaneListener, Link
+from asheard.v1 import session_service_pb2
+from gateway.link import RECONNECT_S, Lane, LaneListener, Link, in_call
 from gateway.metrics import GatewayMetrics
 from gateway.placement import by_preference
 from runtime.credentials import Credentials
@@ -24,6 +25,12 @@ REFRESH_S = 10.0
 
 REFRESH_WHEN_NONE_S = 1.0
 """The same while a name has no address: at the start, all services start at once."""
+
+LEAST_REFRESH_S = 0.25
+"""The same while a call waits for a worker, however many wait."""
+
+MOST_SID_BYTES = 256
+"""Of what a webhook names and every worker is told; Twilio's have 34."""
 
 _DNS = "dns:///"
 
@@ -47,6 +54,12 @@ class Links:
         self._metrics = metrics
         self._credentials = credentials or Credentials()
         self._links: dict[str, Link] = {}
+        self._parting: set[Link] = set()
+        """Links whose name does not lead to them any more; they keep the calls that they have."""
+        self._waiting: dict[Lane, asyncio.TimerHandle] = {}
+        """Calls for which no worker was found yet, each with the end of its patience."""
+        self._look_up = asyncio.Event()
+        """Somebody waits for a worker: names are looked up at once."""
 
     @property
     def up(self) -> int:
@@ -55,19 +68,41 @@ class Links:
 
     @property
     def has_room(self) -> bool:
-        """Whether some worker would take another call, as far as is known."""
-        return any(link.load is not None and link.load.has_room for link in self._open_links())
+        """Whether some worker would take another call, as far as is known.
+
+        One that was lost within the last :data:`gateway.link.RECONNECT_S` seconds is reckoned with:
+        its calls would be back sooner than a caller who was turned away.
+        """
+        return any(
+            link.may_come_back if link.load is None else link.load.has_room
+            for link in self._open_links()
+        )
 
     def place(self, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
-        """Look for a worker for a call.
+        """Look for a worker for a call; when none takes it, for as long as a link may be away.
 
         Returns:
             The call's lane, to which audio can be given at once. The listener hears soon, and not
             before this returns, whether the call was accepted or refused.
         """
-        lane = Lane(listener, call_sid, stream_sid)
-        asyncio.get_running_loop().call_soon(self._offer, lane, "no session worker is up")
+        loop = asyncio.get_running_loop()
+        lane = Lane(listener, call_sid, stream_sid, patience_until_s=loop.time() + RECONNECT_S)
+        loop.call_soon(self._offer_in_call, lane, "no session worker is up")
         return lane
+
+    def announce_stopped(self, call_sid: str, stream_sid: str) -> None:
+        """Tell every worker that a media stream is over, since Twilio said so to this gateway; the
+        one that has the call tells the gateway that has the stream.
+
+        Args:
+            call_sid: The call.
+            stream_sid: The media stream. Empty: whichever the call has.
+        """
+        if not call_sid or max(len(call_sid), len(stream_sid)) > MOST_SID_BYTES:
+            return
+        stopped = session_service_pb2.StreamStopped(call_sid=call_sid, stream_sid=stream_sid)
+        for link in (*self._links.values(), *self._parting):
+            link.announce(stopped)
 
     async def run(self) -> None:
         """Keep all links up until cancelled."""
@@ -80,7 +115,7 @@ class Links:
 
     async def close(self, deadline_s: float) -> None:
         """Part from all workers once they have heard that the calls are over; no new ones."""
-        links = list(self._links.values())
+        links = [*self._links.values(), *self._parting]
         for link in links:
             link.retire()
         last_words = [link.wait_finished() for link in links if link.load is not None]
@@ -98,33 +133,91 @@ class Links:
         preferred = by_preference(loads, tried=lane.tried)
         if preferred:
             preferred[0].open(lane)
+        elif asyncio.get_running_loop().time() < lane.patience_until_s:
+            self._wait(lane, reason)
         else:
             lane.listener.session_refused(
                 "all session workers are full or draining" if loads else reason
             )
 
+    def _offer_in_call(self, lane: Lane, reason: str) -> None:
+        in_call(lane, self._metrics, self._offer, lane, reason)
+
+    def _wait(self, lane: Lane, reason: str) -> None:
+        """Wait until a link comes up, or has room, or the call's patience is at its end."""
+        self._waiting[lane] = asyncio.get_running_loop().call_at(
+            lane.patience_until_s, self._give_up, lane, reason
+        )
+        self._look_up.set()
+        for link in self._open_links():
+            link.hurry()
+
+    def _give_up(self, lane: Lane, reason: str) -> None:
+        self._waiting.pop(lane, None)
+        self._offer_in_call(lane, reason)
+
+    def _found_room(self, link: Link) -> None:
+        """A worker has room, or has it again: that it refused a call before is not the last word."""
+        for lane in list(self._waiting):
+            if link.load is None or not link.load.has_room:
+                return
+            self._waiting.pop(lane).cancel()
+            lane.tried.discard(link)
+            self._offer_in_call(lane, "no session worker has room")
+
     def _open_links(self) -> list[Link]:
         return [link for link in self._links.values() if not link.retired]
 
     def _add(self, target: str, tasks: asyncio.TaskGroup, name: str | None = None) -> None:
-        link = Link(target, self._metrics, self._offer, self._credentials, name)
+        link = Link(target, self._metrics, self._offer, self._credentials, name, self._found_room)
         self._links[target] = link
-        tasks.create_task(link.run(), name=f"link to {target}")
+        tasks.create_task(self._keep(link), name=f"link to {target}")
+
+    async def _keep(self, link: Link) -> None:
+        while True:
+            try:
+                await link.run()
+            except Exception:
+                self._metrics.link_faults.labels("link").inc()
+                log.exception("fault in keeping a link, which begins anew", target=link.target)
+                await asyncio.sleep(REFRESH_WHEN_NONE_S)
+            else:
+                self._parting.discard(link)
+                return
 
     async def _follow(self, name_and_port: str, tasks: asyncio.TaskGroup) -> None:
         """Keep one link to each address of a name."""
         name, _, port = name_and_port.rpartition(":")
         mine: set[str] = set()
         while True:
-            found = await resolve(name, int(port))
-            if found is not None:
-                for target in sorted(found - mine):
-                    self._add(target, tasks, name)
-                for target in mine - found:
-                    log.info("session worker gone from its name", target=target, name=name)
-                    self._links.pop(target).retire()
-                mine = found
-            await asyncio.sleep(REFRESH_S if mine else REFRESH_WHEN_NONE_S)
+            try:
+                found = await resolve(name, int(port))
+                if found is not None:
+                    for target in sorted(found - mine):
+                        self._add(target, tasks, name)
+                    for target in mine - found:
+                        log.info("session worker gone from its name", target=target, name=name)
+                        self._part(self._links.pop(target))
+                    mine = found
+            except Exception:
+                self._metrics.link_faults.labels("link").inc()
+                log.exception("fault in looking up session workers", name=name)
+            await self._pause(REFRESH_S if mine else REFRESH_WHEN_NONE_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before a name is looked up again: less long when a call waits, but never not."""
+        await asyncio.sleep(min(pause_s, LEAST_REFRESH_S))
+        try:
+            async with asyncio.timeout(pause_s - LEAST_REFRESH_S):
+                await self._look_up.wait()
+        except TimeoutError:
+            return
+        self._look_up.clear()
+
+    def _part(self, link: Link) -> None:
+        """Give it no new calls."""
+        link.retire()
+        self._parting.add(link)
 
 
 async def resolve(name: str, port: int) -> set[str] | None:

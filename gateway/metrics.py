@@ -99,6 +99,19 @@ class GatewayMetrics:
         self.link_messages = Counter(
             "asheard_link_messages_total", "Batches sent to session workers.", registry=registry
         )
+        self.link_controls_dropped = Counter(
+            "asheard_link_controls_dropped_total",
+            "Keys and positions dropped because too many of one call waited for its worker.",
+            registry=registry,
+        )
+        self.link_faults = Counter(
+            "asheard_link_faults_total",
+            "Exceptions at the link, by what they ended: bugs of ours.",
+            ["where"],
+            registry=registry,
+        )
+        for where in ("call", "cleanup", "link"):
+            self.link_faults.labels(where)
         # Series that exist from the start can be graphed before anything went wrong.
         for outcome in fact_pb2.CallOutcome.values():
             if outcome != fact_pb2.CALL_OUTCOME_UNSPECIFIED:

@@ -10,7 +10,19 @@ from typing import cast
 from prometheus_client import CollectorRegistry
 
 from asheard.v1 import fact_pb2, session_service_pb2
-from gateway.link import BATCH_FRAMES, KEPT_FRAMES, Lane, LaneListener, Link, Stream
+from gateway.link import (
+    BATCH_FRAMES,
+    DIRECT_BYTES,
+    KEPT_BYTES,
+    KEPT_FRAMES,
+    MESSAGE_BYTES,
+    MOST_CONTROLS,
+    MOST_FRAME_BYTES,
+    Lane,
+    LaneListener,
+    Link,
+    Stream,
+)
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
 from tests.gateway.peers import until
@@ -53,8 +65,11 @@ class SlowStream:
 
 
 @contextlib.asynccontextmanager
-async def writing_link() -> AsyncIterator[tuple[Link, SlowStream]]:
-    link = Link("nowhere:1", GatewayMetrics(CollectorRegistry()), lambda lane, reason: None)
+async def writing_link(
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[tuple[Link, SlowStream]]:
+    metrics = GatewayMetrics(registry or CollectorRegistry())
+    link = Link("nowhere:1", metrics, lambda lane, reason: None)
     link.load = WorkerLoad(active_calls=0, max_calls=99)
     stream = SlowStream()
     task = asyncio.create_task(link._write(cast(Stream, stream)))
@@ -166,3 +181,131 @@ async def test_a_lost_link_forgets_what_nobody_will_take() -> None:
         assert (lane.batch, lane.link, link.batch.calls) == (None, None, [])
         assert lane.send_audio(b"AAAA", 2, 1), "kept until the call ends"
         assert link.batch.calls == []
+
+
+def most_bytes(requests: list[session_service_pb2.LinkRequest]) -> int:
+    return max(request.ByteSize() for request in requests)
+
+
+async def test_messages_are_bounded_in_bytes_and_long_frames_cost_their_own_call_alone() -> None:
+    async with writing_link() as (link, stream):
+        loud, quiet, other = await stuck(link, stream, 3)
+        for ms in range(1, KEPT_FRAMES):  # in frames of 6 s
+            loud.send_audio(b"A" * MOST_FRAME_BYTES, ms, 1)
+            assert quiet.send_audio(b"AAAA", ms, 1)
+        assert not loud.send_audio(b"A" * (MOST_FRAME_BYTES + 1), KEPT_FRAMES, 1), (
+            "longer than is passed on"
+        )
+        assert loud.kept_bytes == sum(len(frame[0]) for frame in loud.audio) <= KEPT_BYTES
+        other.send_audio(b"AAAA", 1, 1)
+        await stream.take()
+        requests = await stream.drain()
+        assert most_bytes(requests) < 2 * MESSAGE_BYTES
+        came = frames(*requests)
+        assert [ms for call, ms in came if call == quiet.handle] == list(range(1, KEPT_FRAMES))
+        assert [ms for call, ms in came if call == loud.handle] == [KEPT_FRAMES - 1], (
+            "the newest that fit"
+        )
+        assert (other.handle, 1) in came
+        assert loud.kept_bytes == 0
+        loud.send_audio(b"A" * DIRECT_BYTES, 500, 1)
+        assert frames(await stream.take()) == [(loud.handle, 500)], "and then as before"
+
+
+async def test_what_is_beyond_a_message_goes_into_the_next_in_order_with_the_end_behind() -> None:
+    async with writing_link() as (link, stream):
+        lanes = await stuck(link, stream, 2)
+        for ms in range(1, BATCH_FRAMES // 2):  # as the compiled way has them, up to one read
+            for lane in lanes:
+                link.batch.add(lane.handle, b"A" * 16_000, ms, 1)
+        lanes[0].close(fact_pb2.CALL_OUTCOME_COMPLETED)
+        key = session_service_pb2.CallerKeyPressed(digit="5")
+        lanes[1].send(session_service_pb2.GatewayControl(key_pressed=key))
+        await stream.take()
+        requests = await stream.drain()
+        assert most_bytes(requests) < 1.1 * MESSAGE_BYTES
+        assert len(requests) >= 16
+        for lane in lanes:
+            came = [ms for call, ms in frames(*requests) if call == lane.handle]
+            assert came == list(range(1, BATCH_FRAMES // 2))
+        kinds = [[c.WhichOneof("body") for c in request.control] for request in requests]
+        assert kinds[0] == ["key_pressed"]
+        assert kinds[-1] == ["close_call"]
+        assert not frames(requests[-1])
+
+
+async def test_much_control_is_dropped_for_its_own_call_and_split_into_messages() -> None:
+    registry = CollectorRegistry()
+    async with writing_link(registry) as (link, stream):
+        loud, quiet = await stuck(link, stream, 2)
+
+        def pressed() -> session_service_pb2.GatewayControl:
+            key = session_service_pb2.CallerKeyPressed(digit="5")
+            return session_service_pb2.GatewayControl(key_pressed=key)
+
+        for _ in range(MOST_CONTROLS + 30):
+            loud.send(pressed())
+        quiet.send(pressed())
+        await stream.take()
+        (request,) = await stream.drain()
+        assert len(request.control) == MOST_CONTROLS + 1
+        dropped = registry.get_sample_value("asheard_link_controls_dropped_total")
+        assert dropped == 30
+        assert loud.outcome is None
+
+        quiet.send_audio(b"AAAA", 1, 1)
+        await until(lambda: stream.writing, "a message under way")
+        large = session_service_pb2.PositionsFixed()
+        for n in range(7000):
+            large.positions.add(item_id="i" * 40, content_index=n)
+        for _ in range(MOST_CONTROLS + 1):
+            positions = session_service_pb2.GatewayControl(positions_fixed=large)
+            loud.send(positions)
+        await until(lambda: loud.outcome is not None, "the end of a call that says too much")
+        assert cast(Listener, quiet.listener).kinds == ["accepted"]
+        quiet.send_audio(b"AAAA", 2, 1)
+        await stream.take()
+        requests = await stream.drain()
+        assert most_bytes(requests) < 2 * MESSAGE_BYTES
+        assert (quiet.handle, 2) in frames(*requests)
+        closed = [
+            c.call for request in requests for c in request.control if c.HasField("close_call")
+        ]
+        assert closed == [loud.handle]
+
+
+async def test_early_control_is_bounded() -> None:
+    lane = Lane(cast(LaneListener, Listener()), "CA1", "MZ1")
+    for _ in range(MOST_CONTROLS + 30):
+        key = session_service_pb2.CallerKeyPressed(digit="5")
+        lane.send(session_service_pb2.GatewayControl(key_pressed=key))
+    assert len(lane.early) == MOST_CONTROLS
+
+
+async def test_a_frame_that_cannot_be_sent_ends_its_call_and_the_message_goes_on() -> None:
+    async with writing_link() as (link, stream):
+        good, bad, ugly = await stuck(link, stream, 3)
+        good.send_audio(b"AAAA", 1, 1)
+        bad.send_audio(b"AAAA", 2**70, 1)
+        ugly.send_audio(cast(bytes, "AAAA\ud800"), 1, 1)
+        good.send_audio(b"AAAA", 2, 1)
+        await stream.take()
+        assert frames(await stream.take()) == [(good.handle, 1), (good.handle, 2)]
+        await until(lambda: bad.outcome is not None and ugly.outcome is not None, "their ends")
+        assert good.outcome is None
+        good.send_audio(b"AAAA", 3, 1)
+        requests = await stream.drain()
+        assert frames(*requests) == [(good.handle, 3)]
+
+
+async def test_uneven_columns_are_dropped_and_the_link_goes_on() -> None:
+    registry = CollectorRegistry()
+    async with writing_link(registry) as (link, stream):
+        (lane,) = await stuck(link, stream, 1)
+        lane.send_audio(b"AAAA", 1, 1)
+        link.batch.calls.append(lane.handle)  # as when there was no memory for the rest of a frame
+        await stream.take()
+        assert frames(await stream.take()) == []
+        lane.send_audio(b"AAAA", 2, 1)
+        assert frames(await stream.take()) == [(lane.handle, 2)]
+        assert registry.get_sample_value("asheard_caller_frames_dropped_total") == 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import link, links
-from gateway.link import KEPT_FRAMES, Lane
+from gateway.link import KEPT_FRAMES, Lane, LaneListener
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from tests.gateway.peers import ScriptedWorker, until
@@ -44,18 +46,24 @@ class Listener:
     def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
         self.heard.append(("interrupted", interrupt.interrupt_id))
 
+    def stream_stopped(self) -> None:
+        self.heard.append(("stopped", None))
+
     @property
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.heard]
 
 
 @contextlib.asynccontextmanager
-async def linked(*workers: ScriptedWorker, up: int | None = None) -> AsyncIterator[Links]:
+async def linked(
+    *workers: ScriptedWorker, up: int | None = None, registry: CollectorRegistry | None = None
+) -> AsyncIterator[Links]:
     """Links to workers, of which ``up`` (all) come up."""
     for worker in workers:
         if not worker.port:
             await worker.start()
-    pool = Links([worker.target for worker in workers], GatewayMetrics(CollectorRegistry()))
+    metrics = GatewayMetrics(registry or CollectorRegistry())
+    pool = Links([worker.target for worker in workers], metrics)
     task = asyncio.create_task(pool.run())
     await until(lambda: pool.up == (len(workers) if up is None else up), "links up")
     try:
@@ -157,6 +165,14 @@ async def test_a_worker_that_does_not_take_audio_loses_the_oldest_of_that_call()
         assert worker.audio[1][-1].media_ms == KEPT_FRAMES + 2
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call waits for a worker."""
+    monkeypatch.setattr(links, "RECONNECT_S", 0.0)
+    monkeypatch.setattr(link, "RECONNECT_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_the_least_loaded_worker_is_asked_and_the_next_when_it_refuses() -> None:
     busy, idle = ScriptedWorker(), ScriptedWorker()
     busy.load = session_service_pb2.LoadReport(active_calls=5, max_calls=10)
@@ -186,6 +202,19 @@ async def test_a_worker_that_does_not_answer_is_told_so_and_the_next_is_asked(
         assert silent.closed == {1: fact_pb2.CALL_OUTCOME_REFUSED}
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_call_that_nobody_answers_and_that_is_broken_too_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "OPEN_ANSWER_S", 0.02)
+    silent = ScriptedWorker()
+    silent.answers = False
+    async with linked(silent) as pool:
+        lane = pool.place(Faulty("session_refused", "session_lost"), "CA1", "MZ1")
+        await until(lambda: lane.outcome is not None, "its end")
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_room_is_what_workers_report_and_what_they_were_given_since() -> None:
     worker = ScriptedWorker()
     worker.load = session_service_pb2.LoadReport(active_calls=0, max_calls=1)
@@ -252,27 +281,174 @@ async def test_a_call_under_way_to_a_worker_that_dies_goes_to_the_next() -> None
         assert listener.heard == [("accepted", f"session/{other.port}-1")]
 
 
-async def test_without_any_worker_a_call_is_refused_at_once() -> None:
+async def test_without_any_worker_a_call_waits_for_one_and_is_refused_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "RECONNECT_S", 0.1)
     pool = Links(["127.0.0.1:1"], GatewayMetrics(CollectorRegistry()))
+    began = time.monotonic()
     _, listener = await placed(pool)
     assert listener.heard == [("refused", "no session worker is up")]
+    assert time.monotonic() - began >= 0.05
+    lane = pool.place(Faulty("session_refused", "session_lost"), "CA2", "MZ1")
+    await until(lambda: lane.outcome is not None, "the end of one that cannot hear it")
 
 
-async def test_a_bug_that_one_call_meets_ends_that_call_and_not_the_link() -> None:
-    class Broken(Listener):
-        def agent_audio(self, *_: object) -> None:
-            raise RuntimeError("a bug")
-
+async def test_a_call_that_comes_while_the_link_is_away_waits_for_it_and_is_not_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "RECONNECT_S", 20.0)  # on a machine that is busy with something else
+    monkeypatch.setattr(link, "RECONNECT_S", 20.0)
     worker = ScriptedWorker()
     async with linked(worker) as pool:
-        broken = Broken()
-        pool.place(broken, "CA1", "MZ1")
-        await until(lambda: broken.heard, "an answer")
-        _, two = await placed(pool, "CA2")
-        worker.speak("item1", 20, call=1)
-        worker.speak("item1", 20, call=2)
-        await until(lambda: two.kinds == ["accepted", "audio"], "the other call goes on")
-        assert broken.kinds == ["accepted", "lost"]
+        _, one = await placed(pool, "CA1")
+        port = worker.port
+        await worker.stop()
+        await until(lambda: "lost" in one.kinds, "the loss")
+        assert (pool.up, pool.has_room) == (0, True), "its worker will be back"
+        two = Listener()
+        lane = pool.place(two, "CA2", "MZ2")
+        for ms in range(5):
+            lane.send_audio(b"AAAA", ms, 1)
+        await asyncio.sleep(0.3)
+        assert two.kinds == []
+        await worker.start(port)
+        await until(lambda: two.kinds == ["accepted"], "the worker, back again")
+        await until(lambda: len(worker.audio.get(2, ())) == 5, "what the caller said meanwhile")
+
+
+async def test_a_worker_that_is_gone_for_longer_has_no_room(impatient: None) -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        await worker.stop()
+        await until(lambda: not pool.has_room, "no room")
+
+
+async def test_a_call_that_waits_is_taken_by_the_first_worker_that_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "RECONNECT_S", 20.0)
+    worker = ScriptedWorker()
+    worker.refuses = FULL
+    async with linked(worker) as pool:
+        one, gone = Listener(), Listener()
+        pool.place(one, "CA1", "MZ1")
+        lane = pool.place(gone, "CA2", "MZ2")
+        await until(lambda: len(worker.opened) == 2, "the refusals")
+        lane.close(COMPLETED)
+        worker.refuses = None
+        worker.say(call=0, load_report=worker.load)
+        await until(lambda: one.kinds == ["accepted"], "the call, taken after all")
+        assert gone.kinds == []
+
+
+class Faulty(Listener):
+    """A call that has a bug in everything, and in its own end another one."""
+
+    def __init__(self, *callbacks: str) -> None:
+        super().__init__()
+        self._callbacks = callbacks
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in LISTENED and name in self._callbacks:
+            return self._fault
+        return super().__getattribute__(name)
+
+    def _fault(self, *_: object) -> None:
+        self.heard.append(("fault", None))
+        raise RuntimeError("a bug")
+
+
+LISTENED = [name for name in vars(LaneListener) if not name.startswith("_")]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_whatever_one_call_raises_ends_that_call_and_neither_the_link_nor_another() -> None:
+    worker = ScriptedWorker()
+    worker.load.max_calls = 1000
+    registry = CollectorRegistry()
+    async with linked(worker, registry=registry) as pool:
+        _, good = await placed(pool, "CAgood")
+        assert {"agent_audio", "session_lost", "stream_stopped"} < set(LISTENED)
+        number = 1
+        for once in (True, False):  # then a second time, in the call's end
+            for name in LISTENED:
+                call = Faulty(name) if once else Faulty(name, "session_lost")
+                worker.refuses = FULL if name == "session_refused" else None
+                lane = pool.place(call, f"CA{number}", "MZ1")
+                number += 1
+                if name not in ("session_accepted", "session_refused"):
+                    await until(lambda c=call: c.kinds == ["accepted"], "the call")  # type: ignore[misc]
+                match name:
+                    case "agent_audio":
+                        worker.speak("item", 20, call=number)
+                    case "interrupted":
+                        worker.interrupt(1, call=number)
+                    case "session_finished":
+                        worker.finish(call=number)
+                    case "stream_stopped":
+                        worker.say(call=number, stream_stopped=session_service_pb2.StreamStopped())
+                    case "session_lost":
+                        link.end_lost(lane, pool._metrics, "told so")
+                await until(lambda lane=lane: lane.outcome is not None, f"its end, by {name}")  # type: ignore[misc]
+                assert ("lost" in call.kinds) is (once and name != "session_lost"), name
+                if name != "session_refused":
+                    await until(lambda n=number: n in worker.closed, "the worker knows")  # type: ignore[misc]
+        assert registry.get_sample_value("asheard_link_faults_total", {"where": "call"}) == 12
+        assert registry.get_sample_value("asheard_link_faults_total", {"where": "cleanup"}) == 8
+        assert (worker.links, pool.up) == (1, 1)
+        worker.speak("item", 20, call=1)
+        await until(lambda: good.kinds == ["accepted", "audio"], "the neighbour goes on")
+
+        worst = [Faulty(*LISTENED) for _ in range(3)]
+        worker.answers = False
+        for number, call in enumerate(worst):
+            pool.place(call, f"CAworst{number}", "MZ1")
+        await until(lambda: len(worker.opened) >= number + 3, "the offers")
+        await worker.stop()
+        await until(lambda: "lost" in good.kinds, "the loss, told to the one that listens")
+        await until(lambda: all(call.heard for call in worst), "and to those that cannot")
+
+
+async def test_a_fault_of_a_link_itself_is_survived_and_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        _, one = await placed(pool, "CA1")
+        for place in ("_dispatch", "_next_message"):
+            right = getattr(link.Link, place)
+
+            def wrong(*_: object, place: str = place, right: Any = right) -> None:
+                monkeypatch.setattr(link.Link, place, right)
+                raise RuntimeError("a bug")
+
+            monkeypatch.setattr(link.Link, place, wrong)
+            worker.say(call=0, load_report=worker.load)
+            if place == "_next_message":
+                pool.announce_stopped("CA9", "MZ9")
+                await until(lambda: getattr(link.Link, "_next_message") is not wrong, "the bug")  # noqa: B009
+            else:
+                await until(lambda: "lost" in one.kinds, "the loss")
+            await until(lambda: pool.up == 1, "the link, again")
+            _, again = await placed(pool, "CA2")
+            assert again.kinds == ["accepted"]
+
+
+async def test_a_writer_that_breaks_ends_its_connection_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = link.Link._write
+
+    async def wrong(self: link.Link, stream: link.Stream) -> None:
+        monkeypatch.setattr(link.Link, "_write", right)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(link.Link, "_write", wrong)
+    async with linked(ScriptedWorker(), up=0) as pool:
+        await until(lambda: link.Link._write is right and pool.up, "the link")
+        _, one = await placed(pool)
+        assert one.kinds == ["accepted"]
 
 
 async def test_links_part_when_the_worker_has_heard_the_last_word() -> None:
@@ -292,7 +468,13 @@ async def test_a_name_is_followed_to_its_addresses(monkeypatch: pytest.MonkeyPat
     await worker.start()
     addresses = {"127.0.0.1"}
 
+    broken = True
+
     async def resolve(name: str, port: int) -> set[str]:
+        nonlocal broken
+        if broken:
+            broken = False
+            raise RuntimeError("a bug, survived")
         assert name == "workers.example"
         return {f"{address}:{port}" for address in addresses}
 

@@ -212,6 +212,12 @@ class TranscriptConfig:
     api_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Who may read transcripts. Empty: only peers on loopback."""
     trust: Trust = Trust()
+    stream_grace_s: float = 30.0
+    """How long after a media stream that ended otherwise than by a hang-up Twilio may ask for a new
+    one: a call is final after it."""
+    writer_lost_s: float = 90.0
+    """A process that was not heard of for so long is lost, and what it was writing with it. They say
+    that they live every ten seconds."""
 
     @classmethod
     def from_env(cls, env: Environment) -> TranscriptConfig:
@@ -232,6 +238,10 @@ class TranscriptConfig:
                 token for t in env.get("ASHEARD_API_TOKENS", "").split(",") if (token := t.strip())
             ),
             trust=trust,
+            stream_grace_s=whole_number(
+                env, "ASHEARD_STREAM_GRACE_SECONDS", 30, least=1, most=3600
+            ),
+            writer_lost_s=whole_number(env, "ASHEARD_WRITER_LOST_SECONDS", 90, least=1, most=86400),
         )
 
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_pb2 import Transcript
 from asheard.v1.transcript_service_pb2 import CallSummary
-from runtime.errors import NotFound, Unavailable
+from runtime.errors import ConfigurationError, NotFound, Unavailable
 from runtime.log import get_log
 from transcript.join import join
 from transcript.metrics import TranscriptMetrics
-from transcript.store import CallQuery, Outcome, Store
+from transcript.store import Behind, CallQuery, Outcome, Store
 
 log = get_log(__name__)
 
@@ -46,6 +46,32 @@ POLL_S = 1.0
 INDEXED_AT_ONCE = frozenset({"call_started", "session_lost", "session_ended", "call_ended"})
 """Facts that change what the list of calls shows. All else is caught up with when it is read."""
 
+MOST_PROCESSES = 10_000
+"""The most processes whose signs of life wait to be stored. There are some dozens."""
+
+REMEMBERED = 10_000
+"""Calls of which it is remembered that something was said in the log, so that it is said once."""
+
+
+class JoinFailed(Exception):
+    """A fault of ours in one call, which is in the log. Nobody else is concerned."""
+
+
+class Once:
+    """What was said before, as far as memory goes."""
+
+    def __init__(self) -> None:
+        self._said: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def first(self, what: str, call_sid: str) -> bool:
+        """Whether this is the first time."""
+        if (what, call_sid) in self._said:
+            return False
+        self._said[what, call_sid] = None
+        if len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
+        return True
+
 
 @dataclass(slots=True)
 class _Cached:
@@ -53,8 +79,15 @@ class _Cached:
 
     facts: list[Fact] = field(default_factory=list)
     revision: int = 0
+    """Of the facts."""
     transcript: Transcript | None = None
+    joined: int = 0
+    """Revision that the transcript was joined at, or that could not be joined."""
+    failed: bool = False
+    """Whether it could not."""
     indexed: int = 0
+    final: bool = False
+    """Whether the store holds it final."""
     join_s: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -76,15 +109,43 @@ class Calls:
         self._to_index: set[str] = set()
         self._index_wanted = asyncio.Event()
         self._closing = asyncio.Event()
+        self._alive: set[str] = set()
+        self._said = Once()
+        self.trouble: str | None = None
+        """Why the store cannot be written to, when that is so. Kept by whoever checks it."""
+        self.append_failed = asyncio.Event()
+        """The last append could not be stored: the store should be checked."""
+        self.append_fault: str | None = None
+        """Why."""
 
-    async def append(self, facts: Sequence[Fact]) -> list[Outcome]:
+    async def append(self, facts: Sequence[Fact], process: str = "") -> list[Outcome]:
         """Make facts durable; what became of each, in their order.
+
+        Args:
+            facts: Of any number of calls; none: the process says that it lives.
+            process: Which process writes them; "" when it does not say.
 
         Raises:
             Unavailable: Nothing is promised; hand them in again.
         """
+        if process and len(self._alive) < MOST_PROCESSES:
+            self._alive.add(process)
+        if not facts:
+            # A sign of life costs no transaction: the next check of the store writes it. While the
+            # store takes nothing, whoever asks should know.
+            if self.trouble is not None:
+                raise Unavailable(self.trouble)
+            return []
         started = time.perf_counter()
-        outcomes = await self._store.append(facts)
+        try:
+            outcomes = await self._store.append(facts, process)
+        except Behind:
+            raise
+        except (Unavailable, ConfigurationError) as error:
+            self.append_fault = str(error)
+            self.append_failed.set()
+            raise
+        self.append_fault = None
         self._metrics.append_seconds.observe(time.perf_counter() - started)
         changed: set[str] = set()
         for fact, outcome in zip(facts, outcomes, strict=True):
@@ -92,10 +153,21 @@ class Calls:
                 changed.add(fact.call_sid)
                 if fact.WhichOneof("body") in INDEXED_AT_ONCE:
                     self._to_index.add(fact.call_sid)
+            elif outcome in _SAID and self._said.first(outcome.value, fact.call_sid):
+                log.warning(_SAID[outcome], call=fact.call_sid, writer=fact.writer)
         if self._to_index:
             self._index_wanted.set()
         self._notify(changed)
         return outcomes
+
+    def take_alive(self) -> set[str]:
+        """Processes that gave a sign of life since this was asked last."""
+        alive, self._alive = self._alive, set()
+        return alive
+
+    def give_back_alive(self, processes: set[str]) -> None:
+        """They could not be stored: next time."""
+        self._alive |= processes
 
     async def get(self, call_sid: str) -> Transcript:
         """The transcript as it stands. Treat it as read only: others hold it too.
@@ -103,8 +175,9 @@ class Calls:
         Raises:
             NotFound: There is no such call.
             Unavailable: The store cannot be reached.
+            JoinFailed: It cannot be joined, by a fault of ours.
         """
-        transcript, _ = await self.get_with_facts(call_sid)
+        transcript, _ = await self._get(call_sid)
         return transcript
 
     async def get_with_facts(self, call_sid: str) -> tuple[Transcript, Sequence[Fact]]:
@@ -113,14 +186,19 @@ class Calls:
         Raises:
             NotFound: There is no such call.
             Unavailable: The store cannot be reached.
+            JoinFailed: It cannot be joined, by a fault of ours.
         """
+        transcript, cached = await self._get(call_sid)
+        # Facts are only ever added, and the transcript's revision counts them.
+        return transcript, cached.facts[: transcript.revision]
+
+    async def _get(self, call_sid: str) -> tuple[Transcript, _Cached]:
         cached = self._cache.setdefault(call_sid, _Cached())
         self._cache.move_to_end(call_sid)
         async with cached.lock:
             before = len(cached.facts)
             try:
                 transcript = await self._refresh(call_sid, cached)
-                facts = tuple(cached.facts)
             except NotFound:
                 self._drop(call_sid)
                 raise
@@ -128,7 +206,16 @@ class Calls:
                 if self._cache.get(call_sid) is cached:  # it may have been dropped meanwhile
                     self._cached_facts += len(cached.facts) - before
         self._shrink()
-        return transcript, facts
+        return transcript, cached
+
+    async def refresh(self, call_sid: str) -> None:
+        """Bring a call's entry in the index up to date, and tell its watchers.
+
+        Raises:
+            Unavailable: The store cannot be reached.
+        """
+        await self._index(call_sid)
+        self._notify([call_sid])
 
     async def watch(self, call_sid: str) -> AsyncIterator[Transcript]:
         """The present state, then the newest after each change, until it is final.
@@ -209,49 +296,70 @@ class Calls:
                     # Read for the index alone. Who reads a finished call does it seldom, and a
                     # service that keeps each of them grows with every call.
                     self._drop(call_sid)
-        except NotFound:
-            pass  # Deleted meanwhile.
+        except (NotFound, JoinFailed):
+            pass  # Deleted meanwhile; or a fault in one call, of which the log knows.
         except Unavailable:
             raise
-        except Exception:
+        except Exception as error:
             # A bug, in one call; the list of all others must not suffer from it.
-            log.exception("call cannot be indexed", call=call_sid)
+            if self._said.first("cannot be indexed", call_sid):
+                log.error("call cannot be indexed", call=call_sid, exc_info=error)
 
     async def _refresh(self, call_sid: str, cached: _Cached) -> Transcript:
         """Bring a call up to date; under its lock."""
         while True:
             news = await self._store.read(call_sid, after=cached.revision)
-            if news.facts or cached.transcript is None:
-                cached.facts.extend(news.facts)
-                cached.revision = news.revision
-                cached.transcript = await self._join(cached)
+            cached.facts.extend(news.facts)
+            cached.revision = news.revision
             cached.indexed = max(cached.indexed, news.indexed)
-            if not cached.transcript.final or await self._write_index(cached):
-                return cached.transcript
+            cached.final = cached.final or news.final
+            transcript = cached.transcript
+            if cached.joined != cached.revision:
+                transcript = await self._join(call_sid, cached)
+            elif cached.failed or transcript is None:
+                raise JoinFailed(call_sid)
+            if cached.final and not transcript.final:
+                # Final was said of it, by another service or an earlier version, and stays said.
+                transcript = cached.transcript = _made_final(transcript)
+            if not transcript.final or await self._write_index(cached):
+                return transcript
             # More facts came between reading and sealing: it was not final after all.
 
-    async def _join(self, cached: _Cached) -> Transcript:
+    async def _join(self, call_sid: str, cached: _Cached) -> Transcript:
         started = time.perf_counter()
-        if len(cached.facts) > THREAD_FROM_FACTS:
-            transcript = await asyncio.to_thread(join, cached.facts)
-        else:
-            transcript = join(cached.facts)
-        cached.join_s = time.perf_counter() - started
+        revision = cached.revision
+        try:
+            if len(cached.facts) > THREAD_FROM_FACTS:
+                transcript = await asyncio.to_thread(join, cached.facts)
+            else:
+                transcript = join(cached.facts)
+        except Exception as error:
+            # A bug, or facts that nobody foresaw. It is not tried again before there are more.
+            cached.failed = True
+            cached.joined = revision
+            self._metrics.joins_failed.inc()
+            if self._said.first("cannot be joined", call_sid):
+                log.error("call cannot be joined", call=call_sid, exc_info=error)
+            raise JoinFailed(call_sid) from None
+        finally:
+            cached.join_s = time.perf_counter() - started
+        cached.transcript = transcript
+        cached.failed = False
+        cached.joined = revision
         self._metrics.join_seconds.observe(cached.join_s)
         return transcript
 
     async def _write_index(self, cached: _Cached) -> bool:
-        """Write a call's entry, sealing its writers when it is final; whether it still held."""
+        """Write a call's entry, which makes it final when it is; whether it still held."""
         transcript = cached.transcript
-        if transcript is None or cached.indexed == cached.revision:
+        sealing = transcript is not None and transcript.final and not cached.final
+        if transcript is None or (cached.indexed == cached.revision and not sealing):
             return True
-        sealed = {fact.writer for fact in cached.facts} if transcript.final else set[str]()
-        if transcript.final:
-            sealed |= _named_sessions(cached.facts)
-        if not await self._store.index(_summary(transcript), cached.revision, sealed):
+        if not await self._store.index(_summary(transcript), cached.revision):
             return False
         cached.indexed = cached.revision
-        if transcript.final:
+        if sealing:
+            cached.final = True
             self._metrics.calls_finished.inc()
         return True
 
@@ -294,16 +402,18 @@ class Calls:
         self._metrics.cached_facts.set(self._cached_facts)
 
 
-def _named_sessions(facts: Iterable[Fact]) -> set[str]:
-    """Sessions that a gateway names, whether they wrote anything or not."""
-    names: set[str] = set()
-    for fact in facts:
-        body = fact.WhichOneof("body")
-        if body == "session_assigned":
-            names.add(fact.session_assigned.session_writer)
-        elif body == "session_lost":
-            names.add(fact.session_lost.session_writer)
-    return names
+_SAID = {
+    Outcome.LATE: "facts of a final call thrown away",
+    Outcome.SURPLUS: "call holds as much as a call may: facts thrown away",
+}
+"""What is said in the log, once for each call, of facts that are thrown away."""
+
+
+def _made_final(transcript: Transcript) -> Transcript:
+    final = Transcript()
+    final.CopyFrom(transcript)
+    final.final = True
+    return final
 
 
 def _summary(transcript: Transcript) -> CallSummary:

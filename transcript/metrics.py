@@ -37,6 +37,31 @@ class TranscriptMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.joins_failed = Counter(
+            "asheard_transcript_joins_failed_total",
+            "Joins that failed: a bug, which the log tells. That call cannot be read.",
+            registry=registry,
+        )
+        self.open_calls = Gauge(
+            "asheard_transcript_open_calls", "Calls in the store that are not final.",
+            registry=registry,
+        )  # fmt: skip
+        self.writers_lost = Counter(
+            "asheard_transcript_writers_lost_total",
+            "Streams and sessions given up: their process was not heard of.",
+            registry=registry,
+        )
+        self.calls_closed = Counter(
+            "asheard_transcript_calls_closed_total",
+            "Calls closed because no new media stream came.",
+            registry=registry,
+        )
+        self.tasks_failed = Counter(
+            "asheard_transcript_tasks_failed_total",
+            "Faults of the service's own tasks, which were started again.",
+            ["task"],
+            registry=registry,
+        )
         self.watchers = Gauge(
             "asheard_transcript_watchers", "Readers that follow a call.", registry=registry
         )

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import json
-import re
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Literal
@@ -14,9 +13,7 @@ from typing import Any, Literal
 import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.protobuf.unknown_fields import UnknownFieldSet
 
-from asheard.v1.fact_pb2 import Fact
 from asheard.v1.ingest_service_pb2 import (
     AppendFactsRequest,
     AppendFactsResponse,
@@ -37,10 +34,17 @@ from asheard.v1.transcript_service_pb2 import (
     WatchTranscriptResponse,
 )
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceServicer
-from runtime.errors import AsheardError, InvalidRequest, NotFound, Unavailable
+from runtime.errors import (
+    AsheardError,
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
 from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
-from transcript.calls import Calls
+from transcript.calls import Calls, JoinFailed
+from transcript.facts import fault, is_call_sid, is_process
 from transcript.metrics import TranscriptMetrics
 from transcript.passages import check_heard, check_passage, spoken_language
 from transcript.store import CallQuery, Cursor, Outcome, start_us
@@ -57,15 +61,14 @@ MOST_FACTS = 10_000
 USUAL_PAGE_SIZE = 100
 MOST_PAGE_SIZE = 1000
 
-_CALL_SID = re.compile(r"[\x21-\x7e]{1,128}")
-"""Twilio's are "CA" and 32 hexadecimal digits; whatever else names a call is as good a key."""
-
-_WRITER = re.compile(r"(gateway|session)/[\x21-\x7e]{1,128}")
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+"""The years 1 to 9999 in seconds since 1970: what a Timestamp may hold."""
 
 _STATUS: dict[type[AsheardError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    ConfigurationError: grpc.StatusCode.UNAVAILABLE,  # a store that cannot be used
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
@@ -89,8 +92,16 @@ class _Answering:
     ) -> None:
         if isinstance(error, Unavailable):
             self._metrics.store_errors.inc()
-        if isinstance(error, AsheardError) and type(error) in _STATUS:
-            await self._context.abort(_STATUS[type(error)], str(error))
+        if isinstance(error, AsheardError):
+            for known, status in _STATUS.items():
+                if isinstance(error, known):
+                    await self._context.abort(status, str(error))
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            if not isinstance(error, JoinFailed):  # of which the log knows
+                log.error("request failed", exc_info=error)
+            await self._context.abort(
+                grpc.StatusCode.INTERNAL, "a fault of the transcript service's; its log tells more"
+            )
 
 
 class IngestService(IngestServiceServicer):
@@ -107,19 +118,21 @@ class IngestService(IngestServiceServicer):
         async with _Answering(context, self._metrics):
             if len(request.facts) > MOST_FACTS:
                 raise InvalidRequest(f"facts: at most {MOST_FACTS} in one request")
+            if not is_process(request.process):
+                raise InvalidRequest("process: give at most 128 characters without spaces")
             return await self._append(request)
 
     async def _append(self, request: AppendFactsRequest) -> AppendFactsResponse:
         response = AppendFactsResponse()
         places: list[int] = []
         for place, fact in enumerate(request.facts):
-            if (reason := _fault(fact)) is None:
+            if (reason := fault(fact)) is None:
                 places.append(place)
             else:
                 self._metrics.rejected.labels("malformed").inc()
                 response.rejected.append(RejectedFact(index=place, reason=reason))
         facts = [request.facts[place] for place in places]
-        outcomes = await self._calls.append(facts)
+        outcomes = await self._calls.append(facts, request.process)
         for place, fact, outcome in zip(places, facts, outcomes, strict=True):
             kind = fact.writer.partition("/")[0]
             self._metrics.facts.labels(kind, outcome.value).inc()
@@ -132,6 +145,10 @@ class IngestService(IngestServiceServicer):
                     sequence=fact.sequence,
                 )
                 reason = "sequence: another fact of this writer has this number"
+                response.rejected.append(RejectedFact(index=place, reason=reason))
+            elif outcome is Outcome.UNSTORABLE:
+                self._metrics.rejected.labels("unstorable").inc()
+                reason = "fact: the database cannot take it"
                 response.rejected.append(RejectedFact(index=place, reason=reason))
         response.rejected.sort(key=lambda rejected: rejected.index)
         return response
@@ -208,32 +225,11 @@ class TranscriptService(TranscriptServiceServicer):
         self._access.admit(authorization, peer_host(context.peer()))
 
 
-def _fault(fact: Fact) -> str | None:
-    """What makes a fact impossible to store; None when nothing does."""
-    if not _CALL_SID.fullmatch(fact.call_sid):
-        return "call_sid: give Twilio's identifier of the call"
-    if not _WRITER.fullmatch(fact.writer):
-        return 'writer: give "gateway/<stream_sid>" or "session/<id>"'
-    if fact.sequence < 1:
-        return "sequence: number the facts of a writer from 1"
-    if fact.WhichOneof("body") is None and not UnknownFieldSet(fact):
-        # What we do not know may be the body of a newer writer, and is kept for a newer reader.
-        return "body: a fact says that something happened"
-    if fact.HasField("call_started") and not _is_time(fact.call_started.start_time):
-        return "call_started.start_time: is not a time of this era"
-    if fact.HasField("call_ended") and not _is_time(fact.call_ended.end_time):
-        return "call_ended.end_time: is not a time of this era"
-    return None
-
-
-def _is_time(time: Timestamp) -> bool:
-    """Whether a time can be shown: 1970 to 9999, as protobuf has it. Absent is 1970."""
-    return 0 <= time.seconds < 253_402_300_800 and 0 <= time.nanos < 1_000_000_000
-
-
 def _need_call_sid(call_sid: str) -> None:
     if not call_sid:
         raise InvalidRequest("call_sid: is required")
+    if not is_call_sid(call_sid):
+        raise NotFound("call_sid: there is no such call")
 
 
 def _query(request: ListCallsRequest) -> CallQuery:
@@ -257,6 +253,8 @@ def _time_us(request: ListCallsRequest, name: _Bound) -> int | None:
     time: Timestamp = getattr(request, name)
     if not 0 <= time.nanos < 1_000_000_000:
         raise InvalidRequest(f"{name}: nanos must be from 0 to 999999999")
+    if not _FIRST_S <= time.seconds <= _LAST_S:
+        raise InvalidRequest(f"{name}: is not a time of the years 1 to 9999")
     return time.seconds * 1_000_000 + -(-time.nanos // 1_000)  # up: bounds are on whole µs
 
 
@@ -276,7 +274,8 @@ def _cursor(request: ListCallsRequest) -> Cursor | None:
         case [int(start), str(call_sid), str(filters)] if abs(start) < 1 << 63:
             if filters != _filters(request):
                 raise InvalidRequest("page_token: was given for other filters; begin anew")
-            return Cursor(start, call_sid)
+            if is_call_sid(call_sid):
+                return Cursor(start, call_sid)
     raise InvalidRequest("page_token: give next_page_token of the page before, unchanged")
 
 

@@ -8,22 +8,33 @@ Rules:
    another fact under the number of a stored one is a conflict and is not stored.
 3. The index of calls is a cache of what the join says of them. It knows at which revision it was
    made, so whoever lists calls can bring it up to date first, after a crash too.
-4. Once a call is final its writers are sealed: a straggler of theirs is thrown away, so that final
-   stays true. A new media stream is a new writer and opens the call again.
+4. A call that was made final stays final: whatever comes after is thrown away, of known writers and
+   of new ones. Whether it is made final or takes one more fact is decided by one row, which both
+   have to hold; so there is no moment between, with several services either.
 5. A deleted call leaves nothing behind but a digest of its id, by which late facts are known and
    thrown away.
+6. What one call may hold is bounded, in facts, bytes and writers. Beyond, facts are thrown away, but
+   for those that close a writer, so that the call can end.
+7. A fact that the database cannot take is refused alone; what was handed in beside it is stored.
+8. Which process a writer belongs to is stored with its first fact, and a process's signs of life
+   are stored within seconds.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_pb2 import CallState
 from asheard.v1.transcript_service_pb2 import CallSummary
+from runtime.errors import Unavailable
+
+
+class Behind(Unavailable):
+    """Too much waits to be stored already. The store works."""
 
 
 class Outcome(enum.Enum):
@@ -35,7 +46,33 @@ class Outcome(enum.Enum):
     CONFLICTING = "conflicting"
     """Another fact has its number: a bug of its writer. Not stored."""
     DISCARDED = "discarded"
-    """Its call was deleted, or was final for its writer. Thrown away, as it should be."""
+    """Its call was deleted. Thrown away, as it should be."""
+    LATE = "late"
+    """Its call was final (rule 4). Thrown away, as it should be."""
+    SURPLUS = "surplus"
+    """Its call holds as much as a call may (rule 6). Thrown away."""
+    UNSTORABLE = "unstorable"
+    """The database cannot take it (rule 7). Not stored."""
+
+
+MOST_CALL_FACTS = 100_000
+"""The most facts of one call. The busiest day there can be, 28 for every 20 seconds, has 121,000; a
+call of four hours, beyond which Twilio ends it unless told otherwise, has 20,000."""
+
+MOST_CALL_BYTES = 32 * 1024 * 1024
+"""The most bytes of one call's facts: 335 each, for as many as there may be."""
+
+MOST_CALL_WRITERS = 200
+"""The most writers of one call: a media stream and a session for each time that it was continued."""
+
+CLOSING = frozenset({"call_ended", "session_ended"})
+"""Facts that close a writer. They are taken beyond the bounds, twice for each writer."""
+
+
+def closes(fact: Fact) -> bool:
+    """Whether a fact closes its writer, be it that it had to be given up."""
+    body = fact.WhichOneof("body")
+    return (fact.fact_dropped.body if body == "fact_dropped" else body) in CLOSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +84,28 @@ class StoredFacts:
     indexed: int
     """Revision at which the call's entry in the index was made."""
     facts: tuple[Fact, ...]
+    final: bool = False
+    """Whether the call was made final (rule 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """A writer of an open call."""
+
+    process: str
+    """"" when it did not say."""
+    closed: bool
+    """Whether its closing fact was stored; facts before it may still be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A call that is not final."""
+
+    call_sid: str
+    revision: int
+    writers: Mapping[str, WriterState]
+    """Those of which anything was stored since stores know about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +137,21 @@ class Store(Protocol):
     shared: bool
     """Whether other processes may append to it, so that a watcher has to look for itself."""
 
-    async def append(self, facts: Sequence[Fact]) -> list[Outcome]:
-        """Store facts; what became of each, in their order. Durable on return."""
+    async def append(self, facts: Sequence[Fact], process: str = "") -> list[Outcome]:
+        """Store facts; what became of each, in their order. Durable on return.
+
+        Args:
+            facts: Of any number of calls.
+            process: Which process writes them; "" when it does not say.
+        """
+        ...
+
+    async def add(self, facts: Sequence[Fact], revision: int) -> bool:
+        """Store facts of the service itself, of one call, about what is known at ``revision``.
+
+        Returns:
+            False, and nothing is written, when the call is at another revision by now, or final.
+        """
         ...
 
     async def read(self, call_sid: str, *, after: int = 0) -> StoredFacts:
@@ -90,12 +162,28 @@ class Store(Protocol):
         """
         ...
 
-    async def index(self, summary: CallSummary, revision: int, sealed: Collection[str]) -> bool:
-        """Write a call's entry in the index, and seal these writers (rule 4).
+    async def index(self, summary: CallSummary, revision: int) -> bool:
+        """Write a call's entry in the index. ``summary.final`` makes the call final (rule 4).
 
         Returns:
-            False, and nothing is written, when the call is at another revision by now.
+            False, and nothing is written, when the call is at another revision by now, or is final
+            and this entry does not say so.
         """
+        ...
+
+    async def open_calls(self) -> list[OpenCall]:
+        """All calls that are not final."""
+        ...
+
+    async def processes(self) -> dict[str, int]:
+        """When each process last gave a sign of life, in µs since 1970 by the database's clock.
+
+        To be compared with what was read before, and with no other clock.
+        """
+        ...
+
+    async def forget_processes(self, seen_us: Mapping[str, int]) -> None:
+        """Forget these processes, unless one gave a sign of life since."""
         ...
 
     async def unindexed(self) -> list[str]:
@@ -114,8 +202,12 @@ class Store(Protocol):
         """
         ...
 
-    async def check(self) -> None:
-        """Return when the store can read and write."""
+    async def check(self, alive: Collection[str] = ()) -> None:
+        """Write and commit, then read; return when that worked.
+
+        Args:
+            alive: Processes that gave a sign of life: that is what is written.
+        """
         ...
 
     async def close(self) -> None:

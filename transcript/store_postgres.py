@@ -7,14 +7,30 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from transcript.store_sql import SCHEMA, Connection, Rows, SqlStore
+from transcript.migrations import UnusableStore, bring_up_to_date
+from transcript.store_sql import Connection, Rows, SqlStore
 
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 5_000
 """Below the ten seconds that a writer waits for its answer."""
 
 _SCHEMA_LOCK = 0x61736865_61726400
-"""Two services that start at once must not make the tables at once ("asheard" in ASCII)."""
+"""Two services that start at once must not change the tables at once ("asheard" in ASCII)."""
+
+_REASONS = {
+    "08": "it cannot be reached",
+    "25": "it takes no writes",
+    "28": "it does not let us in",
+    "3D": "there is no such database",
+    "40": "it was too busy with others",
+    "42": "it lacks a table or a privilege that we need",
+    "53": "it is out of space, memory or connections",
+    "55": "it was too busy with others",
+    "57": "it is shutting down, or took too long",
+    "58": "its disk reports an error",
+    "XX": "its data are damaged; see its log",
+}
+"""What the classes of PostgreSQL's error codes mean to an operator."""
 
 
 def open_postgres(url: str) -> SqlStore:
@@ -26,9 +42,25 @@ class _Postgres:
     name = "PostgreSQL"
     shared = True
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
+    data_errors: tuple[type[Exception], ...] = (
+        psycopg.DataError, psycopg.IntegrityError, OverflowError, UnicodeError,
+    )  # fmt: skip
+    now_us = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
     begin = "BEGIN"
     for_update = " FOR UPDATE"
     attempts = 2  # the server may have been started anew since we last asked
+
+    blob = "BYTEA"
+    migrate: Sequence[str] = (
+        "BEGIN",
+        "SET LOCAL statement_timeout = 0",  # a step may have to go through all calls
+        f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})",
+    )
+    columns = (
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = current_schema()"
+    )
+    private = False
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -45,19 +77,27 @@ class _Postgres:
             keepalives_count=3,
             tcp_user_timeout=10_000,
         )
-        with connection.transaction():
+        wrapped = _Connection(connection)
+        try:
             # Whatever the server's default is: acknowledged means durable.
             connection.execute("SET synchronous_commit = on")
             connection.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-            connection.execute("SET client_min_messages = warning")  # no "already exists"
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-            connection.execute(SCHEMA.format(blob="BYTEA"))
-        return _Connection(connection)
+            bring_up_to_date(wrapped, self)
+        except (psycopg.Error, UnusableStore):
+            connection.close()
+            raise
+        return wrapped
+
+    def reason(self, error: Exception) -> str:
+        # The server's text may quote values, and the driver's the URL; the code tells what to look for.
+        state = getattr(error, "sqlstate", None)
+        words = _REASONS.get(state[:2] if state else "08", "it reports an error")
+        return f"{words} ({type(error).__name__})"
 
     def verify(self, connection: Connection) -> None:
         """Find out when this server has become a replica that takes no writes."""
         if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
-            raise psycopg.OperationalError("the server takes no writes")
+            raise psycopg.errors.ReadOnlySqlTransaction
 
     def forget(self, connection: Connection) -> None:
         """Deleted rows leave the files with the server's own vacuum."""

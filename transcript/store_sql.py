@@ -14,15 +14,32 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_service_pb2 import CallSummary
-from runtime.errors import NotFound, Unavailable
-from transcript.store import CallQuery, Outcome, StoredFacts, start_us
+from runtime.errors import AsheardError, NotFound, Unavailable
+from runtime.log import get_log
+from transcript.store import (
+    MOST_CALL_BYTES,
+    MOST_CALL_FACTS,
+    MOST_CALL_WRITERS,
+    Behind,
+    CallQuery,
+    OpenCall,
+    Outcome,
+    StoredFacts,
+    WriterState,
+    closes,
+    start_us,
+)
+
+log = get_log(__name__)
 
 T = TypeVar("T")
 
@@ -35,35 +52,11 @@ GROUP_FACTS = 20_000
 WAITING_FACTS = 200_000
 """The most facts that may wait; beyond, writers keep them and try again later."""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS calls (
-    call_sid    TEXT PRIMARY KEY,
-    revision    BIGINT NOT NULL,            -- position of the newest fact
-    indexed     BIGINT NOT NULL DEFAULT 0,  -- revision that the columns below were made from
-    start_us    BIGINT NOT NULL DEFAULT 4611686018427387904,
-    from_number TEXT NOT NULL DEFAULT '',
-    to_number   TEXT NOT NULL DEFAULT '',
-    state       INTEGER NOT NULL DEFAULT 0,
-    sealed      TEXT NOT NULL DEFAULT '[]', -- JSON: writers that a final transcript rests on
-    summary     {blob}                      -- asheard.v1.CallSummary
-);
-CREATE INDEX IF NOT EXISTS calls_newest ON calls (start_us DESC, call_sid DESC);
-CREATE INDEX IF NOT EXISTS calls_from ON calls (from_number, start_us DESC);
-CREATE INDEX IF NOT EXISTS calls_to ON calls (to_number, start_us DESC);
-CREATE INDEX IF NOT EXISTS calls_unindexed ON calls (call_sid) WHERE indexed < revision;
-CREATE TABLE IF NOT EXISTS facts (
-    call_sid TEXT NOT NULL,
-    position BIGINT NOT NULL,
-    writer   TEXT NOT NULL,
-    sequence BIGINT NOT NULL,
-    body     {blob} NOT NULL,               -- asheard.v1.Fact
-    PRIMARY KEY (call_sid, position),
-    UNIQUE (call_sid, writer, sequence)
-);
-CREATE TABLE IF NOT EXISTS deleted_calls (
-    digest TEXT PRIMARY KEY                 -- SHA-256 of the call's id
-);
-"""
+CLOSING_BYTES = 4096
+"""The largest fact that closes a writer of a call which holds as much as a call may."""
+
+WAITING_BYTES = 128 * 1024 * 1024
+"""The most bytes of them: eight requests of the largest size that gRPC lets through."""
 
 
 class Rows(Protocol):
@@ -100,6 +93,10 @@ class Dialect(Protocol):
     shared: bool
     errors: tuple[type[Exception], ...]
     """What its driver raises."""
+    data_errors: tuple[type[Exception], ...]
+    """What it raises for values that it cannot store, whatever the state of the database."""
+    now_us: str
+    """SQL: the database's clock, in microseconds since 1970."""
     begin: str
     """Opens a transaction that writes."""
     for_update: str
@@ -108,7 +105,14 @@ class Dialect(Protocol):
     """How often to try before the store counts as unavailable, each time on a new connection."""
 
     def connect(self) -> Connection:
-        """Open a connection, and make the tables where they are not there yet."""
+        """Open a connection to a store that is at the newest version.
+
+        Raises:
+            ConfigurationError: What is there is no store that can be used.
+        """
+
+    def reason(self, error: Exception) -> str:
+        """What an error of the driver means, in words for an operator, without values."""
 
     def verify(self, connection: Connection) -> None:
         """Raise one of ``errors`` when writing would not be durable."""
@@ -120,10 +124,13 @@ class Dialect(Protocol):
 class _Job:
     """Something the writer thread has to do."""
 
-    def __init__(self, run: Callable[[Connection], Any], facts: Sequence[Fact] = ()) -> None:
+    def __init__(
+        self, run: Callable[[Connection], Any], facts: Sequence[Fact] = (), process: str = ""
+    ) -> None:
         self.run = run
         self.facts = facts
         """Not empty: an append, which may share its transaction with others."""
+        self.process = process
         self.future: Future[Any] = Future()
 
 
@@ -135,6 +142,9 @@ class SqlStore:
         self.shared = dialect.shared
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_facts = 0
+        self._waiting_bytes = 0
+        # Checked in and out by the database like any process, and as easily forgotten.
+        self._own_process = f"transcript/{uuid.uuid4().hex}"
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
         self._connections: set[Connection] = set()
@@ -142,30 +152,46 @@ class SqlStore:
         self._writer = threading.Thread(target=self._write, name="store writer", daemon=True)
         self._writer.start()
 
-    async def append(self, facts: Sequence[Fact]) -> list[Outcome]:
+    async def append(self, facts: Sequence[Fact], process: str = "") -> list[Outcome]:
         """Store facts; see :class:`transcript.store.Store`."""
         if not facts:
             return []
-        if self._waiting_facts > WAITING_FACTS:
-            raise Unavailable("the store is behind; try again later")
+        size = sum(fact.ByteSize() for fact in facts)
+        if self._waiting_facts > WAITING_FACTS or self._waiting_bytes > WAITING_BYTES:
+            raise Behind("the store is behind; try again later")
         self._waiting_facts += len(facts)
+        self._waiting_bytes += size
         try:
-            outcomes: list[Outcome] = await self._submit(_Job(lambda _: None, facts))
+            outcomes: list[Outcome] = await self._submit(_Job(lambda _: None, facts, process))
             return outcomes
         finally:
             self._waiting_facts -= len(facts)
+            self._waiting_bytes -= size
+
+    async def add(self, facts: Sequence[Fact], revision: int) -> bool:
+        """Store facts of the service itself; see :class:`transcript.store.Store`."""
+        (call_sid,) = {fact.call_sid for fact in facts}
+
+        def run(connection: Connection) -> bool:
+            call = _lock_call(connection, call_sid, self._dialect)
+            if call is None or call.final or call.revision != revision:
+                return False
+            _store_in_call(connection, call, [(fact, "") for fact in facts], bounded=False)
+            return True
+
+        return await self._submit_transaction(run)
 
     async def read(self, call_sid: str, *, after: int = 0) -> StoredFacts:
         """Read facts; see :class:`transcript.store.Store`."""
 
         def run(connection: Connection) -> StoredFacts:
             row = connection.execute(
-                "SELECT revision, indexed FROM calls WHERE call_sid = ?", (call_sid,)
+                "SELECT revision, indexed, final FROM calls WHERE call_sid = ?", (call_sid,)
             ).fetchone()
             if row is None:
                 raise NotFound("call_sid: there is no such call")
             if row[0] <= after:
-                return StoredFacts(row[0], row[1], ())
+                return StoredFacts(row[0], row[1], (), bool(row[2]))
             rows = connection.execute(
                 "SELECT body FROM facts WHERE call_sid = ? AND position > ? AND position <= ?"
                 " ORDER BY position",
@@ -173,35 +199,71 @@ class SqlStore:
             ).fetchall()
             if len(rows) < row[0] - after:
                 raise NotFound("call_sid: there is no such call")  # deleted in this moment
-            return StoredFacts(row[0], row[1], tuple(Fact.FromString(body) for (body,) in rows))
+            facts = tuple(Fact.FromString(body) for (body,) in rows)
+            return StoredFacts(row[0], row[1], facts, bool(row[2]))
 
         return await self._read(run)
 
-    async def index(self, summary: CallSummary, revision: int, sealed: Collection[str]) -> bool:
+    async def index(self, summary: CallSummary, revision: int) -> bool:
         """Write an entry of the index; see :class:`transcript.store.Store`."""
 
         def run(connection: Connection) -> bool:
             return (
                 connection.execute(
                     "UPDATE calls SET indexed = ?, start_us = ?, from_number = ?, to_number = ?,"
-                    " state = ?, sealed = CASE WHEN ? = '[]' THEN sealed ELSE ? END, summary = ?"
-                    " WHERE call_sid = ? AND revision = ?",
+                    " state = ?, summary = ?, final = CASE WHEN ? = 1 THEN 1 ELSE final END,"
+                    " writers = CASE WHEN ? = 1 THEN '{}' ELSE writers END"
+                    " WHERE call_sid = ? AND revision = ? AND (final = 0 OR ? = 1)",
                     (
                         revision,
                         start_us(summary),
                         _sql_text(summary.from_number),
                         _sql_text(summary.to_number),
                         summary.state,
-                        *[json.dumps(sorted(sealed))] * 2,
                         summary.SerializeToString(),
+                        *[int(summary.final)] * 2,
                         summary.call_sid,
                         revision,
+                        int(summary.final),
                     ),
                 ).rowcount
                 == 1
             )
 
         return await self._submit_transaction(run)
+
+    async def open_calls(self) -> list[OpenCall]:
+        """Calls that are not final; see :class:`transcript.store.Store`."""
+        rows = await self._read(
+            lambda connection: connection.execute(
+                "SELECT call_sid, revision, writers FROM calls WHERE final = 0"
+            ).fetchall()
+        )
+        return [
+            OpenCall(call_sid, revision, _read_writers(writers))
+            for call_sid, revision, writers in rows
+        ]
+
+    async def processes(self) -> dict[str, int]:
+        """Signs of life; see :class:`transcript.store.Store`."""
+        return dict(
+            await self._read(
+                lambda connection: connection.execute(
+                    "SELECT process, seen_us FROM processes"
+                ).fetchall()
+            )
+        )
+
+    async def forget_processes(self, seen_us: Mapping[str, int]) -> None:
+        """Forget processes; see :class:`transcript.store.Store`."""
+
+        def run(connection: Connection) -> None:
+            connection.executemany(
+                "DELETE FROM processes WHERE process = ? AND seen_us = ?", sorted(seen_us.items())
+            )
+
+        if seen_us:
+            await self._submit_transaction(run)
 
     async def unindexed(self) -> list[str]:
         """Calls with an old entry; see :class:`transcript.store.Store`."""
@@ -259,15 +321,17 @@ class SqlStore:
             raise NotFound("call_sid: there is no such call")
         await self._submit(_Job(self._dialect.forget))
 
-    async def check(self) -> None:
+    async def check(self, alive: Collection[str] = ()) -> None:
         """Return when the store works; see :class:`transcript.store.Store`."""
 
         def run(connection: Connection) -> None:
             self._dialect.verify(connection)
-            connection.execute("SELECT revision FROM calls LIMIT 1").fetchone()
+            _write_alive(connection, {*alive, self._own_process}, self._dialect)
 
         await self._submit_transaction(run)
-        await self._read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self._read(
+            lambda connection: connection.execute("SELECT revision FROM calls LIMIT 1").fetchone()
+        )
 
     async def close(self) -> None:
         """Finish and let go; see :class:`transcript.store.Store`."""
@@ -318,17 +382,46 @@ class SqlStore:
                 self._append_group(group)
 
     def _append_group(self, group: list[_Job]) -> None:
-        facts = [fact for job in group for fact in job.facts]
-        whole: Future[list[Outcome]] = Future()
-        self._settle(whole, lambda connection: _append(connection, facts, self._dialect))
+        """Store what several handed in. Errors of the database are everybody's; a fault that one of
+        them causes is found by taking each alone."""
+        group = [job for job in group if job.future.set_running_or_notify_cancel()]
+        entries = [(fact, job.process) for job in group for fact in job.facts]
+        try:
+            outcomes = self._store(entries)
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, AsheardError):
+                for job in group:
+                    self._append_alone(job)
+            else:
+                for job in group:
+                    job.future.set_exception(error)
+            return
         place = 0
         for job in group:
-            if job.future.set_running_or_notify_cancel():
-                if (error := whole.exception()) is not None:
-                    job.future.set_exception(error)
-                else:
-                    job.future.set_result(whole.result()[place : place + len(job.facts)])
+            job.future.set_result(outcomes[place : place + len(job.facts)])
             place += len(job.facts)
+
+    def _append_alone(self, job: _Job) -> None:
+        try:
+            job.future.set_result(self._store([(fact, job.process) for fact in job.facts]))
+        except Exception as error:  # it belongs to whoever waits, whatever it is
+            job.future.set_exception(error)
+
+    def _store(self, entries: Sequence[_Entry]) -> list[Outcome]:
+        """Store facts in one transaction, or where one of them cannot be stored, in several."""
+        try:
+            return self._attempt(
+                lambda connection: _append(connection, entries, self._dialect),
+                self._dialect.attempts,
+            )
+        except self._dialect.data_errors as error:
+            if len(entries) == 1:
+                ((fact, _),) = entries
+                log.error("fact cannot be stored", call=fact.call_sid, writer=fact.writer,
+                          sequence=fact.sequence, error=type(error).__name__)  # fmt: skip
+                return [Outcome.UNSTORABLE]
+            half = len(entries) // 2
+            return self._store(entries[:half]) + self._store(entries[half:])
 
     def _settle(self, future: Future[T], run: Callable[[Connection], T]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -347,13 +440,14 @@ class SqlStore:
                 with self._connections_lock:
                     self._connections.add(connection)
             return run(connection)
+        except self._dialect.data_errors:
+            raise
         except self._dialect.errors as error:
             self._drop_connection()
             if attempts > 1:
                 return self._attempt(run, attempts - 1)
-            # The driver's text may quote values; its type is enough to know what to look for.
             raise Unavailable(
-                f"the {self._dialect.name} store does not answer ({type(error).__name__})"
+                f"the {self._dialect.name} store does not answer: {self._dialect.reason(error)}"
             ) from error
 
     def _drop_connection(self) -> None:
@@ -383,55 +477,128 @@ def _transaction(connection: Connection, dialect: Dialect) -> Any:
     connection.execute("COMMIT")
 
 
-def _append(connection: Connection, facts: Sequence[Fact], dialect: Dialect) -> list[Outcome]:
+@dataclass(slots=True)
+class _Call:
+    """A call's row, kept to one transaction."""
+
+    call_sid: str
+    revision: int
+    final: bool
+    fact_bytes: int
+    writers: dict[str, WriterState]
+
+
+_Entry = tuple[Fact, str]
+"""A fact, and the process that writes it."""
+
+
+def _append(connection: Connection, entries: Sequence[_Entry], dialect: Dialect) -> list[Outcome]:
     """Store a group of facts in one transaction."""
-    outcomes = [Outcome.DISCARDED] * len(facts)
+    outcomes = [Outcome.DISCARDED] * len(entries)
     by_call: dict[str, list[int]] = {}
-    for place, fact in enumerate(facts):
+    for place, (fact, _) in enumerate(entries):
         by_call.setdefault(fact.call_sid, []).append(place)
     with _transaction(connection, dialect):
-        rows: list[tuple[str, int, str, int, bytes]] = []
+        new_processes: set[str] = set()
         # In one order everywhere, or two processes that lock the same calls could wait in a ring.
         for call_sid, places in sorted(by_call.items()):
             call = _lock_call(connection, call_sid, dialect, create=True)
             if call is None:
                 continue
-            revision, sealed = call
-            known = _known_bodies(connection, call_sid, [facts[place] for place in places])
-            before = revision
-            for place in places:
-                fact = facts[place]
-                body = fact.SerializeToString(deterministic=True)
-                number = (fact.writer, fact.sequence)
-                if number in known:
-                    same = known[number] == body
-                    outcomes[place] = Outcome.REPEATED if same else Outcome.CONFLICTING
-                elif fact.writer not in sealed:
-                    outcomes[place] = Outcome.STORED
-                    known[number] = body
-                    revision += 1
-                    rows.append((call_sid, revision, *number, body))
-            if revision > before:
-                connection.execute(
-                    "UPDATE calls SET revision = ? WHERE call_sid = ?", (revision, call_sid)
-                )
-        if rows:
-            connection.executemany(
-                "INSERT INTO facts (call_sid, position, writer, sequence, body)"
-                " VALUES (?, ?, ?, ?, ?)",
-                rows,
-            )
+            before = {writer.process for writer in call.writers.values()}
+            stored = _store_in_call(connection, call, [entries[place] for place in places])
+            for place, outcome in zip(places, stored, strict=True):
+                outcomes[place] = outcome
+            new_processes |= {writer.process for writer in call.writers.values()} - before - {""}
+        if new_processes:
+            _write_alive(connection, new_processes, dialect)
     return outcomes
+
+
+def _store_in_call(
+    connection: Connection, call: _Call, entries: Sequence[_Entry], *, bounded: bool = True
+) -> list[Outcome]:
+    """Store facts of a call whose row is ours; what became of each."""
+    known = _known_bodies(connection, call.call_sid, [fact for fact, _ in entries])
+    rows: list[tuple[str, int, str, int, bytes]] = []
+    outcomes: list[Outcome] = []
+    for fact, process in entries:
+        body = fact.SerializeToString(deterministic=True)
+        number = (fact.writer, fact.sequence)
+        if number in known:
+            same = known[number] == body
+            outcomes.append(Outcome.REPEATED if same else Outcome.CONFLICTING)
+            continue
+        if call.final:
+            outcomes.append(Outcome.LATE)
+            continue
+        if bounded and _is_surplus(call, fact, len(body)):
+            outcomes.append(Outcome.SURPLUS)
+            continue
+        outcomes.append(Outcome.STORED)
+        known[number] = body
+        call.revision += 1
+        call.fact_bytes += len(body)
+        if bounded:
+            _note_writer(call, fact, process)
+        rows.append((call.call_sid, call.revision, *number, body))
+    if rows:
+        connection.execute(
+            "UPDATE calls SET revision = ?, fact_bytes = ?, writers = ? WHERE call_sid = ?",
+            (call.revision, call.fact_bytes, _write_writers(call.writers), call.call_sid),
+        )
+        connection.executemany(
+            "INSERT INTO facts (call_sid, position, writer, sequence, body) VALUES (?, ?, ?, ?, ?)",
+            rows,
+        )
+    return outcomes
+
+
+def _is_surplus(call: _Call, fact: Fact, size: int) -> bool:
+    """Whether a fact is beyond what a call may hold (rule 6 of the store)."""
+    if fact.writer not in call.writers and len(call.writers) >= MOST_CALL_WRITERS:
+        return True
+    if call.revision < MOST_CALL_FACTS and call.fact_bytes + size <= MOST_CALL_BYTES:
+        return False
+    room = call.revision < MOST_CALL_FACTS + 2 * MOST_CALL_WRITERS
+    return not (room and size <= CLOSING_BYTES and closes(fact))
+
+
+def _note_writer(call: _Call, fact: Fact, process: str) -> None:
+    before = call.writers.get(fact.writer, WriterState("", closed=False))
+    now = WriterState(process or before.process, before.closed or closes(fact))
+    if now != before or fact.writer not in call.writers:
+        call.writers[fact.writer] = now
+
+
+def _write_writers(writers: Mapping[str, WriterState]) -> str:
+    return json.dumps({name: [state.process, state.closed] for name, state in writers.items()})
+
+
+def _read_writers(text: str) -> dict[str, WriterState]:
+    return {name: WriterState(*state) for name, state in json.loads(text).items()}
+
+
+def _write_alive(connection: Connection, processes: Collection[str], dialect: Dialect) -> None:
+    # In one order everywhere, as with calls; and whoever holds these rows waits for no others.
+    connection.executemany(
+        f"INSERT INTO processes (process, seen_us) VALUES (?, {dialect.now_us})"
+        " ON CONFLICT (process) DO UPDATE SET seen_us = excluded.seen_us",
+        [(process,) for process in sorted(processes)],
+    )
 
 
 def _lock_call(
     connection: Connection, call_sid: str, dialect: Dialect, *, create: bool = False
-) -> tuple[int, frozenset[str]] | None:
-    """Keep a call to this transaction; its revision and sealed writers.
+) -> _Call | None:
+    """Keep a call to this transaction.
 
     None when it does not exist, or with ``create``, when it was deleted.
     """
-    select = f"SELECT revision, sealed FROM calls WHERE call_sid = ?{dialect.for_update}"
+    select = (
+        "SELECT revision, final, fact_bytes, writers FROM calls WHERE call_sid = ?"
+        f"{dialect.for_update}"
+    )
     row = connection.execute(select, (call_sid,)).fetchone()
     if row is None and create:
         deleted = "SELECT 1 FROM deleted_calls WHERE digest = ?"
@@ -448,7 +615,8 @@ def _lock_call(
             return None
     if row is None:
         return None
-    return row[0], frozenset(json.loads(row[1]))
+    revision, final, fact_bytes, writers = row
+    return _Call(call_sid, revision, bool(final), fact_bytes, _read_writers(writers))
 
 
 def _known_bodies(

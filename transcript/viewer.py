@@ -7,6 +7,7 @@ strangers said on the telephone. A call that is under way reloads every two seco
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from runtime.config import Address, is_loopback
 from runtime.errors import ConfigurationError, NotFound, Unavailable
 from transcript import pages
 from transcript.access import Access, PermissionDenied, Unauthenticated
-from transcript.calls import Calls
+from transcript.calls import Calls, JoinFailed
+from transcript.facts import is_call_sid
 from transcript.store import CallQuery, Cursor, start_us
 
 PASS_COOKIE = "asheard_pass"
@@ -101,8 +103,10 @@ class Viewer:
             response = _page(pages.message(f"{error}."), status=403)
         except NotFound:
             response = _page(pages.message("There is no such call."), status=404)
-        except Unavailable:
+        except (Unavailable, ConfigurationError):
             response = _page(pages.message("The store does not answer. Try again."), status=503)
+        except JoinFailed:
+            response = _page(pages.message("A fault of ours: the log knows more."), status=500)
         except web.HTTPException as error:
             response = _page(pages.message(error.reason), status=error.status)
         response.headers.update(_HEADERS)
@@ -133,7 +137,10 @@ class Viewer:
         return _page(pages.calls(page, older=older))
 
     async def _call(self, request: web.Request) -> web.Response:
-        transcript = await self._calls.get(request.match_info["call_sid"])
+        call_sid = request.match_info["call_sid"]
+        if not is_call_sid(call_sid):
+            raise NotFound(call_sid)
+        transcript = await self._calls.get(call_sid)
         return _page(pages.transcript(transcript))
 
     async def _css(self, _request: web.Request) -> web.Response:
@@ -162,7 +169,8 @@ def _cursor(value: str) -> Cursor | None:
     start, dot, call_sid = value.partition(".")
     if not value:
         return None
-    if not dot or not start.isascii() or not start.isdigit() or len(start) > 19:
+    known = re.fullmatch("[0-9]{1,19}", start) and int(start) < 1 << 63 and is_call_sid(call_sid)
+    if not dot or not known:
         raise web.HTTPBadRequest(reason="before: follow the link of the page before")
     return Cursor(int(start), call_sid)
 

@@ -6,12 +6,20 @@ import asyncio
 
 import pytest
 
-from asheard.v1.fact_pb2 import CallerTranscribed, Fact
+from asheard.v1.fact_pb2 import CallerTranscribed, Fact, SessionEnded
 from asheard.v1.transcript_pb2 import CallState
 from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import NotFound
 from tests.transcript.call_facts import START_S, Writer, short_call
-from transcript.store import CallQuery, Cursor, Outcome, Store, start_us
+from transcript.store import (
+    CallQuery,
+    Cursor,
+    OpenCall,
+    Outcome,
+    Store,
+    WriterState,
+    start_us,
+)
 
 
 def said(writer: Writer, text: str) -> Fact:
@@ -121,26 +129,130 @@ class StoreContract:
         session = Writer("CA1", "session/1")
         await store.append([said(session, "one")])
         assert await store.unindexed() == ["CA1"]
-        assert await store.index(summary("CA1", START_S), 1, ())
+        assert await store.index(summary("CA1", START_S), 1)
         assert await store.unindexed() == []
         await store.append([said(session, "two")])
         assert await store.unindexed() == ["CA1"]
-        assert not await store.index(summary("CA1", START_S), 1, ())
+        assert not await store.index(summary("CA1", START_S), 1)
         assert await store.unindexed() == ["CA1"]
 
-    async def test_sealed_writers_add_nothing_and_new_ones_do(self, store: Store) -> None:
+    async def test_a_final_call_takes_nothing_more(self, store: Store) -> None:
         old, new = Writer("CA1", "session/1"), Writer("CA1", "gateway/MZ2")
         await store.append([said(old, "one")])
-        assert await store.index(summary("CA1", START_S), 1, {"session/1"})
+        assert not (await store.read("CA1")).final
+        final = summary("CA1", START_S)
+        final.final = True
+        assert await store.index(final, 1)
         first = old.facts[0]
         assert await store.append([first, said(old, "late"), said(new, "anew")]) == [
             Outcome.REPEATED,
-            Outcome.DISCARDED,
+            Outcome.LATE,
+            Outcome.LATE,
+        ]
+        stored = await store.read("CA1")
+        assert (stored.revision, stored.final) == (1, True)
+        # Nor does an entry that knows less take it back.
+        assert not await store.index(summary("CA1", START_S), 1)
+        assert (await store.calls(CallQuery(limit=1)))[0].final
+        assert await store.append([said(old, "later")]) == [Outcome.LATE]
+        assert not await store.add([said(Writer("CA1", "transcript/closed"), "x")], 1)
+        assert await store.open_calls() == []
+
+    async def test_final_or_one_fact_more_but_never_both(self, store: Store) -> None:
+        """Each call is made final and appended to in the same moment, in every order of arrival."""
+        for n in range(30):
+            call_sid = f"CA{n}"
+            writer = Writer(call_sid, "session/1")
+            await store.append([said(writer, "one")])
+            final = summary(call_sid, START_S)
+            final.final = True
+            asked = [store.index(final, 1), store.append([said(writer, "two")])]
+            made, outcomes = await asyncio.gather(*(asked if n % 2 else reversed(asked)))
+            if isinstance(made, list):
+                made, outcomes = outcomes, made
+            assert outcomes == [Outcome.LATE if made else Outcome.STORED]
+            assert (await store.read(call_sid)).final == made
+
+    async def test_what_the_service_adds_is_added_to_that_very_revision(self, store: Store) -> None:
+        writer = Writer("CA1", "session/1")
+        await store.append([said(writer, "one")])
+        closed = Fact(call_sid="CA1", writer="transcript/closed", sequence=1)
+        closed.call_closed.SetInParent()
+        assert not await store.add([closed], 2)
+        assert await store.add([closed], 1)
+        assert not await store.add([closed], 1)  # as another service would
+        stored = await store.read("CA1")
+        assert list(stored.facts) == [writer.facts[0], closed]
+
+    async def test_it_knows_whose_writers_are_and_who_lives(self, store: Store) -> None:
+        session, gateway = Writer("CA1", "session/1"), Writer("CA1", "gateway/MZ1")
+        await store.append([said(session, "one")], "p1")
+        await store.append([said(gateway, "two")])
+        first = await store.processes()
+        assert set(first) == {"p1"}
+        await store.append([session.write(session_ended=SessionEnded())], "p1")
+        assert await store.open_calls() == [
+            OpenCall(
+                "CA1",
+                3,
+                {
+                    "session/1": WriterState("p1", closed=True),
+                    "gateway/MZ1": WriterState("", closed=False),
+                },
+            )
+        ]
+        await asyncio.sleep(0.002)  # the coarsest clock of the databases counts milliseconds
+        await store.check({"p1", "p2"})
+        second = await store.processes()
+        assert second["p1"] > first["p1"]
+        assert second.keys() > {"p1", "p2"}
+        await store.forget_processes({"p1": first["p1"], "p2": second["p2"]})
+        assert "p1" in await store.processes()  # it gave a sign of life since
+        assert "p2" not in await store.processes()
+
+    async def test_a_call_holds_only_so_much_and_can_still_end(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("transcript.store_sql.MOST_CALL_FACTS", 3)
+        session = Writer("CA1", "session/1")
+        facts = [said(session, f"{n}") for n in range(5)]
+        ending = session.write(session_ended=SessionEnded())
+        assert await store.append([*facts, ending, said(Writer("CA2", "session/1"), "x")]) == [
+            *[Outcome.STORED] * 3,
+            *[Outcome.SURPLUS] * 2,
+            Outcome.STORED,
             Outcome.STORED,
         ]
-        # The next entry of the index, of a call that goes on, does not break the seal.
-        assert await store.index(summary("CA1", START_S), 2, ())
-        assert await store.append([said(old, "later")]) == [Outcome.DISCARDED]
+        assert await store.append([facts[0], facts[3]]) == [Outcome.REPEATED, Outcome.SURPLUS]
+
+    async def test_a_call_holds_only_so_many_bytes_and_writers(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("transcript.store_sql.MOST_CALL_BYTES", 1_000)
+        monkeypatch.setattr("transcript.store_sql.MOST_CALL_WRITERS", 3)
+        session = Writer("CA1", "session/1")
+        assert await store.append([said(session, "a" * 600), said(session, "b" * 600)]) == [
+            Outcome.STORED,
+            Outcome.SURPLUS,
+        ]
+        others = [said(Writer("CA1", f"session/{n}"), "x") for n in range(2, 5)]
+        assert await store.append(others) == [Outcome.STORED, Outcome.STORED, Outcome.SURPLUS]
+
+    async def test_a_fact_that_the_database_cannot_take_is_refused_alone(
+        self, store: Store
+    ) -> None:
+        # What ingest lets through has no such values; a mistake there must not harm others.
+        good = [said(Writer(f"CA{n}", "session/1"), "x") for n in range(5)]
+        nul = said(Writer("CA\0", "session/1"), "x")
+        answers = await asyncio.gather(
+            store.append(good[:2]),
+            store.append([good[2], nul, good[3]]),
+            store.append(good[4:]),
+        )
+        stored = Outcome.STORED
+        assert answers[0] == [stored] * 2
+        assert (answers[1][0], answers[1][2]) == (stored, stored)
+        assert answers[2] == [stored]
 
     async def test_calls_are_listed_newest_first(self, store: Store) -> None:
         await self._index_some(store)
@@ -180,7 +292,7 @@ class StoreContract:
             ("CA5", 4, "+5", 2),
         ):  # fmt: skip
             await store.append([said(Writer(call_sid, "session/1"), "x")])
-            assert await store.index(summary(call_sid, START_S + offset_s, number, state), 1, ())
+            assert await store.index(summary(call_sid, START_S + offset_s, number, state), 1)
 
     async def _listed(self, store: Store, query: CallQuery) -> list[str]:
         return [call.call_sid for call in await store.calls(query)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -33,6 +32,10 @@ class Interposed:
         self._store = store
         self.shared = store.shared
         self.append = store.append
+        self.add = store.add
+        self.open_calls = store.open_calls
+        self.processes = store.processes
+        self.forget_processes = store.forget_processes
         self.unindexed = store.unindexed
         self.calls = store.calls
         self.delete = store.delete
@@ -42,10 +45,10 @@ class Interposed:
     async def read(self, call_sid: str, *, after: int = 0) -> StoredFacts:
         return await self._store.read(call_sid, after=after)
 
-    async def index(self, summary: CallSummary, revision: int, sealed: Collection[str]) -> bool:
+    async def index(self, summary: CallSummary, revision: int) -> bool:
         started = Writer(summary.call_sid, "gateway/MZ2").write(call_started=CallStarted())
         await self._store.append([started])  # a repeat from the second time on
-        return await self._store.index(summary, revision, sealed)
+        return await self._store.index(summary, revision)
 
 
 async def test_nobody_is_told_final_when_a_fact_comes_at_that_moment(tmp_path: Path) -> None:

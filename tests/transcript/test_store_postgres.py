@@ -8,14 +8,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from runtime.errors import Unavailable
+from runtime.errors import ConfigurationError, Unavailable
+from runtime.process import Stop
+from tests.transcript import old_stores
 from tests.transcript.call_facts import Writer, short_call
 from tests.transcript.postgres_cluster import PostgresCluster, find_binaries
+from tests.transcript.running_server import config
 from tests.transcript.store_contract import StoreContract, said
+from tests.transcript.sweeper_contract import SweeperContract
+from transcript.migrations import VERSION
+from transcript.serve import serve
 from transcript.store import Outcome, Store
 from transcript.store_postgres import open_postgres
 
@@ -45,7 +53,9 @@ def url(cluster: PostgresCluster | None) -> str:
         return cluster.url
     url = os.environ["ASHEARD_TEST_POSTGRES"]
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS facts, calls, deleted_calls")
+        connection.execute(
+            "DROP TABLE IF EXISTS facts, calls, deleted_calls, processes, asheard_schema"
+        )
     return url
 
 
@@ -58,6 +68,17 @@ async def store(url: str) -> AsyncIterator[Store]:
 
 class TestPostgres(StoreContract):
     """Runs the contract."""
+
+
+class TestSweeper(SweeperContract):
+    """Runs its contract on two services."""
+
+    @pytest.fixture
+    async def stores(self, url: str) -> AsyncIterator[tuple[Store, Store]]:
+        stores = open_postgres(url), open_postgres(url)
+        yield stores
+        for store in stores:
+            await store.close()
 
 
 async def test_two_services_share_a_store(url: str) -> None:
@@ -107,4 +128,71 @@ async def test_an_error_says_nothing_of_the_url(url: str) -> None:
     with pytest.raises(Unavailable) as caught:
         await store.check()
     assert "hunter2" not in str(caught.value)
+    await store.close()
+
+
+async def test_a_value_that_the_database_cannot_take_is_refused_alone(store: Store) -> None:
+    nul = said(Writer("CA\0", "session/1"), "x")
+    answers = await asyncio.gather(
+        store.append(short_call("CA1")), store.append([nul]), store.append(short_call("CA2"))
+    )
+    assert answers[1] == [Outcome.UNSTORABLE]
+    assert {*answers[0], *answers[2]} == {Outcome.STORED}
+
+
+def make_version_1(url: str) -> None:
+    """Tables of before stores had versions."""
+    calls, facts = old_stores.rows()
+    with psycopg.connect(url) as connection:
+        connection.execute(old_stores.VERSION_1.format(blob="BYTEA").encode())
+        for sql, rows in (
+            (old_stores.INSERT_CALL, calls),
+            (old_stores.INSERT_FACT, facts),
+            (old_stores.INSERT_DELETED, [old_stores.DELETED_ROW]),
+        ):
+            connection.cursor().executemany(sql.replace("?", "%s").encode(), rows)
+
+
+async def test_services_that_start_at_once_migrate_once_and_lose_nothing(url: str) -> None:
+    make_version_1(url)
+    stores = [open_postgres(url) for _ in range(4)]
+    await asyncio.gather(*(store.check() for store in stores))
+    for store in stores:
+        for facts in (old_stores.FINAL, old_stores.REOPENED, old_stores.UNREAD):
+            assert list((await store.read(facts[0].call_sid)).facts) == facts
+        assert [call.call_sid for call in await store.open_calls()] == ["CA2", "CA3"]
+        assert await store.append(short_call("CA4")) == [Outcome.DISCARDED] * len(short_call())
+        await store.close()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT version FROM asheard_schema").fetchall() == [(VERSION,)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (f"CREATE TABLE asheard_schema AS SELECT {VERSION + 1} AS version", "schema version"),
+        ("CREATE TABLE calls (id INTEGER)", "no store of asheard"),
+    ],
+)
+async def test_a_store_that_cannot_be_used_ends_the_service_with_one_line(
+    url: str, tmp_path: Path, schema: str, says: str
+) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(schema.encode())
+    settings = replace(config(tmp_path / "unused"), store=url)
+    with pytest.raises(ConfigurationError, match=f"ASHEARD_STORE: .*{says}") as caught:
+        await asyncio.wait_for(serve(settings, Stop()), 20)
+    assert "\n" not in str(caught.value)
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchone()
+    assert tables == (1,)
+
+
+async def test_tables_of_others_in_the_database_are_left_alone(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    store = open_postgres(url)
+    assert set(await store.append(short_call("CA1"))) == {Outcome.STORED}
     await store.close()

@@ -7,15 +7,20 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from asheard.v1.fact_pb2 import Fact
 from runtime.errors import ConfigurationError, Unavailable
 from tests.transcript.call_facts import short_call
 from tests.transcript.store_contract import StoreContract
+from tests.transcript.sweeper_contract import SweeperContract
+from transcript import store_sql, store_sqlite
 from transcript.store import Outcome, Store
+from transcript.store_sql import Connection
 from transcript.store_sqlite import open_sqlite
 
 
@@ -28,6 +33,15 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 class TestSqlite(StoreContract):
     """Runs the contract."""
+
+
+class TestSweeper(SweeperContract):
+    """Runs its contract on two services, which a file has in tests only."""
+
+    @pytest.fixture
+    async def stores(self, store: Store) -> tuple[Store, Store]:
+        store.shared = True
+        return store, store
 
 
 WRITE_AND_WAIT = """
@@ -119,6 +133,49 @@ async def test_nothing_of_a_deleted_call_stays_in_the_files(tmp_path: Path) -> N
         content = file.read_bytes()
         assert b"card number" not in content
         assert b"CA1" not in content
+    await store.close()
+
+
+async def test_a_value_that_the_driver_cannot_take_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite takes everything that a fact may hold today; here: that nobody relies on it."""
+    execute_many = store_sqlite._Connection.executemany
+
+    def poisoned(self: store_sqlite._Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        rows = list(rows)
+        if any("CA13" in row for row in rows):
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        execute_many(self, sql, rows)
+
+    monkeypatch.setattr(store_sqlite._Connection, "executemany", poisoned)
+    store = open_sqlite(tmp_path / "facts.db")
+    batches = [[short_call(f"CA{n}")[0] for n in range(k, k + 5)] for k in range(0, 20, 5)]
+    answers = await asyncio.gather(*(store.append(batch) for batch in batches))
+    refused = [n for n in range(20) if answers[n // 5][n % 5] is Outcome.UNSTORABLE]
+    assert refused == [13]
+    assert sum(answer.count(Outcome.STORED) for answer in answers) == 19
+    await store.close()
+
+
+async def test_an_error_of_ours_in_one_append_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_bodies = store_sql._known_bodies
+
+    def buggy(connection: Connection, call_sid: str, facts: Sequence[Fact]) -> Any:
+        if call_sid == "CA1":
+            raise RuntimeError("a bug")
+        return known_bodies(connection, call_sid, facts)
+
+    monkeypatch.setattr(store_sql, "_known_bodies", buggy)
+    store = open_sqlite(tmp_path / "facts.db")
+    answers = await asyncio.gather(
+        *(store.append(short_call(f"CA{n}")) for n in range(3)), return_exceptions=True
+    )
+    assert isinstance(answers[1], RuntimeError)
+    for n in (0, 2):
+        assert answers[n] == [Outcome.STORED] * len(short_call())
     await store.close()
 
 

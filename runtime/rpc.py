@@ -45,6 +45,10 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # How long after a failed attempt the next may wait. By default that grows to two minutes while a
+    # service is away, and so long it would not hear of us when it is back: it takes writers that it
+    # does not hear of for lost. As tried: after 130 s away it took 45 s, and with this 5.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (

@@ -7,6 +7,7 @@ YAML, validated once at the start of the process. A fault is one
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,15 @@ from runtime.errors import ConfigurationError
 
 BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 """The bundled agent."""
+
+MOST_FILE_BYTES = 256 * 1024
+"""Of an agent file: fifty pages of instructions. The model's context holds a quarter of a megabyte."""
+
+MOST_VALUES = 20_000
+"""Keys and values of a file, aliases followed: nine lines of aliases can stand for a billion."""
+
+MOST_DEPTH = 64
+"""How deep they are nested; JSON schemas of functions come to ten or so."""
 
 _Text = Annotated[str, Meta(min_length=1)]
 
@@ -112,7 +122,13 @@ def load_agent(path: Path | None) -> Agent:
     """
     path = path or BAKERY
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_FILE_BYTES + 1)
+        if len(data) > MOST_FILE_BYTES:
+            raise ConfigurationError(
+                f"agent file {path}: larger than {MOST_FILE_BYTES // 1024} KiB; shorten it"
+            )
+        text = data.decode()
     except OSError as error:
         raise ConfigurationError(
             f"agent file {path}: {error.strerror}; give a readable file in ASHEARD_AGENT"
@@ -125,21 +141,106 @@ def load_agent(path: Path | None) -> Agent:
 def parse_agent(text: str, *, name: str) -> Agent:
     """Validate the text of an agent file; ``name`` is for the error."""
     try:
-        raw = yaml.safe_load(text)
+        raw = _read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
+        problem = " ".join(str(problem).split())
         raise ConfigurationError(f"agent file {name}: not YAML{where}: {problem}") from error
+    except _TooMuch as error:
+        raise ConfigurationError(f"agent file {name}: {error}") from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        # What PyYAML raises for a date in a thirteenth month, a number of 5,000 digits, `!!int _`,
+        # a tag on the wrong kind of value.
+        raise ConfigurationError(
+            f"agent file {name}: a value cannot be read; put it in quotes if it is text"
+        ) from error
     if not isinstance(raw, dict):
         raise ConfigurationError(f"agent file {name}: give keys and values, such as `name: bakery`")
     try:
         agent = msgspec.convert(raw, Agent)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"agent file {name}: {_explain(str(error), raw)}") from error
+        fault = " ".join(str(error).split())  # a key may have line breaks in it
+        raise ConfigurationError(f"agent file {name}: {_explain(fault, raw)}") from error
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"agent file {name}: {_SURROGATE}") from error
     for key, fault in _faults(agent):
         raise ConfigurationError(f"agent file {name}: {key}: {fault}")
+    texts = [agent.name, agent.greeting, agent.model, session_update(agent)]
+    try:
+        json.dumps(texts, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"agent file {name}: {_SURROGATE}") from error
     return agent
+
+
+_SURROGATE = "an escape in it is half of a character (a surrogate); write the character itself"
+
+
+class _TooMuch(Exception):
+    """A file with more in it than any agent has; the text says what."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML looks a thousand characters ahead at each bracket: 50,000 of them take it a minute."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= MOST_DEPTH:
+            raise _TooMuch(f"nested deeper than {MOST_DEPTH} levels")
+        super().fetch_flow_collection_start(TokenClass)
+
+
+def _read_yaml(text: str) -> Any:
+    """The value of a YAML text, whose size was looked at before it was made.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+        _TooMuch: There is too much in it, or it contains itself.
+        ValueError: And others: a value is none of its kind.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _extent(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise _TooMuch("nested too deeply") from error
+    finally:
+        loader.dispose()
+
+
+def _extent(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node has and how deep, aliases followed; each node is looked at once.
+
+    Raises:
+        _TooMuch: More than `MOST_VALUES` or `MOST_DEPTH`, or it contains itself.
+    """
+    inside: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        inside = node.value
+    elif isinstance(node, yaml.MappingNode):
+        inside = [one for pair in node.value for one in pair]
+    if not inside:
+        return 1, 1
+    if id(node) in known:
+        extent = known[id(node)]
+        if extent is None:
+            raise _TooMuch("an alias stands for what it is in")
+        return extent
+    known[id(node)] = None
+    values, depth = 1, 1
+    for one in inside:
+        more, deeper = _extent(one, known)
+        values, depth = values + more, max(depth, deeper + 1)
+        if values > MOST_VALUES:
+            raise _TooMuch(f"more than {MOST_VALUES} values, aliases followed")
+        if depth > MOST_DEPTH:
+            raise _TooMuch(f"nested deeper than {MOST_DEPTH} levels, aliases followed")
+    known[id(node)] = values, depth
+    return values, depth
 
 
 def session_update(agent: Agent) -> dict[str, Any]:
@@ -209,6 +310,11 @@ def _faults(agent: Agent) -> list[tuple[str, str]]:
             faults.append((f"tools[{index}].url", "give an http:// or https:// URL"))
         if tool.parameters.get("type") != "object":
             faults.append((f"tools[{index}].parameters", "give a JSON schema with `type: object`"))
+        try:
+            json.dumps(tool.parameters, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            fault = "is no JSON: dates, binary data, sets, `.nan` and `.inf` are not; quote text"
+            faults.append((f"tools[{index}].parameters", fault))
     return faults
 
 

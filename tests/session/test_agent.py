@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,63 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match=r"binary\.yaml: not UTF-8"):
         load_agent(binary)
+
+
+TOOL = MINIMAL + "tools: [{name: f, description: d, url: 'http://a', parameters: {type: object, x: "
+
+
+def bomb(levels: int) -> str:
+    """A few lines that stand for nine to the power of their number of values."""
+    lines = ["a0: &a0 [lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    within = "\n".join(f"      {line}" for line in lines)
+    return (
+        MINIMAL + "tools:\n  - name: f\n    description: d\n    url: http://a\n"
+        f"    parameters:\n      type: object\n{within}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (bomb(12), "more than 20000 values, aliases followed"),
+        (MINIMAL + "greeting: &a [*a]", "an alias stands for what it is in"),
+        (TOOL + "&a {b: *a}}}]", "an alias stands for what it is in"),
+        (MINIMAL + "x: " + "[" * 100 + "]" * 100, "nested deeper than 64 levels"),
+        (MINIMAL + "x: " + "[" * 50_000, "nested deeper than 64 levels"),
+        (MINIMAL + "x:\n  " + "- " * 50_000, "nested too deeply"),
+        (TOOL + "2001-13-99}}]", "a value cannot be read"),
+        (TOOL + "2001-12-09}}]", "tools[0].parameters: is no JSON"),
+        (TOOL + ".nan}}]", "tools[0].parameters: is no JSON"),
+        (TOOL + "!!binary aGVsbG8=}}]", "tools[0].parameters: is no JSON"),
+        (MINIMAL + "x: " + "9" * 5_000, "a value cannot be read"),
+        (MINIMAL + "x: !!int _", "a value cannot be read"),
+        (MINIMAL + 'greeting: "\\ud800"', "an escape in it is half of a character"),
+        (MINIMAL + '"a\\nb": 1', "a b: unknown key"),
+    ],
+)
+def test_what_no_agent_has_is_refused_at_once_and_in_little_memory(text: str, fault: str) -> None:
+    began = time.process_time()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            parse_agent(text, name="x.yaml")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value).startswith(f"agent file x.yaml: {fault}")
+    assert "\n" not in str(caught.value)
+    assert most < 100_000_000
+    assert time.process_time() - began < 10
+
+
+def test_aliases_as_people_use_them_are_followed() -> None:
+    agent = parse_agent(TOOL + "&a {type: string}, y: *a}}]", name="x")
+    assert agent.tools[0].parameters["y"] == {"type": "string"}
+
+
+def test_a_file_larger_than_any_agent_is_not_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text(MINIMAL + "# " + "x" * 300_000)
+    with pytest.raises(ConfigurationError, match=r"large\.yaml: larger than 256 KiB"):
+        load_agent(large)

@@ -7,6 +7,7 @@ the variable, the value's fault and the fix; secrets are not repeated in it.
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -197,6 +198,52 @@ class SessionConfig:
         )
 
 
+class Scope(enum.StrEnum):
+    """What the bearer of a token may do."""
+
+    READ = "read"
+    DELETE = "delete"
+    ADMIN = "admin"
+    """Everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """An entry of ASHEARD_API_TOKENS."""
+
+    token: str = field(repr=False)
+    scopes: frozenset[Scope]
+    """With ADMIN, all of them."""
+
+    @classmethod
+    def parse(cls, entry: str, number: int) -> ApiToken:
+        """Read ``token`` or ``token:scope+scope``; without scopes it may read.
+
+        The scopes are what is behind the last colon: a token that holds one itself needs them.
+
+        Args:
+            entry: Without blanks around it.
+            number: Of the entry, from 1: the error names it by that, since it is a secret.
+
+        Raises:
+            ConfigurationError: A scope is none of ours, or there is no token.
+        """
+        token, colon, names = entry.rpartition(":")
+        if not colon:
+            return cls(entry, frozenset({Scope.READ}))
+        try:
+            scopes = frozenset(map(Scope, names.split("+")))
+        except ValueError:
+            raise ConfigurationError(
+                f"ASHEARD_API_TOKENS: what stands behind the last colon of entry {number} is no scope: "
+                f"give TOKEN or TOKEN:SCOPE+SCOPE, out of {', '.join(Scope)} (a token that holds a "
+                "colon needs its scopes)"
+            ) from None
+        if not token:
+            raise ConfigurationError(f"ASHEARD_API_TOKENS: entry {number} has scopes and no token")
+        return cls(token, frozenset(Scope) if Scope.ADMIN in scopes else scopes)
+
+
 @dataclass(frozen=True, slots=True)
 class TranscriptConfig:
     """What the transcript service needs to know."""
@@ -209,8 +256,8 @@ class TranscriptConfig:
     viewer: Address
     store: str
     """``sqlite:///PATH`` or ``postgresql://…``."""
-    api_tokens: tuple[str, ...] = field(default=(), repr=False)
-    """Who may read transcripts. Empty: only peers on loopback."""
+    api_tokens: tuple[ApiToken, ...] = ()
+    """Who may do what with transcripts. Empty: only peers on loopback, and those everything."""
     trust: Trust = Trust()
     stream_grace_s: float = 30.0
     """How long after a media stream that ended otherwise than by a hang-up Twilio may ask for a new
@@ -234,9 +281,7 @@ class TranscriptConfig:
             admin=address(env, "ASHEARD_TRANSCRIPT_ADMIN", "0.0.0.0:9102"),
             viewer=address(env, "ASHEARD_VIEWER_LISTEN", "127.0.0.1:8090"),
             store=store,
-            api_tokens=tuple(
-                token for t in env.get("ASHEARD_API_TOKENS", "").split(",") if (token := t.strip())
-            ),
+            api_tokens=api_tokens(env),
             trust=trust,
             stream_grace_s=whole_number(
                 env, "ASHEARD_STREAM_GRACE_SECONDS", 30, least=1, most=3600
@@ -251,6 +296,8 @@ class ReaderConfig:
 
     target: str
     """gRPC target of the transcript service's port for readers."""
+    tls_ca: Path | None = None
+    """Whose certificates the service is known by. None: clear text, unless TLS is asked for."""
     token: str | None = field(default=None, repr=False)
     """None: loopback peers need none."""
 
@@ -258,8 +305,21 @@ class ReaderConfig:
     def from_env(cls, env: Environment) -> ReaderConfig:
         target = env.get("ASHEARD_TRANSCRIPT_TARGET") or "127.0.0.1:50071"
         _check_target("ASHEARD_TRANSCRIPT_TARGET", target)
-        tokens = env.get("ASHEARD_API_TOKENS", "").split(",")
-        return cls(target=target, token=tokens[0].strip() or None)
+        reading = (entry.token for entry in api_tokens(env) if Scope.READ in entry.scopes)
+        authority = env.get("ASHEARD_TLS_CA")
+        return cls(
+            target=target,
+            tls_ca=Path(authority) if authority else None,
+            token=next(reading, None),
+        )
+
+
+def api_tokens(env: Environment) -> tuple[ApiToken, ...]:
+    """Read ``ASHEARD_API_TOKENS``: entries, comma separated."""
+    entries = (
+        text for raw in env.get("ASHEARD_API_TOKENS", "").split(",") if (text := raw.strip())
+    )
+    return tuple(ApiToken.parse(entry, number) for number, entry in enumerate(entries, 1))
 
 
 def session_targets(env: Environment) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from asheard.v1.transcript_service_pb2 import (
     WatchTranscriptResponse,
 )
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceServicer
+from runtime.config import Scope
 from runtime.errors import (
     AsheardError,
     ConfigurationError,
@@ -41,6 +42,7 @@ from runtime.errors import (
     NotFound,
     Unavailable,
 )
+from runtime.guard import authorization
 from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
 from transcript.calls import Calls, JoinFailed
@@ -200,7 +202,7 @@ class TranscriptService(TranscriptServiceServicer):
     ) -> DeleteTranscriptResponse:
         """Forget a call."""
         async with _Answering(context, self._metrics):
-            self._admit(context)
+            self._admit(context, Scope.DELETE)
             _need_call_sid(request.call_sid)
             await self._calls.delete(request.call_sid)
             log.info("transcript deleted", call=request.call_sid)
@@ -218,11 +220,13 @@ class TranscriptService(TranscriptServiceServicer):
                 check_heard, transcript, request.passage, spoken_language(facts)
             )
 
-    def _admit(self, context: Context) -> None:
-        metadata = context.invocation_metadata() or ()
-        values = [value for key, value in metadata if key == "authorization"]
-        authorization = values[0] if values and isinstance(values[0], str) else None
-        self._access.admit(authorization, peer_host(context.peer()))
+    def _admit(self, context: Context, scope: Scope = Scope.READ) -> None:
+        bears = authorization(context.invocation_metadata())
+        try:
+            self._access.admit(bears, peer_host(context.peer()), scope)
+        except Unauthenticated as error:
+            self._metrics.refusals.note("transcript", context.peer(), str(error))
+            raise
 
 
 def _need_call_sid(call_sid: str) -> None:

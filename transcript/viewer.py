@@ -151,7 +151,7 @@ class Viewer:
 
     async def _login(self, request: web.Request) -> web.Response:
         token = (await request.post()).get("token", "")
-        if not isinstance(token, str) or not self._access.knows(token.strip()):
+        if not isinstance(token, str) or not self._access.may_read(token.strip()):
             return _page(pages.login(wrong=True), status=401)
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(

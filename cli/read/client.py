@@ -6,13 +6,20 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 import grpc
 
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
 from runtime.config import ReaderConfig
-from runtime.errors import AsheardError, InvalidRequest, NotFound, Unavailable
+from runtime.errors import (
+    AsheardError,
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
 
 DEADLINE_S = 10.0
 """For an answer at once; following a call takes as long as the call."""
@@ -33,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token",
-        help="one of the service's ASHEARD_API_TOKENS (default: the first in that variable here)",
+        help="one of the service's ASHEARD_API_TOKENS (default: the first in that variable here that "
+        "may read); others on this machine can see it in the list of processes",
+    )
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="TLS, by the authorities of gRPC; with ASHEARD_TLS_CA set it is on, by that one",
     )
     parser.add_argument("--json", action="store_true", help="JSON, for machines")
 
@@ -54,12 +67,27 @@ def connected(args: argparse.Namespace) -> Iterator[tuple[TranscriptServiceStub,
     token = args.token or config.token
     metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
     options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
-    with grpc.insecure_channel(target, options=options) as channel:
+    tls = args.tls or config.tls_ca is not None
+    with (
+        grpc.secure_channel(target, _authorities(config.tls_ca), options=options)
+        if tls
+        else grpc.insecure_channel(target, options=options)
+    ) as channel:
         try:
             yield TranscriptServiceStub(channel), metadata
         except grpc.RpcError as error:
             # Every error that a call raises is that call; grpc's types do not say so.
             raise _in_words(cast(grpc.Call, cast(object, error)), target) from error
+
+
+def _authorities(path: Path | None) -> grpc.ChannelCredentials:
+    """Whose certificates are trusted: those in a file, or those that gRPC brings."""
+    if path is None:
+        return grpc.ssl_channel_credentials()
+    try:
+        return grpc.ssl_channel_credentials(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"ASHEARD_TLS_CA={path}: {error.strerror}") from error
 
 
 def _in_words(error: grpc.Call, target: str) -> AsheardError:

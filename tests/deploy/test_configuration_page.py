@@ -38,7 +38,8 @@ OF_ANOTHER_SECTION: Mapping[Any, set[str]] = {
     GatewayConfig: {"ASHEARD_TRANSCRIPT_TARGET"},
     SessionConfig: {"ASHEARD_TRANSCRIPT_TARGET"},
     # The transcript service's: the first is what the commands read with.
-    ReaderConfig: {"ASHEARD_API_TOKENS"},
+    # And the authority that is the services' own.
+    ReaderConfig: {"ASHEARD_API_TOKENS", "ASHEARD_TLS_CA"},
 }
 """What a configuration looks at beside its own."""
 

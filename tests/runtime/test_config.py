@@ -75,7 +75,7 @@ def test_secrets_do_not_show_when_a_configuration_is_printed() -> None:
     session = SessionConfig.from_env({"OPENAI_API_KEY": "sk-hunter2", **TRUST})
     gateway = GatewayConfig.from_env({"TWILIO_AUTH_TOKEN": "tok-hunter2", **TRUST})
     transcript = TranscriptConfig.from_env({"ASHEARD_API_TOKENS": "a-hunter2, b-hunter2", **TRUST})
-    assert transcript.api_tokens == ("a-hunter2", "b-hunter2")
+    assert [entry.token for entry in transcript.api_tokens] == ["a-hunter2", "b-hunter2"]
     printed = f"{session} {gateway} {transcript}"
     assert "hunter2" not in printed
     assert SECRET not in printed

@@ -19,7 +19,7 @@ from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
 from asheard.v1.transcript_pb2 import Transcript
 from asheard.v1.transcript_service_pb2 import GetTranscriptRequest, WatchTranscriptRequest
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
-from runtime.config import Address, TranscriptConfig
+from runtime.config import Address, TranscriptConfig, api_tokens
 from transcript.serve import TranscriptServer
 
 if TYPE_CHECKING:  # these exist for the type checker alone
@@ -74,7 +74,7 @@ def config(path: Path, tokens: Sequence[str] = ()) -> TranscriptConfig:
         admin=ANY_PORT,
         viewer=ANY_PORT,
         store=f"sqlite:///{path}",
-        api_tokens=tuple(tokens),
+        api_tokens=api_tokens({"ASHEARD_API_TOKENS": ",".join(tokens)}),
     )
 
 

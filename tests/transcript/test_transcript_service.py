@@ -414,6 +414,39 @@ async def test_readers_need_a_token_and_writers_and_probes_do_not(tmp_path: Path
             )
             assert _sids(page) == ["CA1"]
         await client.is_serving()
+        url = f"http://127.0.0.1:{client.server.admin.port}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            counted = 'asheard_unauthenticated_total{service="transcript"} 8.0'
+            assert counted in await response.text()
+
+
+async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:
+    tokens = ["crm", "eraser:delete", "office:read+delete", "boss:admin"]
+    may_delete = {"eraser", "office", "boss"}
+    async with running(tmp_path / "facts.db", tokens=tokens) as client:
+        for token in ("crm", "eraser", "office", "boss"):
+            await client.append(short_call(f"CA-{token}"))
+            bearing = (("authorization", f"Bearer {token}"),)
+            reading = client.transcripts.ListCalls(ListCallsRequest(), metadata=bearing)
+            if token == "eraser":
+                status, details = await refused(reading)
+                assert status is grpc.StatusCode.PERMISSION_DENIED
+                assert "scope `read`" in details
+            else:
+                await reading
+            deleting = client.transcripts.DeleteTranscript(
+                DeleteTranscriptRequest(call_sid=f"CA-{token}"), metadata=bearing
+            )
+            if token in may_delete:
+                await deleting
+            else:
+                status, details = await refused(deleting)
+                assert status is grpc.StatusCode.PERMISSION_DENIED
+                assert "scope `delete`" in details
+        left = await client.transcripts.ListCalls(
+            ListCallsRequest(), metadata=(("authorization", "Bearer crm"),)
+        )
+        assert _sids(left) == ["CA-crm"]
 
 
 async def test_reflection_alone_is_enough_to_read(client: Client) -> None:

@@ -130,6 +130,16 @@ async def test_with_tokens_one_signs_in_once(tmp_path: Path, browser: Browser) -
             assert response.url.path == "/calls/CA1"
 
 
+async def test_who_may_only_delete_sees_nothing(tmp_path: Path, browser: Browser) -> None:
+    async with running(tmp_path / "facts.db", tokens=["eraser:delete"]) as client:
+        async with browser.post(at(client, "/login"), data={"token": "eraser"}) as response:
+            assert response.status == 401
+        headers = {"Authorization": "Bearer eraser"}
+        async with browser.get(at(client, "/"), headers=headers) as response:
+            assert response.status == 403
+            assert "read" in await response.text()
+
+
 async def test_machines_bring_their_token(tmp_path: Path, browser: Browser) -> None:
     async with running(tmp_path / "facts.db", tokens=["secret"]) as client:
         for token, status in (("secret", 200), ("wrong", 401)):

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
 from asheard.v1.transcript_service_pb2 import ListCallsRequest
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
+from cli import main as cli
 from gateway import link
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
@@ -275,3 +276,30 @@ def test_files_that_are_no_pem_are_a_configuration_error(
     path.unlink()
     with pytest.raises(ConfigurationError, match="No such file"):
         by(files)
+
+
+async def test_the_reading_commands_know_the_service_by_our_authority(
+    tmp_path: Path,
+    ours: Authority,
+    strange: Authority,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ours.issue(tmp_path / "transcript")
+    async with transcripts(tmp_path / "facts.db", Trust(tls=files)) as there:
+
+        async def calls(*arguments: str) -> int:
+            command = ["calls", "--target", there.readers.target, *arguments]
+            return await asyncio.to_thread(cli.main, command)
+
+        assert await calls() == 1, "in clear text"
+        assert await calls("--tls") == 1, "the world's authorities do not know ours"
+        monkeypatch.setenv("ASHEARD_TLS_CA", str(files.ca))
+        assert await calls() == 0
+        assert await calls("--tls") == 0
+        put(tmp_path / "strange.pem", strange.pem)
+        monkeypatch.setenv("ASHEARD_TLS_CA", str(tmp_path / "strange.pem"))
+        assert await calls() == 1
+        monkeypatch.setenv("ASHEARD_TLS_CA", str(tmp_path / "nowhere.pem"))
+        assert await calls() == 2
+    assert "ASHEARD_TLS_CA" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from asheard.v1.fact_pb2 import Fact
-from asheard.v1.transcript_pb2 import Heard, Role, Transcript, Turn
+from asheard.v1.transcript_pb2 import Heard, Role, Transcript, Turn, Word
 from asheard.v1.transcript_service_pb2 import CheckHeardResponse, PassageResult
 from runtime.errors import InvalidRequest
 from words import heard, passage
@@ -62,15 +62,14 @@ def spoken_language(facts: Iterable[Fact]) -> str:
 
 
 def _said(turn: Turn) -> list[passage.SaidWord]:
-    words: list[passage.SaidWord] = []
-    end = 0
-    for word in turn.words:
-        end = turn.generated_text.index(word.text, end) + len(word.text)
-        words.append(
-            passage.SaidWord(
-                word.text,
-                _FATES.get(word.heard, heard.Heard.NONE),
-                counts=end <= len(turn.heard_text),
-            )
-        )
-    return words
+    return [
+        passage.SaidWord(word.text, _FATES.get(word.heard, heard.Heard.NONE), counts=_counts(word))
+        for word in turn.words
+    ]
+
+
+def _counts(word: Word) -> bool:
+    """Whether the word is part of what was heard: by its own verdict, whatever stands around it."""
+    return word.heard == Heard.HEARD_FULL or (
+        word.heard == Heard.HEARD_PARTIAL and word.played_share >= 0.5
+    )

@@ -1,17 +1,32 @@
 """From a playback position to the words the caller heard.
 
+What is said to be heard is never more than the evidence. Two things may be in doubt: how far playback
+got (:class:`Position`), and where a word lies in the audio (:class:`words.doubt.Doubt`). A word counts
+when it does so on the cautious side of both, and words that count on the other side only are marked.
+
 Rules:
 
-1. A word counts as heard when at least half of it was played. ``heard_text`` is the text up to
-   the end of the last word that counts: an exact prefix, punctuation and spacing kept.
-2. The word that the position falls into is ``PARTIAL`` and carries the fraction played, whether it
-   counts or not. Words before it are ``FULL``, words behind it ``NONE``.
-3. A word whose middle, the deciding boundary, lies within 40 ms of the position is ``uncertain``:
-   word times are good to about that, and the position to one or two frames of 20 ms.
-4. A word without audio is unheard, whatever the position: nothing of it was ever generated.
-5. An item whose generation was complete and which was played to its end is heard in full,
+1. A word counts as heard when at least half of it was played, that is, when its middle was.
+   ``heard_text`` is the text up to the end of the last word that counts: an exact prefix,
+   punctuation and spacing kept. All words before that one count too.
+2. The position is ``best_ms`` where playback was dated or proven to an end, good to a frame or two.
+   Else ``low_ms``, which is proven, decides, and words up to ``high_ms`` are ``uncertain``.
+3. Word times that were measured (refined) decide as they are. Estimated ones are shifted as late as
+   their bound allows before they decide; words that may lie before the position by the same bound
+   are ``uncertain``.
+4. A word is ``uncertain`` as well when its middle lies within 40 ms of the position (or of the bounds of
+   rules 2 and 3): measured times are good to about that, and a dated position to one or two frames
+   of 20 ms.
+5. The word that the position falls into is ``PARTIAL`` and carries the fraction played, at least half
+   of it exactly when it counts. Words before it are ``FULL``, words behind it ``NONE``; all on the
+   cautious side.
+6. A word without audio is unheard, whatever the position: nothing of it was ever generated.
+7. An item whose generation was complete and which was played to its end is heard in full,
    whatever the word times say.
-6. What is displayed but not spoken (a dash, an emoji) lasts no time and goes with the word before.
+8. What is displayed but not spoken (a dash, an emoji) lasts no time and goes with the word before.
+
+So what counts, ``heard``, ``fraction`` and ``heard_text`` never contradict each other, and more played
+never means less heard.
 """
 
 from __future__ import annotations
@@ -19,10 +34,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from words.doubt import EXACT, Doubt
 from words.timing import WordTime, WordTimes
 
 UNCERTAIN_WITHIN_MS = 40
-"""Issue 4 asks for 40 ms; see rule 3."""
+"""See rule 4."""
 
 
 class Heard(enum.Enum):
@@ -40,6 +56,9 @@ class Position:
     low_ms: int
     best_ms: int
     high_ms: int
+    is_dated: bool = True
+    """Whether ``best_ms`` is good to a frame or two: playback was dated on the carrier's clock, or
+    proven to end there. False: it is a guess within the range."""
 
     def __post_init__(self) -> None:
         """Refuse a range that is not one."""
@@ -54,6 +73,16 @@ class Position:
         """Return a position without doubt."""
         return Position(position_ms, position_ms, position_ms)
 
+    @property
+    def sure_ms(self) -> int:
+        """What decides (rule 2)."""
+        return self.best_ms if self.is_dated else self.low_ms
+
+    @property
+    def possible_ms(self) -> int:
+        """Up to where words may have been heard (rule 2)."""
+        return self.best_ms if self.is_dated else self.high_ms
+
 
 @dataclass(frozen=True, slots=True)
 class HeardWord:
@@ -66,7 +95,7 @@ class HeardWord:
     end_ms: int
     heard: Heard
     fraction: float
-    """Share of the word that was played, 0 to 1."""
+    """Share of the word that was played, 0 to 1; at least so much, where times are estimated."""
 
     counts: bool
     """Whether the word is part of ``heard_text``."""
@@ -84,16 +113,17 @@ class HeardText:
     """An exact prefix of the generated text, cut at the end of a word."""
 
     words_heard: int
-    """How many words count at the best position."""
-
-    words_heard_low: int
-    """How many would count at the low end of the position."""
-
-    words_heard_high: int
-    """How many would count at the high end of the position."""
+    """How many words count; all others come behind them."""
 
 
-def heard(text: str, times: WordTimes, position: Position, *, played_to_end: bool) -> HeardText:
+def heard(
+    text: str,
+    times: WordTimes,
+    position: Position,
+    *,
+    played_to_end: bool,
+    doubt: Doubt = EXACT,
+) -> HeardText:
     """Join one item's word times with how far it was played.
 
     Args:
@@ -102,6 +132,7 @@ def heard(text: str, times: WordTimes, position: Position, *, played_to_end: boo
         times: From any source of word times.
         position: How much of the item's audio was played.
         played_to_end: Generation was complete and all of its audio was played.
+        doubt: The bound on the error of ``times``.
 
     Raises:
         ValueError: A word of ``times`` is not at its place in ``text``: the times belong to another
@@ -115,26 +146,35 @@ def heard(text: str, times: WordTimes, position: Position, *, played_to_end: boo
             )
     if played_to_end:
         words = tuple(_word(word, Heard.FULL, 1.0, True, False) for word in times.words)
-        return HeardText(words, text, len(words), len(words), len(words))
+        return HeardText(words, text, len(words))
 
-    counted = _count(times, position.best_ms)
-    words = tuple(
-        _word(
-            word,
-            *_extent(word, times.audio_ms, position.best_ms),
-            index < counted,
-            _is_uncertain(word, times.audio_ms, position.best_ms),
+    judged: list[HeardWord] = []
+    counted = 0
+    start_ms = end_ms = 0
+    for word in times.words:
+        # Words follow each other. Times that say otherwise are at fault, and of two words that are
+        # said to overlap the second is not over before the first.
+        start_ms, end_ms = max(start_ms, word.start_ms), max(end_ms, word.end_ms)
+        middle_ms = (start_ms + end_ms) / 2
+        late_ms, early_ms = doubt.late(middle_ms), doubt.early(middle_ms)
+        fraction = 0.0
+        if start_ms < times.audio_ms:
+            played_ms = min(position.sure_ms, times.audio_ms)
+            fraction = _fraction(start_ms + late_ms, end_ms - start_ms, played_ms)
+        counts = fraction >= 0.5
+        state = Heard.NONE
+        if fraction > 0:
+            state = Heard.FULL if fraction >= 1 else Heard.PARTIAL
+        may_sound = start_ms - early_ms < times.audio_ms and position.possible_ms > 0
+        uncertain = (
+            may_sound
+            and middle_ms + late_ms >= position.sure_ms - UNCERTAIN_WITHIN_MS
+            and middle_ms - early_ms <= position.possible_ms + UNCERTAIN_WITHIN_MS
         )
-        for index, word in enumerate(times.words)
-    )
-    end = times.words[counted - 1].char_end if counted else 0
-    return HeardText(
-        words=words,
-        heard_text=text[:end],
-        words_heard=counted,
-        words_heard_low=_count(times, position.low_ms),
-        words_heard_high=_count(times, position.high_ms),
-    )
+        counted += counts
+        judged.append(_word(word, state, fraction, counts, uncertain))
+    end = judged[counted - 1].char_end if counted else 0
+    return HeardText(tuple(judged), text[:end], counted)
 
 
 def _word(
@@ -146,38 +186,11 @@ def _word(
     )  # fmt: skip
 
 
-def _extent(word: WordTime, audio_ms: int, position_ms: int) -> tuple[Heard, float]:
+def _fraction(start_ms: float, length_ms: int, played_ms: int) -> float:
     """How much of a word lies before the position."""
-    length_ms = word.end_ms - word.start_ms
-    if length_ms == 0:
-        sounded = position_ms > 0 and word.end_ms <= min(position_ms, audio_ms)
-        return (Heard.FULL, 1.0) if sounded else (Heard.NONE, 0.0)
-    played_ms = min(position_ms, audio_ms) - word.start_ms
-    if played_ms <= 0:
-        return Heard.NONE, 0.0
-    if played_ms >= length_ms:
-        return Heard.FULL, 1.0
-    return Heard.PARTIAL, played_ms / length_ms
-
-
-def _counts(word: WordTime, audio_ms: int, position_ms: int) -> bool:
-    return _extent(word, audio_ms, position_ms)[1] >= 0.5
-
-
-def _count(times: WordTimes, position_ms: int) -> int:
-    """Words in the heard prefix: the last word that counts closes it."""
-    return max(
-        (
-            index + 1
-            for index, word in enumerate(times.words)
-            if _counts(word, times.audio_ms, position_ms)
-        ),
-        default=0,
-    )
-
-
-def _is_uncertain(word: WordTime, audio_ms: int, position_ms: int) -> bool:
-    if word.start_ms >= audio_ms:
-        return False
-    middle_ms = (word.start_ms + word.end_ms) / 2
-    return abs(middle_ms - position_ms) <= UNCERTAIN_WITHIN_MS
+    beyond_ms = played_ms - start_ms
+    if played_ms <= 0 or beyond_ms < 0:
+        return 0.0
+    if beyond_ms >= length_ms:
+        return 1.0
+    return beyond_ms / length_ms

@@ -91,7 +91,7 @@ class _HeardEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Heard.ValueType
     HEARD_FULL: _Heard.ValueType  # 1
     """HEARD_FULL means that all of the word was played."""
     HEARD_PARTIAL: _Heard.ValueType  # 2
-    """HEARD_PARTIAL means that playback stopped inside the word; it counts into heard_text when at least half of it was played."""
+    """HEARD_PARTIAL means that a part of the word was played; it counts into heard_text when at least half of it was played."""
     HEARD_NONE: _Heard.ValueType  # 3
     """HEARD_NONE means that nothing of the word was played."""
 
@@ -103,7 +103,7 @@ HEARD_UNSPECIFIED: Heard.ValueType  # 0
 HEARD_FULL: Heard.ValueType  # 1
 """HEARD_FULL means that all of the word was played."""
 HEARD_PARTIAL: Heard.ValueType  # 2
-"""HEARD_PARTIAL means that playback stopped inside the word; it counts into heard_text when at least half of it was played."""
+"""HEARD_PARTIAL means that a part of the word was played; it counts into heard_text when at least half of it was played."""
 HEARD_NONE: Heard.ValueType  # 3
 """HEARD_NONE means that nothing of the word was played."""
 Global___Heard: _TypeAlias = Heard  # noqa: Y015
@@ -177,14 +177,14 @@ class Transcript(_message.Message):
     revision: _builtins.int
     """revision grows with every change of this transcript. Equal revisions mean equal transcripts."""
     final: _builtins.bool
-    """final is true when nothing in this transcript can change any more."""
+    """final is true when nothing in this transcript can change any more: all that its writers had to say is there, or they are lost, and no new media stream is to be expected. It is never taken back."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time is when the media stream started, by the gateway's wall clock. Absent until the gateway's first fact arrived."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is when the media stream ended, by the gateway's wall clock. Absent while the call runs."""
+        """end_time is when the newest media stream ended, by its gateway's wall clock; of a gateway that was lost, the last date that it told. Never before any start or end of the streams before. Absent while the call runs."""
 
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
@@ -235,7 +235,7 @@ class Turn(_message.Message):
     role: Global___Role.ValueType
     """role is who spoke."""
     heard_text: _builtins.str
-    """heard_text is the authoritative text. Agent: only the words the caller heard, an exact prefix of generated_text. Caller: what was transcribed; empty when it was not (yet). Tool: empty."""
+    """heard_text is the authoritative text. Agent: only the words the caller heard, never more than the evidence; a prefix of generated_text, but that text without sound (a part of the item that was written and not spoken) is left out. Caller: what was transcribed; empty when it was not (yet). Tool: empty."""
     generated_text: _builtins.str
     """generated_text is, for the agent, all that the model generated for the item; for a tool, the call as `name(arguments)`. Empty for the caller."""
     interrupted: _builtins.bool
@@ -258,7 +258,7 @@ class Turn(_message.Message):
 
     @_builtins.property
     def position(self) -> Global___ItemPosition:
-        """position is the range in which heard_audio_ms lies, with its evidence. Absent while the item plays, and for the caller and tools."""
+        """position is the range in which playback of the last part that sounded stopped, with its evidence. Absent while the item plays, when nothing is known of it, and for the caller and tools."""
 
     def __init__(
         self,
@@ -308,13 +308,13 @@ class Word(_message.Message):
     start_ms: _builtins.int
     """start_ms is where the word begins within the item's audio."""
     end_ms: _builtins.int
-    """end_ms is where the word ends within the item's audio, exclusive. At or beyond generated_audio_ms for a word without audio."""
+    """end_ms is where the word ends within the item's audio, exclusive. At or beyond generated_audio_ms for a word whose audio was never generated. The words of a part without any sound lie between its neighbours: end_ms is their start_ms."""
     heard: Global___Heard.ValueType
-    """heard tells whether the caller heard the word."""
+    """heard tells whether the caller heard the word. Where times are estimated or the stop has no date, it is what is sure."""
     played_share: _builtins.float
-    """played_share is the part of the word's audio that was played, 0 to 1. It is the evidence behind `heard` at the boundary."""
+    """played_share is the part of the word's audio that was played, 0 to 1. It is the evidence behind `heard` at the boundary: the word counts into heard_text when it is at least 0.5. Where times are estimated or the stop has no date, at least so much was played."""
     uncertain: _builtins.bool
-    """uncertain is true when the boundary lies so close (40 ms) to the point that decides about this word, that the opposite may be true."""
+    """uncertain is true when the opposite may be true: the boundary lies within 40 ms of the point that decides about this word, or the word lies within the bound on the error of estimated times, or the stop has no date and the word lies between low_ms and high_ms. Such a word is not said to be heard unless that is sure to those 40 ms."""
     def __init__(
         self,
         *,

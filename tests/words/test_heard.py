@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 
+from words.doubt import CUT_OFF, Doubt
 from words.heard import Heard, Position, heard
 from words.timing import Method, WordTime, WordTimes
 from words.tokenize import tokenize
@@ -81,9 +83,83 @@ def test_an_item_played_to_its_end_is_heard_in_full() -> None:
     assert {word.heard for word in answer.words} == {Heard.FULL}
 
 
-def test_the_range_of_the_position_shows_in_the_counts() -> None:
-    answer = heard(TEXT, times(), Position(500, 900, 2300), played_to_end=False)
-    assert (answer.words_heard_low, answer.words_heard, answer.words_heard_high) == (1, 3, 5)
+def test_a_position_without_a_date_counts_as_far_as_proven() -> None:
+    position = Position(500, 900, 2300, is_dated=False)
+    answer = heard(TEXT, times(), position, played_to_end=False)
+    assert answer.heard_text == "Your"
+    assert [word.heard for word in answer.words[:3]] == [Heard.FULL, Heard.PARTIAL, Heard.NONE]
+    assert [word.uncertain for word in answer.words] == [False] + [True] * 4 + [False] * 3
+    dated = heard(TEXT, times(), Position(500, 900, 2300), played_to_end=False)
+    assert dated.heard_text == "Your total is"
+
+
+def test_estimated_times_claim_only_what_their_bound_allows() -> None:
+    doubt = Doubt(late_ms=100, late_share=0.1, early_ms=300, early_share=0)
+    # The middle of "total" is at 600: it may lie at 760 at the latest, and at 300 at the earliest.
+    for position_ms, counts, uncertain in (
+        (259, False, False), (260, False, True), (759, False, True), (760, True, True),
+        (800, True, True), (801, True, False),
+    ):  # fmt: skip
+        word = heard(
+            TEXT, times(), Position.exactly(position_ms), played_to_end=False, doubt=doubt
+        ).words[1]
+        assert (word.counts, word.uncertain) == (counts, uncertain), position_ms
+        assert counts == (word.fraction >= 0.5)
+
+
+def test_where_nothing_was_played_nothing_is_in_doubt() -> None:
+    answer = heard(TEXT, times(), Position.exactly(0), played_to_end=False, doubt=CUT_OFF)
+    assert not any(word.uncertain for word in answer.words)
+
+
+def test_a_bound_claims_no_word_without_audio() -> None:
+    # The estimate puts "$9.05," behind the end of the audio. It may have sounded in it all the same.
+    known = times(audio_ms=990)
+    answer = heard(TEXT, known, Position.exactly(990), played_to_end=False, doubt=CUT_OFF)
+    assert not answer.words[3].counts
+    assert answer.words[3].uncertain
+
+
+@st.composite
+def _estimated(draw: DrawFn) -> tuple[str, WordTimes, list[float], Doubt]:
+    """Words, estimated times in order, their bound, and true middles in order within it."""
+    doubt = Doubt(draw(st.integers(0, 2000)), draw(st.floats(0, 1)), draw(st.integers(0, 2000)), 0)
+    lengths = draw(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 900)), max_size=12))
+    spans, truth, at = [], [], 0
+    least = 0.0
+    for gap, length in lengths:
+        spans.append((at + gap, at + gap + length))
+        at += gap + length
+        middle = at - length / 2
+        # Words are spoken in order, also in truth.
+        least = max(least, middle - doubt.early(middle))
+        truth.append(least := draw(st.floats(least, max(least, middle + doubt.late(middle)))))
+    text = " ".join("word" for _ in spans)
+    return text, times(text, spans, audio_ms=draw(st.integers(0, at + 100))), truth, doubt
+
+
+@given(_estimated(), st.lists(st.integers(0, 9000), min_size=3, max_size=3), st.data())
+def test_no_word_counts_that_the_truth_calls_unheard(
+    estimated: tuple[str, WordTimes, list[float], Doubt],
+    bounds: list[int],
+    data: st.DataObject,
+) -> None:
+    text, known, true_middles, doubt = estimated
+    low, best, high = sorted(bounds)
+    is_dated = data.draw(st.booleans())
+    truth_ms = best if is_dated else data.draw(st.integers(low, high))
+    answer = heard(
+        text, known, Position(low, best, high, is_dated), played_to_end=False, doubt=doubt
+    )
+    for word, middle_ms in zip(answer.words, true_middles, strict=True):
+        if word.counts:
+            assert middle_ms <= truth_ms
+        elif middle_ms <= truth_ms and middle_ms < known.audio_ms and truth_ms > 0:
+            assert word.uncertain  # heard in truth, not claimed, and known to be in doubt
+        assert word.counts == (word.fraction >= 0.5)
+        assert (word.heard is Heard.FULL) == (word.fraction == 1)
+        assert (word.heard is Heard.NONE) == (word.fraction == 0)
+    assert answer.heard_text == " ".join(word.text for word in answer.words if word.counts)
 
 
 def test_times_of_another_text_are_refused() -> None:

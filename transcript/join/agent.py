@@ -1,27 +1,46 @@
 """One agent's item: what was generated, what was played, and so which words were heard.
 
+No word is said to be heard beyond the evidence; :mod:`words.heard` decides by the cautious side of
+whatever is in doubt. Here stands what is in doubt.
+
 Rules:
 
 1. Generated text and audio are the worker's last word on them (ItemGenerated); until it comes,
-   the pieces that follow each other without a gap, and all audio that is known to exist.
+   the pieces that follow each other without a gap, and all audio that is known to exist. The last
+   word may be said again, when text comes after its item's end: then the longest text stands, of
+   texts of one length the later, and the later word on everything else.
 2. How much was played is the gateway's last word (PositionFixed); until it comes, what is proven.
+   ``best_ms`` decides where playback was dated on Twilio's media clock or proven to an end
+   (PLAYED_TO_END, MARK, MEDIA_CLOCK). In 1,500 random calls with every fault of network and carrier
+   it was more than 40 ms above the truth in 0.8 % of such cuts and in 5 % of hang-ups, and never for
+   a proven end. Where the gateway's own clock dated it, or nothing did (LOCAL_CLOCK, PROVEN_ONLY,
+   NOT_STARTED, rules of a newer gateway), 12 % of cuts and a tenth of the parts that looked as if
+   played to their end were above it, by up to 1 s: there ``low_ms`` decides, which never was, whether
+   the caller cut in, hung up or the socket was dropped. ``high_ms`` says what may have been heard.
 3. A part that was generated completely and played to its end was heard in full. Otherwise its
    words are placed by the best word times there are: refined before estimated, later before
-   earlier, by characters in proportion when there are none that reach as far as playback did.
-4. The parts of an item follow each other; its text is theirs, parted by a space where they would
+   earlier. Times say nothing that were found with less audio than was played, nor, of a part that
+   is complete, with less text. Failing such times, characters in proportion decide.
+4. Refined times, and a provider's, are taken as they are. Others have a bound (:mod:`words.doubt`):
+   WHOLE for characters in proportion over a part that is complete, FOLLOWED for alignment that is
+   not refined, CUT_OFF for all else.
+5. The parts of an item follow each other; its text is theirs, parted by a space where they would
    run together, and its audio is theirs in a row.
-5. It was interrupted when the caller's barge-in left something unplayed or ungenerated.
+6. Text without sound is never heard. A part that has text and no audio holds up nothing: its words lie
+   between its neighbours and last no time, and what was heard is the text of the others.
+7. It was interrupted when the caller's barge-in left something unplayed or ungenerated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from asheard.v1.fact_pb2 import GenerationStatus, PositionCause, WordsTimed
-from asheard.v1.transcript_pb2 import Heard, Role, Turn, Word, WordTimesSource
+from asheard.v1.fact_pb2 import GenerationStatus, PositionCause, PositionFixed, WordsTimed
+from asheard.v1.transcript_pb2 import Heard, PositionRule, Role, Turn, Word, WordTimesSource
 from transcript.join.items import Item, Part
+from words.doubt import CUT_OFF, EXACT, FOLLOWED, WHOLE, Doubt
 from words.heard import HeardText, Position, heard
 from words.proportional import proportional_times
 from words.timing import Method, WordTime, WordTimes
@@ -32,6 +51,22 @@ _CUT_OFF = (
     GenerationStatus.GENERATION_STATUS_INCOMPLETE,
     GenerationStatus.GENERATION_STATUS_FAILED,
 )
+_COMPLETED = GenerationStatus.GENERATION_STATUS_COMPLETED
+
+_DATED = (
+    PositionRule.POSITION_RULE_PLAYED_TO_END,
+    PositionRule.POSITION_RULE_MARK,
+    PositionRule.POSITION_RULE_MEDIA_CLOCK,
+)
+
+_FRAME_MS = 20
+"""What Twilio plays at a time, and more than sent and generated audio are rounded apart."""
+
+_MOST_MS = (1 << 63) - 1
+"""What a field of milliseconds holds."""
+
+_LESS_THAN_HALF = 0.4999999
+"""The largest share of a word that did not count; the field's precision must not round it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +87,71 @@ def agent_turn(item: Item) -> Turn | None:
     parts = [part for part in parts if part.text or part.audio_ms]
     if not parts:
         return None
+    # What lasts no time decides nothing, unless there is nothing else.
+    sounding = [part for part in parts if part.audio_ms] or parts
     turn = Turn(
         item_id=item.item_id,
         role=Role.ROLE_AGENT,
-        interrupted=any(_is_interrupted(part) for part in parts),
-        generated_audio_ms=sum(part.audio_ms for part in parts),
-        heard_audio_ms=sum(part.played_ms for part in parts),
+        interrupted=any(_is_interrupted(part) for part in sounding),
+        generated_audio_ms=_ms(sum(part.audio_ms for part in parts)),
+        heard_audio_ms=_ms(sum(part.played_ms for part in parts)),
         words=_words(parts),
     )
-    turn.generated_text, turn.heard_text = _texts(parts)
+    turn.generated_text = _joined(part.text for part in parts)
+    turn.heard_text = _joined(part.heard.heard_text for part in parts)
     if item.started is not None:
         turn.start_ms = item.started.at_ms
-    fixed = [part.part.fixed for part in parts if part.part.fixed is not None]
-    if len(fixed) == len(parts):  # nothing of it plays any more
+    boundary = _boundary(sounding)
+    turn.word_times.CopyFrom(boundary.source)
+    fixed = [part.part.fixed for part in sounding if part.part.fixed is not None]
+    if len(fixed) == len(sounding):  # nothing of it plays any more
         ends = [position.at_ms for position in fixed if position.HasField("at_ms")]
         if ends:
             turn.end_ms = max(ends)
-    boundary = _boundary(parts)
-    turn.word_times.CopyFrom(boundary.source)
-    if len(fixed) == len(parts) and boundary.part.fixed is not None:
-        turn.position.CopyFrom(boundary.part.fixed.position)
+        if boundary.part.fixed is not None:
+            turn.position.CopyFrom(boundary.part.fixed.position)
     return turn
 
 
 def _hear(part: Part) -> _PartHeard:
     text = _text(part)
     audio_ms = _audio_ms(part)
-    fixed = part.fixed
-    # Sent audio is counted in bytes, generated audio is floored to milliseconds: never more
-    # played than generated.
-    played_ms = min(fixed.position.best_ms if fixed else part.played_ms, audio_ms)
-    times, source = _best_times(part, text, audio_ms, played_ms)
-    position = Position.exactly(max(played_ms, 0))
-    if fixed is not None:
-        position = Position(
-            low_ms=max(min(fixed.position.low_ms, played_ms), 0),
-            best_ms=position.best_ms,
-            high_ms=max(fixed.position.high_ms, position.best_ms),
-        )
-    to_end = _is_played_to_end(part, audio_ms, played_ms)
+    position = _position(part, audio_ms)
+    times, source, doubt = _best_times(part, text, audio_ms, position.sure_ms)
+    to_end = _is_played_to_end(part, audio_ms, position)
     return _PartHeard(
         part, text, audio_ms, position.best_ms,
-        heard(text, times, position, played_to_end=to_end), source,
+        heard(text, times, position, played_to_end=to_end, doubt=doubt), source,
     )  # fmt: skip
+
+
+def _position(part: Part, audio_ms: int) -> Position:
+    """How much of the part was played (rule 2).
+
+    Sent audio is counted in bytes, generated audio is floored to milliseconds: never more played than
+    generated.
+    """
+    if part.fixed is None:
+        return Position.exactly(max(min(part.played_ms, audio_ms), 0))
+    fixed = part.fixed.position
+    best_ms = max(min(fixed.best_ms, audio_ms), 0)
+    low_ms = max(min(fixed.low_ms, best_ms), 0)
+    high_ms = max(min(fixed.high_ms, audio_ms), best_ms)
+    return Position(low_ms, best_ms, high_ms, _is_dated(part.fixed))
+
+
+def _is_dated(fixed: PositionFixed) -> bool:
+    evidence = fixed.position.evidence
+    if evidence.rule == PositionRule.POSITION_RULE_MEDIA_CLOCK:
+        # Played to the end, it was not stopped, and needs no date of that.
+        is_played = fixed.cause == PositionCause.POSITION_CAUSE_PLAYED
+        return is_played or evidence.HasField("stopped_at_ms")
+    return evidence.rule in _DATED
 
 
 def _text(part: Part) -> str:
     if part.generated is not None:
-        return part.generated.text
+        return part.text
     text = ""
     for piece in sorted(part.pieces, key=lambda piece: (piece.text_offset, len(piece.text))):
         if piece.text_offset > len(text):
@@ -118,16 +170,19 @@ def _audio_ms(part: Part) -> int:
     return max(0, *known)
 
 
-def _is_played_to_end(part: Part, audio_ms: int, played_ms: int) -> bool:
-    if part.fixed is None:
+def _status(part: Part) -> GenerationStatus.ValueType | None:
+    return part.generated.status if part.generated else None
+
+
+def _is_played_to_end(part: Part, audio_ms: int, position: Position) -> bool:
+    """Whether all that there is to hear was heard. Of an incomplete part, nobody knows what there is:
+    text may have run ahead of the audio that exists."""
+    if part.fixed is None or not audio_ms or _status(part) != _COMPLETED:
         return False
-    status = part.generated.status if part.generated else None
-    if status in _CUT_OFF:
-        return False  # text may have run ahead of the audio that exists
+    left_ms = audio_ms - position.sure_ms
     if part.fixed.cause == PositionCause.POSITION_CAUSE_PLAYED:
-        return True
-    complete = status == GenerationStatus.GENERATION_STATUS_COMPLETED
-    return complete and 0 < audio_ms <= played_ms
+        return left_ms <= _FRAME_MS
+    return left_ms <= 0
 
 
 def _is_interrupted(part: _PartHeard) -> bool:
@@ -144,21 +199,39 @@ def _is_interrupted(part: _PartHeard) -> bool:
 
 def _best_times(
     part: Part, text: str, audio_ms: int, played_ms: int
-) -> tuple[WordTimes, WordTimesSource]:
+) -> tuple[WordTimes, WordTimesSource, Doubt]:
+    """Rules 3 and 4."""
+    is_complete = _status(part) == _COMPLETED
     best: WordsTimed | None = None
     for timed in part.times:
-        # An estimate that knew less audio than was played says nothing about the words there.
-        if timed.audio_ms >= played_ms and (
-            best is None or timed.source.refined or not best.source.refined
-        ):
+        if timed.audio_ms < played_ms or not audio_ms:
+            continue
+        if is_complete and not (_is_measured(timed) and _covers(timed, text)):
+            continue
+        if best is None or timed.source.refined or not best.source.refined:
             best = timed
-    if best is not None:
-        return _fitted(text, best), best.source
-    status = part.generated.status if part.generated else None
-    times = _proportional(text, audio_ms, status == GenerationStatus.GENERATION_STATUS_COMPLETED)
-    return times, WordTimesSource(
-        method=str(times.method), version=times.version, confidence=times.confidence
-    )
+    if best is None:
+        times = _proportional(text, audio_ms, is_complete)
+        source = WordTimesSource(
+            method=str(times.method), version=times.version, confidence=times.confidence
+        )
+        return times, source, WHOLE if is_complete else CUT_OFF
+    doubt = CUT_OFF
+    if best.source.refined or best.source.method == Method.PROVIDER:
+        doubt = EXACT if _covers(best, text) else FOLLOWED
+    elif best.source.method == Method.ALIGNED:
+        doubt = FOLLOWED
+    return _fitted(text, best), best.source, doubt
+
+
+def _is_measured(timed: WordsTimed) -> bool:
+    """Whether somebody listened. Characters in proportion are better counted with all the text."""
+    return timed.source.refined or timed.source.method != Method.PROPORTIONAL
+
+
+def _covers(timed: WordsTimed, text: str) -> bool:
+    """Whether the times were found with all of the text."""
+    return bool(timed.words) and timed.words[-1].text_end >= len(text.rstrip())
 
 
 def _fitted(text: str, timed: WordsTimed) -> WordTimes:
@@ -186,9 +259,6 @@ def _fitted(text: str, timed: WordsTimed) -> WordTimes:
             end_ms = max(start_ms, *ends)
         else:
             start_ms = end_ms = max(start_ms, beyond_ms) if index == len(timed.words) else start_ms
-        if start_ms >= beyond_ms:
-            # Lasting no time at the very end of the audio would look like played with it.
-            end_ms = max(end_ms, start_ms + 1)
         words.append(WordTime(token.text, token.char_start, token.char_end, start_ms, end_ms))
         start_ms = end_ms if not starts else start_ms
     # `heard` asks only for the words and the extent of the audio; the method's name goes with the
@@ -210,16 +280,14 @@ def _boundary(parts: Sequence[_PartHeard]) -> _PartHeard:
     return played[-1] if played else parts[0]
 
 
-def _texts(parts: Sequence[_PartHeard]) -> tuple[str, str]:
-    """Generated text of the item, and the prefix of it that was heard."""
-    generated = heard_text = ""
-    for part in parts:
-        if generated and part.text and not (generated[-1].isspace() or part.text[0].isspace()):
-            generated += " "
-        if part.heard.heard_text:
-            heard_text = generated + part.heard.heard_text
-        generated += part.text
-    return generated, heard_text
+def _joined(texts: Iterable[str]) -> str:
+    """Texts in a row, parted by a space where they would run together."""
+    joined = ""
+    for text in texts:
+        if joined and text and not (joined[-1].isspace() or text[0].isspace()):
+            joined += " "
+        joined += text
+    return joined
 
 
 def _words(parts: Sequence[_PartHeard]) -> list[Word]:
@@ -229,13 +297,18 @@ def _words(parts: Sequence[_PartHeard]) -> list[Word]:
         words.extend(
             Word(
                 text=word.text,
-                start_ms=before_ms + word.start_ms,
-                end_ms=before_ms + word.end_ms,
+                start_ms=_ms(before_ms + (word.start_ms if part.audio_ms else 0)),
+                end_ms=_ms(before_ms + (word.end_ms if part.audio_ms else 0)),
                 heard=Heard.Value(word.heard.value),
-                played_share=word.fraction,
+                played_share=word.fraction if word.counts else min(word.fraction, _LESS_THAN_HALF),
                 uncertain=word.uncertain,
             )
             for word in part.heard.words
         )
         before_ms += part.audio_ms
     return words
+
+
+def _ms(value: int) -> int:
+    """A time as its field holds it; facts of a writer with a bug may add up to more."""
+    return min(value, _MOST_MS)

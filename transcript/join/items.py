@@ -39,6 +39,9 @@ class Part:
 
     pieces: list[ItemProgressed] = field(default_factory=list)
     generated: ItemGenerated | None = None
+    """The last of them."""
+    text: str = ""
+    """The longest text of those; among equals the last."""
     times: list[WordsTimed] = field(default_factory=list)
     """In the order of their writing."""
     started: StreamTime | None = None
@@ -129,7 +132,10 @@ class _Gathering:
             case "item_generated":
                 generated = fact.item_generated
                 item = self._item(generated.item_id, fact, Role.ROLE_AGENT)
-                item.part(generated.content_index).generated = generated
+                part = item.part(generated.content_index)
+                part.generated = generated
+                if len(generated.text) >= len(part.text):
+                    part.text = generated.text
             case "words_timed":
                 timed = fact.words_timed
                 item = self._item(timed.item_id, fact, Role.ROLE_AGENT)

@@ -28,7 +28,7 @@ from asheard.v1.transcript_pb2 import (
 )
 from tests.transcript.hostile_facts import WRITERS, hostile_facts
 from transcript.join import join
-from transcript.service import _fault as fact_fault
+from transcript.service import fault as fact_fault
 
 ITEMS = st.sampled_from(["a", "b", "c", "d"])
 PART = st.sampled_from([0, 0, 0, 1])

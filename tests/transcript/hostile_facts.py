@@ -1,4 +1,7 @@
-"""Facts at random, of every body and with every number that a field holds, as ingest lets them in."""
+"""Facts at random, of every body and with every number that a field holds: worse than ingest lets in.
+
+An older version may have stored them.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def _number(chance: random.Random, lowest: int, highest: int) -> int:
 def _fill(message: Message, chance: random.Random) -> None:
     descriptor = message.DESCRIPTOR
     if descriptor.full_name == "google.protobuf.Timestamp":
-        # Ingest refuses what no clock shows.
+        # No version ever stored what no clock shows.
         message.seconds = chance.choice((0, 1_795_428_000, 253_402_300_799))  # type: ignore[attr-defined]
         message.nanos = chance.choice((0, 999_999_999))  # type: ignore[attr-defined]
         return

@@ -26,9 +26,8 @@ from asheard.v1.transcript_pb2 import (
     Turn,
     WordTimesSource,
 )
-from tests.transcript.hostile_facts import WRITERS, hostile_facts
+from tests.transcript.hostile_facts import hostile_facts
 from transcript.join import join
-from transcript.service import fault as fact_fault
 
 ITEMS = st.sampled_from(["a", "b", "c", "d"])
 PART = st.sampled_from([0, 0, 0, 1])
@@ -187,10 +186,8 @@ def check_turn(turn: Turn) -> None:
 
 @given(st.randoms(use_true_random=False), st.integers(1, 60))
 @settings(max_examples=100, deadline=None)
-def test_whatever_ingest_lets_in_joins(chance: Random, count: int) -> None:
+def test_whatever_was_stored_joins(chance: Random, count: int) -> None:
     facts = hostile_facts(chance, count)
-    # Nothing of it is refused, but for what only the transcript service itself may write.
-    assert all(fact_fault(fact) is None for fact in facts if fact.writer in WRITERS[:5])
     transcript = join(facts)
     for turn in transcript.turns:
         check_turn(turn)

@@ -150,6 +150,7 @@ def heard(
 
     judged: list[HeardWord] = []
     counted = 0
+    sure_ms = min(position.sure_ms, times.audio_ms)
     start_ms = end_ms = 0
     for word in times.words:
         # Words follow each other. Times that say otherwise are at fault, and of two words that are
@@ -159,8 +160,7 @@ def heard(
         late_ms, early_ms = doubt.late(middle_ms), doubt.early(middle_ms)
         fraction = 0.0
         if start_ms < times.audio_ms:
-            played_ms = min(position.sure_ms, times.audio_ms)
-            fraction = _fraction(start_ms + late_ms, end_ms - start_ms, played_ms)
+            fraction = _fraction(start_ms + late_ms, end_ms - start_ms, sure_ms)
         counts = fraction >= 0.5
         state = Heard.NONE
         if fraction > 0:
@@ -168,7 +168,7 @@ def heard(
         may_sound = start_ms - early_ms < times.audio_ms and position.possible_ms > 0
         uncertain = (
             may_sound
-            and middle_ms + late_ms >= position.sure_ms - UNCERTAIN_WITHIN_MS
+            and middle_ms + late_ms >= sure_ms - UNCERTAIN_WITHIN_MS
             and middle_ms - early_ms <= position.possible_ms + UNCERTAIN_WITHIN_MS
         )
         counted += counts

@@ -38,8 +38,10 @@ from gateway.bargein import BargeIn
 from gateway.barrier import guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
-from gateway.playout.playhead import Playhead
+from gateway.playout.clock import MOST_AHEAD_US
+from gateway.playout.playhead import LONG_TRACE, Playhead
 from gateway.playout.positions import (
+    BYTES_PER_MS,
     Cause,
     Flushed,
     Part,
@@ -51,7 +53,14 @@ from gateway.playout.positions import (
 )
 from gateway.quick import QuickWay
 from gateway.twilio.frames import text_frame
-from gateway.twilio.messages import Encoder, MediaDetails, Start, split
+from gateway.twilio.messages import (
+    POLICY_VIOLATION,
+    Encoder,
+    MediaDetails,
+    Start,
+    TwilioProtocolError,
+    split,
+)
 from runtime.facts import FactOutbox
 from runtime.log import get_log
 
@@ -66,7 +75,11 @@ TWILIO_FULL_RETRY_S = 1.0
 """When Twilio's ten minutes of buffer are looked at again: they empty at the pace of speech."""
 
 TRACE_EVERY_US = 30_000_000
-"""A trace is handed in when positions are fixed, and in a long monologue every half minute."""
+"""A trace is handed in when positions are fixed, in a long monologue every half minute, and when it is
+long: where inbound media is ragged, say."""
+
+AUDIO_AT_ONCE_US = MOST_AHEAD_US
+"""How much audio of the caller may be ahead of the time that has passed."""
 
 FINISH_MARGIN_S = 5.0
 """After the session finished, how much longer than its audio the last mark may take: Twilio's way
@@ -158,6 +171,10 @@ class Call:
         self._traced_us = 0
         self._finished: session_service_pb2.CallFinished | None = None
         self._session_writer = ""
+        self._received_bytes = 0
+        """Of the caller's audio that did not go the quick way."""
+        self._received_due = 0
+        """At so many its pace is looked at again."""
         self._over = False
         self._pending: deque[PlayoutEvent] = deque()
         """What the playhead said and was not acted on yet; empty but while it is, or when that raised."""
@@ -203,7 +220,7 @@ class Call:
         """Take 20 ms of the caller.
 
         Raises:
-            TwilioProtocolError: The payload is not base64.
+            TwilioProtocolError: The payload is not base64, or too long, or the stream outruns time.
         """
         if self._over:
             return
@@ -215,8 +232,23 @@ class Call:
         told = self._playhead.receive_media(timestamp_ms, audio_bytes, now_us)
         if not self._lane.send_audio(base64, timestamp_ms, time.time_ns() // 1000):
             self._metrics.caller_frames_dropped.inc()
-        if told:  # seldom: a flush that waited to be dated
+        self._received_bytes += audio_bytes
+        if told or self._received_bytes > self._received_due:
+            self._check_pace(now_us)
+        if told:  # seldom: a flush that waited to be dated, a long trace, a clock that runs away
             self._act(self._playhead.events())
+
+    def _check_pace(self, now_us: int) -> None:
+        """See whether more audio came than anybody can have spoken by now. What went the quick way is
+        as long as its timestamps say, or half of it."""
+        self._received_due = (now_us + AUDIO_AT_ONCE_US) * BYTES_PER_MS // 1000
+        ahead = self._playhead.clock.ahead_us > MOST_AHEAD_US
+        if ahead or self._received_bytes > self._received_due:
+            raise TwilioProtocolError(
+                f"audio more than {MOST_AHEAD_US // 1_000_000} s ahead of the time that has passed",
+                POLICY_VIOLATION,
+                limit="pace",
+            )
 
     def receive_mark(self, name: str) -> None:
         """Take an echoed mark."""
@@ -397,6 +429,8 @@ class Call:
         self._pending.extend(events)
         while self._pending:
             self._act_on(self._pending.popleft())
+        if self._playhead.trace_events >= LONG_TRACE:
+            self._hand_in_trace()
         if self._fixed:
             self._tell_fixed(0)
         self._arm()
@@ -506,9 +540,8 @@ class Call:
 
     def _hand_in_trace(self) -> None:
         self._traced_us = self._now_us()
-        trace = self._playhead.trace()
-        if trace:
-            self._facts.write(playout_traced=evidence.playout_traced(trace))
+        for piece in evidence.playout_traced(self._playhead.trace()):
+            self._facts.write(playout_traced=piece)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -603,6 +636,7 @@ class Call:
             ("missed", counts.missed_echoes),
         ):
             self._metrics.odd_echoes.labels(kind).inc(number)
+        self._metrics.limits.labels("marks").inc(counts.ignored_echoes)
 
     def _say_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         said = {"detail": self._finished.detail} if self._finished is not None else {}

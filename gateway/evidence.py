@@ -6,7 +6,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from asheard.v1 import fact_pb2, transcript_pb2
 from gateway.playout.positions import (
@@ -21,6 +21,12 @@ from gateway.playout.positions import (
     TraceEvent,
     TraceKind,
 )
+
+MOST_TRACE_BYTES = 32 * 1024
+"""Of one ``PlayoutTraced``: some 800 events, and half of what a fact may have at the most."""
+
+_EVENT_HEADER_BYTES = 4
+"""What a message costs as an element of another, at the most, when it is as small as these."""
 
 
 def playback_started(event: PlaybackStarted) -> fact_pb2.PlaybackStarted:
@@ -88,9 +94,19 @@ def never_sent(part: Part) -> ItemPosition:
     )
 
 
-def playout_traced(trace: Iterable[TraceEvent]) -> fact_pb2.PlayoutTraced:
-    """What the playhead was told, in order."""
-    return fact_pb2.PlayoutTraced(events=[_traced(event) for event in trace])
+def playout_traced(trace: Iterable[TraceEvent]) -> Iterator[fact_pb2.PlayoutTraced]:
+    """What the playhead was told, in order, in pieces that each fit into a fact."""
+    piece, piece_bytes = fact_pb2.PlayoutTraced(), 0
+    for event in trace:
+        traced = _traced(event)
+        event_bytes = traced.ByteSize() + _EVENT_HEADER_BYTES
+        if piece_bytes and piece_bytes + event_bytes > MOST_TRACE_BYTES:
+            yield piece
+            piece, piece_bytes = fact_pb2.PlayoutTraced(), 0
+        piece.events.append(traced)
+        piece_bytes += event_bytes
+    if piece_bytes:
+        yield piece
 
 
 def _traced(event: TraceEvent) -> fact_pb2.PlayoutEvent:

@@ -42,11 +42,11 @@ static struct {
 } of_batch = {{"calls", 0}, {"payloads", 0}, {"media_ms", 0}, {"received_unix_us", 0}, {"begun", 0}};
 
 static struct {
-    Slot newest_ms, reading_us, received_us, awaited, offset_us, frame_bytes, frame_us;
+    Slot newest_ms, reading_us, received_us, awaited, offset_us, frame_bytes, frame_us, first_us;
 } of_clock = {{"newest_ms", 0}, {"reading_us", 0}, {"received_us", 0}, {"awaited", 0},
-              {"_offset_us", 0}, {"_frame_bytes", 0}, {"_frame_us", 0}};
+              {"_offset_us", 0}, {"_frame_bytes", 0}, {"_frame_us", 0}, {"_first_us", 0}};
 
-static int64_t read_bytes, batch_frames, turn_frames, step_tolerance_us;
+static int64_t read_bytes, batch_frames, turn_frames, step_tolerance_us, most_ahead_us;
 
 enum { MOST_READ_BYTES = 16384 }; /* there is room for on the stack */
 
@@ -294,7 +294,7 @@ add(PyObject *const columns[N_COLUMNS], PyObject *const frame[N_COLUMNS])
  * away. */
 typedef struct {
     PyObject *clock, *batch, *handle, *columns[N_COLUMNS];
-    int64_t started_ns, reading_us;
+    int64_t reading_us, received_us;
 } Place;
 
 /* Find a message's place. One that is for Python has changed nothing. */
@@ -304,8 +304,8 @@ find(PyObject *quick, const Media *media, Place *place)
     PyObject *sid = slot_of_class(quick, of_quick.stream_sid, (PyObject *)&PyBytes_Type);
     PyObject *clock = slot_of_class(quick, of_quick.clock, clock_class);
     PyObject *lane = slot_of_class(quick, of_quick.lane, lane_class);
-    if (sid == NULL || clock == NULL || lane == NULL
-        || !slot_integer(quick, of_quick.started_ns, &place->started_ns)
+    int64_t started_ns;
+    if (sid == NULL || clock == NULL || lane == NULL || !slot_integer(quick, of_quick.started_ns, &started_ns)
         || media->stream_sid.length != PyBytes_GET_SIZE(sid)
         || memcmp(media->stream_sid.begin, PyBytes_AS_STRING(sid), (size_t)media->stream_sid.length) != 0)
         return FOR_PYTHON;
@@ -325,14 +325,18 @@ find(PyObject *quick, const Media *media, Place *place)
         return FOR_PYTHON;
 
     /* MediaClock.receive_regular. */
-    int64_t before_us, offset_us, frame_bytes, frame_us;
+    int64_t before_us, offset_us, frame_bytes, frame_us, first_us;
     if (slot(clock, of_clock.awaited) != Py_False || !slot_integer(clock, of_clock.reading_us, &before_us)
         || !slot_integer(clock, of_clock.offset_us, &offset_us)
         || !slot_integer(clock, of_clock.frame_bytes, &frame_bytes)
-        || !slot_integer(clock, of_clock.frame_us, &frame_us) || media->audio_bytes != frame_bytes)
+        || !slot_integer(clock, of_clock.frame_us, &frame_us)
+        || !slot_integer(clock, of_clock.first_us, &first_us) || media->audio_bytes != frame_bytes)
         return FOR_PYTHON;
     place->reading_us = media->timestamp_ms * 1000 + offset_us;
-    if (place->reading_us <= before_us || place->reading_us - before_us > frame_us + step_tolerance_us)
+    place->received_us = (clock_ns(CLOCK_MONOTONIC) - started_ns) / 1000;
+    const int64_t step_us = place->reading_us - before_us;
+    if (step_us <= 0 || step_us < frame_us - step_tolerance_us || step_us > frame_us + step_tolerance_us
+        || place->reading_us - place->received_us - first_us > most_ahead_us)
         return FOR_PYTHON;
     place->clock = clock;
     place->batch = batch;
@@ -369,7 +373,7 @@ take_media(PyObject *quick, const Media *media)
     if (way != PASSED_ON)
         return way;
     PyObject *reading = PyLong_FromLongLong(place.reading_us);
-    PyObject *received = PyLong_FromLongLong((clock_ns(CLOCK_MONOTONIC) - place.started_ns) / 1000);
+    PyObject *received = PyLong_FromLongLong(place.received_us);
     PyObject *const frame[N_COLUMNS] = {
         place.handle,
         PyBytes_FromStringAndSize((const char *)media->payload.begin, media->payload.length),
@@ -553,7 +557,8 @@ PyInit__kernel(void)
         || take_integer("gateway.turns", "READ_BYTES", &read_bytes) < 0
         || take_integer("gateway.link", "BATCH_FRAMES", &batch_frames) < 0
         || take_integer("gateway.link", "TURN_FRAMES", &turn_frames) < 0
-        || take_integer("gateway.playout.clock", "STEP_TOLERANCE_US", &step_tolerance_us) < 0)
+        || take_integer("gateway.playout.clock", "STEP_TOLERANCE_US", &step_tolerance_us) < 0
+        || take_integer("gateway.playout.clock", "MOST_AHEAD_US", &most_ahead_us) < 0)
         return NULL;
     if (read_bytes < 1 || read_bytes > MOST_READ_BYTES || turn_frames < 1) {
         PyErr_SetString(PyExc_ValueError, "the constants are not as gateway/kernel.c knows them");

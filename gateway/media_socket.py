@@ -18,6 +18,7 @@ from gateway.nonce import NonceChecker
 from gateway.quick import QuickWay
 from gateway.registry import Registry
 from gateway.twilio.messages import (
+    MESSAGE_TOO_BIG,
     POLICY_VIOLATION,
     UNSUPPORTED_DATA,
     Dtmf,
@@ -35,6 +36,16 @@ from runtime.log import get_log
 
 START_DEADLINE_S = 10.0
 """A socket without ``start`` for so long is not a call; Twilio sends it at once."""
+
+MESSAGES_AT_ONCE = 6_000
+MESSAGES_PER_S = 200
+"""How many messages are taken of one stream that do not go the quick way: in a heap, such as a network's
+stall leaves behind (two minutes of frames), and on the average. Frames are 50 a second, 100 with some
+carriers, and marks and keys a few."""
+
+KEYS_AT_ONCE = 100
+KEYS_PER_S = 10
+"""Pressed keys that are passed on; nobody presses more. The others are dropped."""
 
 NORMAL_CLOSURE = 1000
 GOING_AWAY = 1001
@@ -84,6 +95,11 @@ class MediaSocket:
         """Of the call that was started; empty before."""
         self._over = False
         self._unknown_said = False
+        self._opened_s = time.monotonic()
+        self._messages = 0
+        self._messages_due = MESSAGES_AT_ONCE
+        """At so many messages their pace is looked at again."""
+        self._keys = 0
         self._log = get_log(__name__)
         self._start_timer = asyncio.get_running_loop().call_later(START_DEADLINE_S, self._no_start)
         registry.opened(self)
@@ -100,6 +116,9 @@ class MediaSocket:
         if self._over:
             return
         try:
+            self._messages += 1
+            if self._messages > self._messages_due:
+                self._check_pace()
             message = decode(text)
             call = self._call
             if type(message) is Media and call is not None:  # first: fifty a second
@@ -116,7 +135,7 @@ class MediaSocket:
             elif type(message) is Mark:
                 call.receive_mark(message.mark.name)
             elif type(message) is Dtmf:
-                call.receive_key(message.dtmf.digit)
+                self._key(call, message.dtmf.digit)
             elif type(message) is Stop:
                 call.receive_stop()
             elif type(message) is Unknown:
@@ -132,7 +151,8 @@ class MediaSocket:
     def receive_fault(self, text: str, close_code: int) -> None:
         """Take what the WebSocket layer refused: too large, or no WebSocket frame at all."""
         if not self._over:
-            self._break(TwilioProtocolError(text, close_code))
+            limit = "message" if close_code == MESSAGE_TOO_BIG else ""
+            self._break(TwilioProtocolError(text, close_code, limit=limit))
 
     def disconnected(self) -> None:
         """The socket is closed, whoever did it. The last thing that it hears; repeats are ignored."""
@@ -167,6 +187,23 @@ class MediaSocket:
         self._registry.started(self, call_sid)
         self._call = Call(message, self._transport, self._services, on_end=self._call_ended)
 
+    def _check_pace(self) -> None:
+        seconds = time.monotonic() - self._opened_s
+        self._messages_due = MESSAGES_AT_ONCE + int(MESSAGES_PER_S * seconds)
+        if self._messages > self._messages_due:
+            raise TwilioProtocolError(
+                f"more than {MESSAGES_PER_S} messages a second", POLICY_VIOLATION, limit="messages"
+            )
+
+    def _key(self, call: Call, digit: str) -> None:
+        self._keys += 1
+        seconds = time.monotonic() - self._opened_s
+        if self._keys > KEYS_AT_ONCE + KEYS_PER_S * seconds:
+            self._keys -= 1
+            self._services.metrics.limits.labels("keys").inc()
+        else:
+            call.receive_key(digit)
+
     def _unknown(self, message: Unknown) -> None:
         self._services.metrics.unknown_events.inc()
         if not self._unknown_said:
@@ -175,7 +212,11 @@ class MediaSocket:
 
     def _break(self, error: PeerProtocolError) -> None:
         """The peer broke its protocol: say so once, and end."""
-        code = error.close_code if isinstance(error, TwilioProtocolError) else POLICY_VIOLATION
+        code = POLICY_VIOLATION
+        if isinstance(error, TwilioProtocolError):
+            code = error.close_code
+            if error.limit:
+                self._services.metrics.limits.labels(error.limit).inc()
         self._services.metrics.protocol_errors.inc()
         said = "media stream broke its protocol"
         guarded(self._log, self._log.warning, said, fault=str(error), close_code=code)

@@ -10,6 +10,9 @@ from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 STAGES = ("detection", "worker", "link", "gateway", "twilio")
 """The parts of a barge-in's latency, in order."""
 
+LIMITS = ("message", "payload", "parameters", "messages", "pace", "keys", "marks")
+"""What is bounded of a media stream; docs/metrics.md says what each means."""
+
 
 def outcome_label(outcome: fact_pb2.CallOutcome.ValueType) -> str:
     """``CALL_OUTCOME_ENDED_BY_AGENT`` as ``ended_by_agent``."""
@@ -73,6 +76,12 @@ class GatewayMetrics:
             "Media streams ended because the peer broke the protocol.",
             registry=registry,
         )
+        self.limits = Counter(
+            "asheard_twilio_limits_exceeded_total",
+            "What Twilio's side sent beyond a limit: the stream was closed over it, or it was dropped.",
+            ["limit"],
+            registry=registry,
+        )
         self.rejected_requests = Counter(
             "asheard_twilio_rejected_requests_total",
             "Requests turned away before they became a stream, by reason.",
@@ -118,3 +127,5 @@ class GatewayMetrics:
                 self.calls.labels(outcome_label(outcome))
         for stage in STAGES:
             self.barge_in_stage.labels(stage)
+        for limit in LIMITS:
+            self.limits.labels(limit)

@@ -27,7 +27,7 @@ class DirectParser(WebSocketReader):
     """aiohttp's parser with a shorter way for text messages, which go straight to their owner.
 
     Twilio sends nothing but text in single frames until it closes. So with the first frame that is
-    anything else aiohttp's way is taken for good.
+    anything else aiohttp's way is taken for good, and the event loop reads the socket.
 
     Args:
         queue: Gets what is not text, or not plain.
@@ -70,6 +70,10 @@ class DirectParser(WebSocketReader):
         if may_be_text(self._rest):
             return False, b""
         self._all_is_text = False
+        if self.seat is not None:
+            # aiohttp answers pings, and holds the socket back when its queue is full: both only work
+            # where the event loop reads.
+            self.seat.end()
         return super().feed_data(self._rest)
 
 

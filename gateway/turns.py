@@ -97,8 +97,8 @@ class Seat:
         guarded(log, self.transport.abort)
 
     def end(self) -> None:
-        """The socket has ended, or failed: the event loop finds that once more, and tells the
-        protocol in its own way."""
+        """Leave the socket to the event loop: it has ended or failed, which the loop finds once more
+        and tells the protocol in its own way, or it brings what is not read in turns."""
         self.leave()
         self.transport.resume_reading()
 

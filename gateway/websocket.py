@@ -20,12 +20,10 @@ from gateway.barrier import guarded, report
 from gateway.media_socket import MediaSocket
 from gateway.parser import DirectParser
 from gateway.twilio.frames import close_frame
+from gateway.twilio.messages import MOST_MESSAGE_BYTES
 from runtime.log import get_log
 
 log = get_log(__name__)
-
-MOST_MESSAGE_BYTES = 256 * 1024
-"""Twilio's messages have 400 bytes; ``start`` may have some kilobytes of parameters."""
 
 CLOSE_WAIT_S = 2.0
 """How long the peer may take to answer a close frame."""

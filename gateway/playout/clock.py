@@ -15,7 +15,9 @@ Rules, each with its tests in ``tests/gateway/playout/test_clock.py``:
    by local time instead, so that differences across the fault still mean something.
    (test_a_step_back_does_not_turn_the_clock_back, test_a_jump_that_outruns_real_time_is_a_fault,
    test_a_jump_over_omitted_silence_is_believed)
-4. Without inbound media there is only the gateway's clock.
+4. Audio that comes faster than it can have been spoken is not Twilio's: see :attr:`MediaClock.ahead_us`.
+   (test_how_far_audio_outruns_real_time_is_known)
+5. Without inbound media there is only the gateway's clock.
    (test_without_media_there_is_only_the_local_clock)
 
 The call's clock is this one: equal to ``media.timestamp`` until a timestamp is at fault, and never
@@ -39,6 +41,14 @@ STEP_TOLERANCE_US = 10_000
 AHEAD_TOLERANCE_US = 100_000
 """How far a jump may outrun real time before it is a fault: the network may be faster than it was
 by its jitter. What is wrongly believed or not believed moves an estimate by no more than this."""
+
+MOST_AHEAD_US = 30_000_000
+"""How far readings may outrun real time before the stream is given up: a network, or this process, that
+stood still while a stream began delivers what it kept in one heap, and half a minute is more than
+any connection survives. Beyond it, somebody plays a recording into the model."""
+
+MOST_GAPS = 1_000
+"""Gaps that are remembered. The dates of a stretch need the few within it."""
 
 STALL_US = 250_000
 """At a fault without other knowledge, so long a local pause counts as a pause; a shorter one is the
@@ -133,6 +143,14 @@ class MediaClock:
         """Length of the newest media message."""
         return self._frame_bytes
 
+    @property
+    def ahead_us(self) -> int:
+        """How far the newest reading has outrun real time since the first one came; negative when it is
+        behind."""
+        if self.reading_us is None or self.received_us is None:
+            return 0
+        return self.reading_us - self.received_us - self._first_us
+
     def receive_regular(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
         """Take a media message that simply follows the one before; False: it does not, `receive`
         is to take it."""
@@ -140,7 +158,9 @@ class MediaClock:
         if before_us is None or audio_bytes != self._frame_bytes:
             return False
         reading_us = timestamp_ms * 1000 + self._offset_us
-        if not 0 < reading_us - before_us <= self._frame_us + STEP_TOLERANCE_US:
+        if not -STEP_TOLERANCE_US <= reading_us - before_us - self._frame_us <= STEP_TOLERANCE_US:
+            return False
+        if reading_us <= before_us or reading_us - now_us - self._first_us > MOST_AHEAD_US:
             return False
         self.newest_ms = timestamp_ms
         self.reading_us = reading_us
@@ -175,6 +195,8 @@ class MediaClock:
                 self._offset_us = reading_us - timestamp_ms * 1000
             if reading_us - before_us > self._frame_us + STEP_TOLERANCE_US:
                 self._gaps[before_us] = _Gap(before_us, reading_us, received_us)
+                if len(self._gaps) > MOST_GAPS:
+                    del self._gaps[next(iter(self._gaps))]
             self._fastest_us = min(self._fastest_us, now_us - reading_us)
         self.newest_ms = timestamp_ms
         self.reading_us = reading_us

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.playout.clock import Date, MediaClock, Stamp
+from gateway.playout.clock import MOST_AHEAD_US, Date, MediaClock, Stamp
 from gateway.playout.estimate import (
     Ending,
     Stop,
@@ -82,6 +82,20 @@ UNKNOWN_WAY_US = 300_000
 SLOWEST_WAY_US = 700_000
 """With the wait on top of it a second: positions are wanted while the caller is still speaking."""
 
+MOST_UNEXPECTED = 100
+"""Echoes of marks that nobody waits for, that are looked at. A network's repeats are a few; a peer that
+sends more is only counted."""
+
+MOST_NAME_CHARS = 32
+"""What is kept of a name that is not ours."""
+
+MOST_MEDIA_TRACED = 10_000
+"""Trace events about inbound media that does not tick on regularly, two of each. Beyond it a replay knows
+the media clock only from what else was traced."""
+
+LONG_TRACE = 1_000
+"""Events. The shell is told then, so that it hands the trace in."""
+
 OVERDUE_US = 2_000_000
 """See M5. More than a bad network's way there and back with a retransmission; there is no hurry."""
 
@@ -109,6 +123,8 @@ class Counts:
     """Came after an echo that proves more, or after their stretch was settled."""
     missed_echoes: int = 0
     """Proven by a later echo; some still come late."""
+    ignored_echoes: int = 0
+    """Unknown and repeated ones beyond what is looked at."""
     stray_bytes: int = 0
     """Sent of parts whose position was fixed: the shell broke its word."""
 
@@ -143,6 +159,8 @@ class Playhead:
         """When the current stretch last changed: something sent, something proven."""
         self._presumed = False
         """M5 has been applied, and nothing was sent since."""
+        self._unexpected = 0
+        self._media_traced = 0
         self._over = False
         self._events: list[PlayoutEvent] = []
         self._trace: list[TraceEvent] = []
@@ -197,7 +215,8 @@ class Playhead:
         """Note an inbound media message: its ``media.timestamp`` and length. The hot path.
 
         Returns:
-            Whether `events` may have something to say; as a rule it has not.
+            Whether `events` may have something to say, the trace is long, or the clock runs away; as a
+            rule none is so.
         """
         clock = self._clock
         if not clock.awaited and clock.receive_regular(timestamp_ms, audio_bytes, now_us):
@@ -208,7 +227,7 @@ class Playhead:
             return False
         self._note_media(before)
         if not clock.awaited:
-            return False
+            return clock.ahead_us > MOST_AHEAD_US or len(self._trace) >= LONG_TRACE
         clock.awaited = False
         self._settle_due(now_us)
         return True
@@ -217,6 +236,13 @@ class Playhead:
         """Note that Twilio sent a mark back. Unknown and repeated names are counted, no more."""
         if self._over:
             return
+        if name not in self._marks and name not in self._fences and name not in self._late:
+            name = name[:MOST_NAME_CHARS]
+            if self._unexpected >= MOST_UNEXPECTED:
+                self._count_unexpected(name)
+                self.counts.ignored_echoes += 1
+                return
+            self._unexpected += 1
         self._note(TraceKind.ECHOED, now_us, mark=name)
         echo = self._clock.stamp(now_us)
         expected = self._marks.pop(name, None)
@@ -318,6 +344,11 @@ class Playhead:
         return trace
 
     @property
+    def trace_events(self) -> int:
+        """How many inputs `trace` would hand over."""
+        return len(self._trace)
+
+    @property
     def idle(self) -> bool:
         """Nothing that was sent is still unplayed, as far as one can know."""
         return not self._clearing and (self._stretch.dry or self._presumed)
@@ -368,10 +399,17 @@ class Playhead:
         if late is not None:
             self.counts.late_echoes += 1
             late.unpunctual = self._stretch.unpunctual = True
-        elif name[:1] in "spf" and name[1:].isdecimal() and 0 < int(name[1:]) <= self._names:
+        elif self._is_ours(name):
             self.counts.repeated_echoes += 1
         else:
             self.counts.unknown_echoes += 1
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a mark of this name was ever given."""
+        number = name[1:]
+        if name[:1] not in ("s", "p", "f") or not (number.isascii() and number.isdecimal()):
+            return False
+        return len(number) <= len(str(self._names)) and 0 < int(number) <= self._names
 
     # -- playback ------------------------------------------------------------------------------
 
@@ -673,6 +711,9 @@ class Playhead:
 
     def _note_media(self, before: tuple[int | None, int | None, int]) -> None:
         """Trace two media messages, the one before and the newest: only so is the step told."""
+        if self._media_traced >= MOST_MEDIA_TRACED:
+            return
+        self._media_traced += 2
         clock = self._clock
         newest = (clock.newest_ms, clock.received_us, clock.frame_bytes)
         for media_ms, media_us, frame_bytes in (newest if before[1] is None else before, newest):

@@ -5,6 +5,9 @@ a media message comes fifty times a second and call. Its payload stays the base6
 its way to a model that wants base64 text. It is checked, though: it will be pasted between the
 quotes of another JSON text, and must not be able to end them.
 
+Everything that comes is bounded before it is kept or passed on; a bound that is passed is an error of the
+peer with the close code that says so.
+
 What Twilio gets is pasted together. It may have exactly the fields that Twilio knows: a message
 with one more is warning 31951, raised once per stream, so that the second mistake is silent.
 
@@ -14,6 +17,7 @@ Source: Twilio, "Media Streams - WebSocket messages". Numbers come as JSON strin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -28,6 +32,29 @@ UNSUPPORTED_DATA = 1003
 """Close code: a kind of data we do not take, here binary."""
 POLICY_VIOLATION = 1008
 """Close code: a well-formed message that may not come here, now, or from this peer."""
+MESSAGE_TOO_BIG = 1009
+"""Close code: more than we take at once."""
+
+MOST_MESSAGE_BYTES = 64 * 1024
+"""Of one message. Twilio's have 400 bytes; ``start`` may have some kilobytes of parameters."""
+
+MOST_PAYLOAD_CHARS = 21_336
+"""Of base64 text in one media message: two seconds. Twilio sends 20 ms, other carriers up to 100. What
+waits for a slow session worker is bounded in frames, and so in bytes."""
+
+MOST_KEY_CHARS = 8
+"""In one ``dtmf`` message; Twilio sends one."""
+
+MOST_PARAMETERS = 100
+"""Custom parameters in ``start``. Twilio names no limit; ours are five."""
+
+MOST_PARAMETER_CHARS = 500
+"""In the value of one. Twilio takes no longer ones (TwiML ``<Parameter>``), so a longer one is not ours."""
+
+_MOST_FAULT_CHARS = 200
+"""Of what is logged about a malformed message: it names fields, and fields may have any name."""
+
+_VALUE = re.compile(r"'.*'", re.DOTALL)
 
 
 class TwilioProtocolError(PeerProtocolError):
@@ -36,11 +63,13 @@ class TwilioProtocolError(PeerProtocolError):
     Args:
         text: What came, without its payload.
         close_code: The WebSocket close code that tells the peer.
+        limit: Which of our limits was exceeded, for the metrics; empty: none was.
     """
 
-    def __init__(self, text: str, close_code: int) -> None:
+    def __init__(self, text: str, close_code: int, *, limit: str = "") -> None:
         super().__init__(text)
         self.close_code = close_code
+        self.limit = limit
 
 
 class _Message(
@@ -72,9 +101,9 @@ class StartDetails(msgspec.Struct, frozen=True, rename="camel"):
     """What the TwiML's ``<Parameter>`` elements said. Anybody may have written that TwiML."""
 
     def parameter(self, name: str) -> str:
-        """One custom parameter; empty when it is missing or not text."""
+        """One custom parameter; empty when it is missing, not text, or longer than any of ours."""
         value = self.custom_parameters.get(name)
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and len(value) <= MOST_PARAMETER_CHARS else ""
 
 
 class Start(_Message, frozen=True):
@@ -100,8 +129,12 @@ class MediaDetails(msgspec.Struct, frozen=True, gc=False):
         millisecond.
 
         Raises:
-            TwilioProtocolError: The payload is not base64.
+            TwilioProtocolError: The payload is not base64, or too long.
         """
+        if len(self.payload) > MOST_PAYLOAD_CHARS:
+            raise TwilioProtocolError(
+                "media.payload of more than two seconds", MESSAGE_TOO_BIG, limit="payload"
+            )
         base64 = self.payload.encode()
         try:
             # A quarter of a microsecond; nothing cheaper proves as much. (Text instead of bytes, or
@@ -136,7 +169,7 @@ class Mark(_Message, frozen=True):
 class DtmfDetails(msgspec.Struct, frozen=True, gc=False):
     """Which key. Sensitive: it may be a digit of a card."""
 
-    digit: str
+    digit: Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_KEY_CHARS)]
 
     def __repr__(self) -> str:
         return "DtmfDetails(digit=hidden)"
@@ -191,12 +224,14 @@ def decode(text: str | bytes | bytearray) -> Message:
         return message
     except msgspec.ValidationError as error:
         fault = error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TwilioProtocolError("the message is not JSON", INVALID_PAYLOAD) from error
+    except _NO_JSON as error:
+        raise _no_json(error) from error
     try:
         event = _event_decoder.decode(text).event
     except msgspec.ValidationError as error:
         raise TwilioProtocolError("the message has no event name", INVALID_PAYLOAD) from error
+    except _NO_JSON as error:  # only its beginning was
+        raise _no_json(error) from error
     if event in KNOWN_EVENTS:
         raise TwilioProtocolError(
             f"{event} message is malformed: {_without_value(fault)}", INVALID_PAYLOAD
@@ -204,9 +239,20 @@ def decode(text: str | bytes | bytearray) -> Message:
     return Unknown(event[:40])
 
 
+_NO_JSON = (msgspec.DecodeError, ValueError, RecursionError)
+"""What a decoder raises when a text is not JSON, not UTF-8, or nested beyond the interpreter's stack."""
+
+
+def _no_json(error: Exception) -> TwilioProtocolError:
+    if isinstance(error, RecursionError):
+        return TwilioProtocolError("the message is nested too deeply", INVALID_PAYLOAD)
+    return TwilioProtocolError("the message is not JSON", INVALID_PAYLOAD)
+
+
 def _without_value(fault: msgspec.ValidationError) -> str:
-    """The fault as msgspec words it: it names types and paths and quotes no values of strings."""
-    return str(fault).replace("Object ", "").replace("`", "")
+    """The fault as msgspec words it: it names types and paths, and what it quotes is left out."""
+    text = _VALUE.sub("…", str(fault).replace("Object ", "").replace("`", ""))
+    return text[:_MOST_FAULT_CHARS]
 
 
 class Encoder:

@@ -13,8 +13,10 @@ pass in every state: Twilio may add some.
 from __future__ import annotations
 
 import enum
+import re
 
 from gateway.twilio.messages import (
+    MOST_PARAMETERS,
     POLICY_VIOLATION,
     Connected,
     Dtmf,
@@ -26,6 +28,10 @@ from gateway.twilio.messages import (
     TwilioProtocolError,
     Unknown,
 )
+
+_SID = re.compile(r"[\x21-\x7e]{1,128}")
+"""Twilio's have two letters and 32 hexadecimal digits. They become keys of facts and parts of log lines, and
+the transcript service takes no others."""
 
 
 class StreamState(enum.Enum):
@@ -87,9 +93,19 @@ class MediaStream:
     @staticmethod
     def _check_start(message: Start) -> None:
         details = message.start
-        if not message.stream_sid or not details.call_sid:
+        for name, sid in (("streamSid", message.stream_sid), ("callSid", details.call_sid)):
+            if not _SID.fullmatch(sid):
+                raise TwilioProtocolError(
+                    f"start message with a {name} that is not 1 to 128 visible ASCII characters",
+                    POLICY_VIOLATION,
+                )
+        if details.account_sid and not _SID.fullmatch(details.account_sid):
+            raise TwilioProtocolError("start message with an odd accountSid", POLICY_VIOLATION)
+        if len(details.custom_parameters) > MOST_PARAMETERS:
             raise TwilioProtocolError(
-                "start message with an empty streamSid or callSid", POLICY_VIOLATION
+                f"start message with more than {MOST_PARAMETERS} parameters",
+                POLICY_VIOLATION,
+                limit="parameters",
             )
         if details.stream_sid not in ("", message.stream_sid):
             raise TwilioProtocolError(

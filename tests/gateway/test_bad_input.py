@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
@@ -25,6 +26,20 @@ def other_stream(event: str, **fields: object) -> str:
     return json.dumps({"event": event, "streamSid": "MZ_other"} | fields)
 
 
+def start(
+    *, call_sid: str = "CA1", stream_sid: str = "MZ1", account_sid: str = "AC1",
+    parameters: dict[str, str] | None = None,
+) -> str:  # fmt: skip
+    details = {"callSid": call_sid, "streamSid": stream_sid, "accountSid": account_sid}
+    return json.dumps(
+        {
+            "event": "start",
+            "streamSid": stream_sid,
+            "start": details | {"customParameters": parameters or {}},
+        }
+    )
+
+
 BAD = [
     ("malformed JSON", STARTED, '{"event":"media"', 1007, "not JSON"),
     ("no JSON at all", OPEN, "hello", 1007, "not JSON"),
@@ -42,6 +57,25 @@ BAD = [
     ("bad timestamp", STARTED, media(timestamp="soon"), 1007, "timestamp"),
     ("negative timestamp", STARTED, media(timestamp="-20"), 1007, "timestamp"),
     ("no payload", STARTED, media(payload=None), 1007, "payload"),
+    ("a good beginning", STARTED, '{"event":"mediax","streamSid":"MZ","media":{"timestamp"', 1007,
+     "not JSON"),
+    ("an end too many", STARTED, media() + "}", 1007, "not JSON"),
+    ("an unknown event cut off", STARTED, '{"event":"new","x":[1,2', 1007, "not JSON"),
+    ("deep nesting", STARTED, '{"event":"new","x":' + "[" * 30_000 + "]" * 30_000 + "}", 1007,
+     "nested"),
+    ("deep nesting in start", OPEN, '{"event":"start","streamSid":"a","start":{"callSid":"b",'
+     '"customParameters":{"a":' + "[" * 30_000 + "]" * 30_000 + "}}}", 1007, "nested"),
+    ("half a surrogate", STARTED, other_stream("mark", mark={"name": "\ud800"}), 1007, "not JSON"),
+    ("a quoted value", STARTED, '{"event":"hello","event":"media"}', 1007, "Invalid value …"),
+    ("a long payload", STARTED, media(payload="/" * 21_340), 1009, "two seconds"),
+    ("a long key", STARTED, other_stream("dtmf", dtmf={"digit": "1" * 9}), 1007, "digit"),
+    ("a long CallSid", OPEN, start(call_sid="C" * 129), 1008, "callSid"),
+    ("a CallSid of two lines", OPEN, start(call_sid="CA1\nCA2"), 1008, "callSid"),
+    ("a streamSid in another script", OPEN, start(stream_sid="MZ\u0661"), 1008, "streamSid"),
+    ("a long streamSid", OPEN, start(stream_sid="M" * 129), 1008, "streamSid"),
+    ("a long accountSid", OPEN, start(account_sid="A" * 129), 1008, "accountSid"),
+    ("many parameters", OPEN, start(parameters={str(n): "" for n in range(101)}), 1008,
+     "parameters"),
     ("too large", STARTED, media(payload="/" * 400_000), 1009, "close code 1009"),
 ]  # fmt: skip
 
@@ -80,6 +114,17 @@ async def test_bad_input_ends_its_stream_and_no_other(
         assert running.metric("asheard_calls_total", outcome="protocol_error") == 1
     assert running.metric("asheard_twilio_protocol_errors_total") == 1
     await _still_works(running, other)
+
+
+async def test_text_that_is_not_utf_8_ends_its_stream(running: World) -> None:
+    end = await running.call()
+    writer = end.socket._writer
+    await writer.send_frame(b'{"event":"\xff\xfe"}', aiohttp.WSMsgType.TEXT)
+    with capture_logs() as lines:
+        assert await end.close_code() == 1007
+    assert [line["fault"] for line in lines if line["log_level"] != "info"] == [
+        "the message is not JSON"
+    ]
 
 
 async def test_unknown_events_are_ignored_counted_and_said_once(running: World) -> None:

@@ -63,7 +63,7 @@ def test_a_date_of_zero_is_not_an_absent_one() -> None:
 
 def test_every_field_of_a_trace_survives() -> None:
     event = TraceEvent(TraceKind.SENT, 1, 2, 3, Part("item1", 4), 5, "p6", 7)
-    (traced,) = evidence.playout_traced([event]).events
+    ((traced,),) = [piece.events for piece in evidence.playout_traced([event])]
     assert {field.name: value for field, value in traced.ListFields()} == {
         "kind": 1,
         "now_us": 1,

@@ -53,6 +53,12 @@ CONFIGURE_S = 10.0
 KEPT_FRAMES = 1_100
 """Caller's audio kept while the socket opens: 22 s, longer than both deadlines together, 350 KB."""
 
+KEPT_BYTES = 512 * 1024
+"""The same in base64 text, for frames that are longer than Twilio's 20 ms."""
+
+MOST_FRAME_BYTES = 64 * 1024
+"""The longest frame of the caller's that is taken, 6 s: what a gateway passes on at most."""
+
 TRANSCRIPTION_S = 3.0
 """How long the transcripts of the caller's last words are waited for after the call."""
 
@@ -73,11 +79,21 @@ class Outcome(enum.Enum):
     FAILED = "failed"
 
 
+class OutletFull(Exception):
+    """The gateway does not take what the call has for it, and more than may wait does. The text says
+    what; the call ends."""
+
+
 class Outlet(Protocol):
     """A call's way to its gateway. Nothing here waits."""
 
     def audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
-        """Give audio to the gateway, in order."""
+        """Give audio to the gateway, in order.
+
+        Raises:
+            OutletFull: Too much waits.
+            ValueError: It cannot be in a message.
+        """
         ...
 
     def interrupt(self, interrupt: session_service_pb2.Interrupt) -> None:
@@ -143,6 +159,7 @@ class Call:
         )
         self._connection: RealtimeConnection | None = None
         self._kept: deque[tuple[bytes, int, int]] | None = deque()
+        self._kept_bytes = 0
         self._tools: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
         self._stopped_unix_us: int | None = None
@@ -171,13 +188,18 @@ class Call:
             now_unix_us: The wall clock.
         """
         try:
+            size = len(payload)
+            if size > MOST_FRAME_BYTES:
+                self._settings.metrics.unappended_frames.labels("too_long").inc()
+                return
             if self._kept is None:
                 self._append(payload, media_ms, received_unix_us, now_unix_us)
                 return
-            if len(self._kept) >= KEPT_FRAMES:
-                self._kept.popleft()
-                self._settings.metrics.unappended_frames.labels("overflow").inc()
             self._kept.append((payload, media_ms, received_unix_us))
+            self._kept_bytes += size
+            while len(self._kept) > KEPT_FRAMES or self._kept_bytes > KEPT_BYTES:
+                self._kept_bytes -= len(self._kept.popleft()[0])
+                self._settings.metrics.unappended_frames.labels("overflow").inc()
         except Exception as error:
             self.crash(error)
 
@@ -274,7 +296,7 @@ class Call:
                 closed = await connection.run(self._receive)
         except TimeoutError:
             return f"the model did not answer session.update in {CONFIGURE_S:.0f} s"
-        except (PeerProtocolError, _SessionFailed) as error:
+        except (OutletFull, PeerProtocolError, _SessionFailed) as error:
             return str(error)
         finally:
             # In a cancelled task too: a closing handshake that nobody waits for is bounded.

@@ -35,7 +35,7 @@ static struct {
 
 static PyObject *text_message;              /* WSMsgType.TEXT */
 static PyObject *audio_begins, *audio_ends; /* what is around the payload in a message */
-static int64_t bytes_per_ms, frame_ms, stall_check_every;
+static int64_t bytes_per_ms, frame_ms, stall_check_every, most_frame_bytes;
 
 static PyObject *name_check_stall, *name_crash, *name_observe, *name_receive_audio, *name_send;
 
@@ -154,7 +154,8 @@ append_regular(PyObject *call, const Frame *frame)
     if (connection == NULL || clock == NULL || histogram == NULL)
         return NOT_REGULAR;
     PyObject *transport = slot(connection, of_connection.transport);
-    if (transport == NULL || transport == Py_None || !PyBytes_CheckExact(frame->payload))
+    if (transport == NULL || transport == Py_None || !PyBytes_CheckExact(frame->payload)
+        || PyBytes_GET_SIZE(frame->payload) > most_frame_bytes)
         return NOT_REGULAR;
 
     int64_t media_ms, received_unix_us, now_unix_us;
@@ -253,6 +254,31 @@ append_frame(PyObject *call, const Frame *frame)
     return none == NULL ? -1 : 0;
 }
 
+/* Put what a call raised into the list of faults, beside its handle. -1: that is no fault of a call's, or
+ * there is no memory for it. */
+static int
+note_fault(PyObject **faults, PyObject *handle)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *kind, *error, *trace;
+    PyErr_Fetch(&kind, &error, &trace);
+    PyErr_NormalizeException(&kind, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    PyObject *fault = PyTuple_Pack(2, handle, error);
+    Py_XDECREF(kind);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    if (fault == NULL)
+        return -1;
+    if (*faults == NULL)
+        *faults = PyList_New(0);
+    const int failed = *faults == NULL || PyList_Append(*faults, fault) < 0;
+    Py_DECREF(fault);
+    return failed ? -1 : 0;
+}
+
 #define COLUMNS 4
 
 static PyObject *
@@ -263,7 +289,7 @@ append(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n_arg
         PyErr_SetString(PyExc_TypeError, "append takes a dict of calls, four columns, an int and a float");
         return NULL;
     }
-    PyObject *calls = arguments[0], *done = NULL;
+    PyObject *calls = arguments[0], *done = NULL, *faults = NULL;
     PyObject *columns[COLUMNS] = {NULL}; /* handles, payloads, media_ms, received_unix_us */
     for (int i = 0; i < COLUMNS; i++) {
         /* Protobuf makes a list of a slice in two thirds of the time that iteration takes; and nobody
@@ -281,7 +307,8 @@ append(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n_arg
         }
     }
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(columns[0]); i++) {
-        PyObject *call = PyDict_GetItemWithError(calls, PySequence_Fast_GET_ITEM(columns[0], i));
+        PyObject *handle = PySequence_Fast_GET_ITEM(columns[0], i);
+        PyObject *call = PyDict_GetItemWithError(calls, handle);
         if (call == NULL) {
             if (PyErr_Occurred())
                 goto end;
@@ -297,11 +324,12 @@ append(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t n_arg
         Py_INCREF(call);
         const int failed = append_frame(call, &frame);
         Py_DECREF(call);
-        if (failed)
+        if (failed && note_fault(&faults, handle) < 0)
             goto end;
     }
-    done = Py_NewRef(Py_None);
+    done = Py_NewRef(faults != NULL ? faults : Py_None);
 end:
+    Py_XDECREF(faults);
     for (int i = 0; i < COLUMNS; i++)
         Py_XDECREF(columns[i]);
     return done;
@@ -330,6 +358,7 @@ PyInit__kernel(void)
         || take_integer(clock, "BYTES_PER_MS", &bytes_per_ms) < 0
         || take_integer(clock, "FRAME_MS", &frame_ms) < 0
         || take_integer(socket, "STALL_CHECK_EVERY", &stall_check_every) < 0
+        || take_integer("session.call", "MOST_FRAME_BYTES", &most_frame_bytes) < 0
         || take(socket, "TEXT", &text_message) < 0
         || take(events, "AUDIO_BEGINS", &audio_begins) < 0
         || take(events, "AUDIO_ENDS", &audio_ends) < 0)

@@ -25,7 +25,7 @@ class Append(Protocol):
         now_unix_us: int,
         now: float,
         /,
-    ) -> None:
+    ) -> list[tuple[int, Exception]] | None:
         """Do with each frame, in order, what :meth:`session.call.Call.receive_audio` does.
 
         Args:
@@ -36,6 +36,10 @@ class Append(Protocol):
             received_unix_us: The wall clock when the gateway had each, in microseconds.
             now_unix_us: The wall clock.
             now: Monotonic seconds.
+
+        Returns:
+            What a call raised in spite of its own barriers, with its handle, once for each frame.
+            Other calls' frames were not hindered by it. None: nothing.
 
         Raises:
             ValueError: The columns are not of one length.

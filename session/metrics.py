@@ -65,8 +65,16 @@ class SessionMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in ("overflow", "malformed"):
+        for reason in ("overflow", "malformed", "too_long", "uneven"):
             self.unappended_frames.labels(reason)
+        self.link_faults = Counter(
+            "asheard_link_faults",
+            "Exceptions that were kept from the link, by where they came from: bugs of ours.",
+            ["where"],
+            registry=registry,
+        )
+        for where in ("open", "call", "message"):
+            self.link_faults.labels(where)
         self.filled_silence = Counter(
             "asheard_filled_silence_seconds",
             "Silence appended where the telephone network had left it out.",

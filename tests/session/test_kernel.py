@@ -328,6 +328,23 @@ async def test_a_fault_in_sending_ends_that_call_alone() -> None:
     assert len(worker.transports[1].sent) == 3
 
 
+async def test_a_second_fault_ends_that_call_alone_without_its_help() -> None:
+    worker = configured(faults=[{2: "raise"}, {}, {}, {}])
+    worker.receive([*regular(0, 1), *regular(1, 1)])
+    pairs = zip(regular(0, 4, begin_ms=20), regular(1, 4, begin_ms=20), strict=True)
+    frames = [frame for pair in pairs for frame in pair]
+    frames.insert(5, Frame(3, b"A" * 70_000, 0, NOW_UNIX_US))  # not regular
+    dropped: list[tuple[int, str]] = []
+    with (
+        patch.object(Call, "crash", side_effect=RuntimeError("crash")),
+        patch.object(Call, "receive_audio", side_effect=RuntimeError("no barrier")),
+        patch.object(_Link, "drop", lambda _, handle, error: dropped.append((handle, str(error)))),
+    ):
+        worker.receive(frames)
+    assert dropped == [(1, "crash"), (3, "no barrier")]
+    assert len(worker.transports[1].sent) == 5, "all frames of the neighbour"
+
+
 async def test_what_is_no_fault_of_a_call_is_raised() -> None:
     worker = configured()
     worker.receive(regular(0, 1))

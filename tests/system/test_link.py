@@ -71,6 +71,33 @@ async def test_a_peer_that_vanished_is_noticed_at_both_ends_of_the_link(tmp_path
         serving.cancel()
 
 
+async def test_a_stop_told_to_one_gateway_reaches_the_one_that_has_the_stream(
+    tmp_path: Path,
+) -> None:
+    async with (
+        worker(agent=AGENT, directory=tmp_path) as w,
+        gateway(port_of(w)) as one,
+        gateway(port_of(w)) as two,
+    ):
+        serving = asyncio.create_task(_sessions(w))
+        first, second, other = Listener(), Listener(), Listener()
+        one.place(first, "CA1", "MZ1")
+        one.place(other, "CA2", "MZ2")
+        two.place(second, "CA3", "MZ3")
+        for listener in (first, second, other):
+            await until(lambda heard=listener: heard.kinds == ["accepted"], "the call")  # type: ignore[misc]
+        two.announce_stopped("CA1", "MZ1")
+        await until(lambda: first.kinds == ["accepted", "stopped"], "the word at its gateway")
+        two.announce_stopped("CA2", "MZ_older")  # a stream of before
+        two.announce_stopped("CA9", "")
+        two.announce_stopped("", "MZ2")
+        two.announce_stopped("CA2" * 1000, "MZ2")
+        one.announce_stopped("CA3", "")  # of whichever stream
+        await until(lambda: second.kinds == ["accepted", "stopped"], "the word at the other")
+        assert other.kinds == ["accepted"]
+        serving.cancel()
+
+
 async def _sessions(w: Worker) -> None:
     """Accept every Realtime session's configuration."""
     while True:

@@ -5,6 +5,7 @@
     asheard bench capacity
     asheard bench system
     asheard bench soak --minutes 20 --total 2000
+    asheard bench faults --only lost-socket,killed-gateway
     asheard bench table RESULTS           those lines as Markdown
     asheard bench all                     what `make bench` runs, in under ten minutes on two cores
 
@@ -35,7 +36,7 @@ from bench.system import SystemResult, run_system
 from bench.systems import NAMES, System
 from bench.table import tables
 from runtime.errors import AsheardError
-from runtime.process import EXIT_DONE, EXIT_FAILED
+from runtime.process import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 
 ROOT = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "out"
@@ -106,10 +107,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     long.add_argument("--at-once", type=int, default=50)
     long.add_argument("--system", choices=NAMES, default="asheard")
 
+    faults = benches.add_parser(
+        "faults", help="what once did harm, tried again; exits 1 if it does"
+    )
+    faults.add_argument("--only", type=_names, default=[], metavar="NAME,NAME,…")
+    faults.add_argument("--calls", type=int, default=100, help="in which a process is killed (100)")
+    faults.add_argument("--list", action="store_true", help="the names, and what is done")
+
     benches.add_parser("playhead", help="the playhead against random networks, in virtual time")
     benches.add_parser("words", help="the aligner against labelled speech")
     shown = benches.add_parser("table", help="results as Markdown, for docs/performance.md")
     shown.add_argument("results", type=Path, help="what a bench wrote on standard output")
+    shown.add_argument(
+        "--before", type=Path, metavar="RESULTS", help="of faults: an older version's"
+    )
     every = benches.add_parser("all", help="what `make bench` runs")
     every.add_argument("--calls", type=_counts, default=[10, 50, 100, 200], metavar="N,N,…")
     every.add_argument("--seconds", type=float, default=10, metavar="S")
@@ -211,6 +222,35 @@ async def _soak(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+async def _faults(args: argparse.Namespace) -> int:
+    from bench.faults.rows import SCENARIOS, FaultRow, Options
+    from bench.faults.run import run_faults
+
+    if args.list:
+        for scenario in SCENARIOS:
+            print(f"{scenario.name:<28} {scenario.done}")
+        return EXIT_DONE
+
+    def report(row: FaultRow) -> None:
+        say(row)
+        bound = (
+            ""
+            if row.bound is None
+            else f" ({'at most' if row.at_most else 'at least'} {row.bound:g})"
+        )
+        value = "not in time" if row.value is None else f"{row.value:g} {row.unit}"
+        progress(
+            f"{'ok ' if row.ok else 'BAD'} {row.fault}: {row.measured}: {value}{bound} {row.note}"
+        )
+
+    try:
+        found = await run_faults(Options(calls=args.calls), report, only=args.only)
+    except ValueError as error:
+        progress(str(error))
+        return EXIT_USAGE
+    return EXIT_DONE if all(row.ok for row in found) else EXIT_FAILED
+
+
 async def _playhead(_args: argparse.Namespace) -> int:
     if importlib.util.find_spec("bench.playhead") is None:
         say(Missing(bench="playhead", missing="bench/playhead.py is not there"))
@@ -243,7 +283,8 @@ async def _words(_args: argparse.Namespace) -> int:
 
 
 async def _table(args: argparse.Namespace) -> int:
-    print(tables(args.results.read_text().splitlines()))
+    before = args.before.read_text().splitlines() if args.before else ()
+    print(tables(args.results.read_text().splitlines(), before))
     return EXIT_DONE
 
 
@@ -267,6 +308,10 @@ async def _all(args: argparse.Namespace) -> int:
     return status
 
 
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 def _counts(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -280,6 +325,7 @@ _BENCHES: dict[str, Callable[[argparse.Namespace], Coroutine[None, None, int]]] 
     "capacity": _capacity,
     "system": _system,
     "soak": _soak,
+    "faults": _faults,
     "playhead": _playhead,
     "words": _words,
     "table": _table,

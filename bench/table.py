@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from bench.capacity import Capacity
+from bench.faults.rows import FaultRow
+from bench.faults.run import SCENARIOS
 from bench.processes import CHILDREN
 from bench.results import CallsResult
 from bench.spread import Spread
@@ -21,11 +23,17 @@ class _Kind(msgspec.Struct):
     bench: str
 
 
-def tables(json_lines: Iterable[str]) -> str:
-    """The tables of all results that have one; other results are left out."""
+def tables(json_lines: Iterable[str], before: Iterable[str] = ()) -> str:
+    """The tables of all results that have one; other results are left out.
+
+    Args:
+        json_lines: Results.
+        before: The faults of an older version, for a column of their own.
+    """
     calls: list[CallsResult] = []
     networks: list[SystemResult] = []
     capacities: list[Capacity] = []
+    faults: list[FaultRow] = []
     for line in json_lines:
         kind = msgspec.json.decode(line, type=_Kind).bench
         if kind == "calls":
@@ -34,6 +42,8 @@ def tables(json_lines: Iterable[str]) -> str:
             networks.append(msgspec.json.decode(line, type=SystemResult))
         elif kind == "capacity":
             capacities.append(msgspec.json.decode(line, type=Capacity))
+        elif kind == "faults":
+            faults.append(msgspec.json.decode(line, type=FaultRow))
     parts = []
     if calls:
         parts.append(_table(_CALLS, [_calls_row(r) for r in sorted(calls, key=_order)]))
@@ -46,7 +56,39 @@ def tables(json_lines: Iterable[str]) -> str:
     if networks:
         parts.append(_table(_NETWORKS, [_network_row(result) for result in networks]))
         parts.append(_table(_WAYS, _way_rows(networks[0])))
+    if faults:
+        older = [msgspec.json.decode(line, type=FaultRow) for line in before]
+        parts.append(_table(_FAULTS, _fault_rows(faults, {_key(row): row for row in older})))
     return "\n".join(parts)
+
+
+_FAULTS = ("what is done", "measured", "before", "now", "bound")
+
+
+def _key(row: FaultRow) -> tuple[str, str]:
+    return row.fault, row.measured
+
+
+def _fault_rows(
+    rows: Iterable[FaultRow], before: Mapping[tuple[str, str], FaultRow]
+) -> Iterable[list[str]]:
+    """In the order of the scenarios, whatever order they were played in."""
+    places = {scenario.name: place for place, scenario in enumerate(SCENARIOS)}
+    said = ""
+    for row in sorted(rows, key=lambda row: places.get(row.fault, len(places))):
+        bound = "–"
+        if row.bound is not None:
+            bound = f"{'≤' if row.at_most else '≥'} {row.bound:g}"
+        done = "" if row.fault == said else f"**{row.fault}**: {row.done}"
+        said = row.fault
+        now = _value(row) if row.ok else f"**{_value(row)}**"
+        yield [done, row.measured, _value(before.get(_key(row))), now, bound]
+
+
+def _value(row: FaultRow | None) -> str:
+    if row is None:
+        return "–"
+    return "not in time" if row.value is None else f"{row.value:g} {row.unit}".strip()
 
 
 _CALLS = (

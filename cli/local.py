@@ -106,6 +106,8 @@ async def local_system(
                     "ASHEARD_TWILIO_VALIDATE": "off",
                     "ASHEARD_STORE": f"sqlite:///{folder}/asheard.db",
                     "ASHEARD_REALTIME_URL": model.url,
+                    # A simulated Twilio asks for a new stream at once or never.
+                    "ASHEARD_STREAM_GRACE_SECONDS": "5",
                     **(settings or {}),
                 },
                 sessions=sessions,

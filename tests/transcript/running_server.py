@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import grpc
 import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -39,9 +40,29 @@ class Client:
     ingest: IngestServiceAsyncStub
     transcripts: TranscriptServiceAsyncStub
 
-    async def append(self, facts: Iterable[Fact]) -> AppendFactsResponse:
+    async def append(self, facts: Iterable[Fact], process: str = "") -> AppendFactsResponse:
         """Hand in facts."""
-        return await self.ingest.AppendFacts(AppendFactsRequest(facts=facts))
+        return await self.ingest.AppendFacts(AppendFactsRequest(facts=facts, process=process))
+
+    async def ready(self) -> tuple[int, str]:
+        """What ``/readyz`` answers."""
+        url = f"http://127.0.0.1:{self.server.admin.port}/readyz"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            return response.status, await response.text()
+
+    async def until_ready_is(self, status: int) -> str:
+        """Wait until ``/readyz`` has this status; what it says."""
+        while True:
+            now, text = await self.ready()
+            if now == status:
+                return text
+            await asyncio.sleep(0.05)
+
+    async def metrics(self) -> str:
+        """What ``/metrics`` answers."""
+        url = f"http://127.0.0.1:{self.server.admin.port}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            return await response.text()
 
     async def get(self, call_sid: str) -> Transcript:
         """Read a transcript."""
@@ -66,9 +87,13 @@ class Client:
             yield response.transcript
 
 
-def config(path: Path, tokens: Sequence[str] = ()) -> TranscriptConfig:
+def config(
+    path: Path, tokens: Sequence[str] = (), *, grace_s: float = 30.0, lost_s: float = 90.0
+) -> TranscriptConfig:
     """A configuration with a SQLite file and free ports."""
     return TranscriptConfig(
+        stream_grace_s=grace_s,
+        writer_lost_s=lost_s,
         listen=ANY_PORT,
         ingest=ANY_PORT,
         admin=ANY_PORT,
@@ -79,9 +104,11 @@ def config(path: Path, tokens: Sequence[str] = ()) -> TranscriptConfig:
 
 
 @asynccontextmanager
-async def running(path: Path, tokens: Sequence[str] = ()) -> AsyncIterator[Client]:
+async def running(
+    path: Path, tokens: Sequence[str] = (), *, grace_s: float = 30.0, lost_s: float = 90.0
+) -> AsyncIterator[Client]:
     """Run a service on this file, and wait until it is ready."""
-    server = TranscriptServer(config(path, tokens))
+    server = TranscriptServer(config(path, tokens, grace_s=grace_s, lost_s=lost_s))
     await server.start()
     try:
         async with (

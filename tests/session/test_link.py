@@ -15,7 +15,7 @@ from runtime.facts import FactOutbox
 from session import link
 from session.call import Call
 from session.link import SessionService
-from tests.session.ends import FRAME, Model, Worker, until, worker
+from tests.session.ends import FRAME, Model, Worker, ulaw, until, worker
 
 AGENT = "name: x\ninstructions: i\n"
 GOOD = (1, 2)
@@ -185,6 +185,27 @@ async def test_a_gateway_that_does_not_take_a_calls_audio_loses_that_call_for_th
     finished = await w.gateway.wait_for("call_finished", BAD)
     assert finished.detail == "the gateway did not take 0 MiB of the call's audio"
     await assert_well(w, models, 0)
+
+
+@pytest.mark.parametrize(
+    ("content_index", "item_id", "ms"),
+    [(2**31, "A", 40), (-1, "A", 40), (0, "A" * 100_000, 40), (0, "A", 400_000)],
+    ids=["content_index", "negative", "item_id", "audio"],
+)
+async def test_no_event_of_the_model_breaks_the_link_for_others(
+    w: Worker, content_index: int, item_id: str, ms: int
+) -> None:
+    models = await neighbours(w)
+    bad = await w.call(BAD)
+    await bad.begin("R", item_id)
+    await bad.say(
+        "response.output_audio.delta",
+        response_id="R", item_id=item_id, content_index=content_index, delta=ulaw(ms),
+    )  # fmt: skip
+    await assert_well(w, models, 0)
+    await w.gateway.close(BAD)
+    await w.facts.wait_for("session_ended", f"CA{BAD}")
+    await assert_well(w, models, 100)
 
 
 async def test_a_long_frame_is_dropped_alone(w: Worker) -> None:

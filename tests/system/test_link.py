@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +19,9 @@ from gateway.metrics import GatewayMetrics
 from runtime.rpc import LINK, USUAL
 from tests.gateway.peers import until
 from tests.gateway.test_links import Listener
-from tests.session.ends import FRAME, Worker, worker
+from tests.kernels import ROOT
+from tests.session.ends import FRAME, Endpoint, Worker, endpoint, worker
+from tests.session.ports import free_port
 from tests.silence import silent_proxy
 
 AGENT = "name: x\ninstructions: i\n"
@@ -96,6 +102,73 @@ async def test_a_stop_told_to_one_gateway_reaches_the_one_that_has_the_stream(
         await until(lambda: second.kinds == ["accepted", "stopped"], "the word at the other")
         assert other.kinds == ["accepted"]
         serving.cancel()
+
+
+async def test_a_worker_that_is_halted_for_a_moment_loses_nothing_and_for_longer_its_link(
+    tmp_path: Path,
+) -> None:
+    async with (
+        endpoint() as end,
+        process(tmp_path, end) as (worker_process, port),
+        gateway(port) as pool,
+    ):
+        listener = Listener()
+        lane = pool.place(listener, "CA1", "MZ1")
+        model = await end.session()
+        await model.open()
+        await until(lambda: listener.kinds == ["accepted"], "the call")
+
+        sent = 0
+
+        async def talk(until_s: float) -> None:
+            nonlocal sent
+            while time.monotonic() < until_s and listener.kinds == ["accepted"]:
+                assert lane.send_audio(FRAME, 20 * sent, time.time_ns() // 1000)
+                sent += 1
+                await asyncio.sleep(0.02)
+
+        await talk(time.monotonic() + 0.2)
+        worker_process.send_signal(signal.SIGSTOP)
+        await talk(time.monotonic() + 1.5)
+        worker_process.send_signal(signal.SIGCONT)
+        await talk(time.monotonic() + 0.2)
+        assert listener.kinds == ["accepted"]
+        await until(lambda: len(model.caller_audio) == 160 * sent, "every frame")
+
+        worker_process.send_signal(signal.SIGSTOP)
+        await talk(time.monotonic() + 10)
+        assert listener.kinds == ["accepted", "lost"]
+        again = Listener()  # the new stream that Twilio is given
+        pool.place(again, "CA1", "MZ2")
+        worker_process.send_signal(signal.SIGCONT)
+        await (await end.session()).open()
+        await until(lambda: again.kinds == ["accepted"], "the call, going on")
+
+
+@contextlib.asynccontextmanager
+async def process(directory: Path, end: Endpoint) -> AsyncIterator[tuple[Process, int]]:
+    """A session worker in a process of its own, and its port."""
+    agent = directory / "agent.yaml"
+    agent.write_text(AGENT)
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "ASHEARD_SESSION_LISTEN": f"127.0.0.1:{port}",
+        "ASHEARD_SESSION_ADMIN": f"127.0.0.1:{free_port()}",
+        "ASHEARD_INGEST_TARGET": "127.0.0.1:1",
+        "ASHEARD_REALTIME_URL": end.url,
+        "ASHEARD_AGENT": str(agent),
+        "ASHEARD_ALIGN": "off",
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", "session", env=environment, cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield running, port
+    finally:
+        running.kill()
+        await running.wait()
 
 
 async def _sessions(w: Worker) -> None:

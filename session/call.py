@@ -15,11 +15,12 @@ import asyncio
 import enum
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from asheard.v1 import fact_pb2, session_service_pb2
-from runtime.errors import PeerProtocolError, Unavailable
+from runtime.errors import Unavailable
 from runtime.facts import FactWriter
 from runtime.log import get_log
 from session.agent import Agent
@@ -36,6 +37,7 @@ from session.realtime.outputs import (
     Interrupt,
     Note,
     Noted,
+    Output,
     PartCut,
     PartGenerated,
     PartPlayed,
@@ -44,7 +46,7 @@ from session.realtime.outputs import (
     ToModel,
     WriteFact,
 )
-from session.tools import ToolRunner
+from session.tools import FAILED, ToolRunner
 from session.words import CallWords, Follow, Refine
 
 CONFIGURE_S = 10.0
@@ -64,6 +66,9 @@ TRANSCRIPTION_S = 3.0
 
 WORDS_S = 3.0
 """How long refined word times are waited for after the call; they take a second."""
+
+MOST_APART_US = 60_000_000
+"""What is measured by two wall clocks is at most this: more is a clock that was set."""
 
 AFTER_FAILURE_S = 600.0
 """How long the gateway may play what it has after the model failed: Twilio's buffer holds ten
@@ -161,6 +166,13 @@ class Call:
         self._kept: deque[tuple[bytes, int, int]] | None = deque()
         self._kept_bytes = 0
         self._tools: set[asyncio.Task[None]] = set()
+        self._todo: deque[Output] = deque()
+        """What the conversation wants done and is not done yet."""
+        self._warned: set[tuple[str, str]] = set()
+        self._end_is_written = False
+        self._outlet_is_full = False
+        self._over = False
+        """Nothing may be fed or written any more."""
         self._began = time.monotonic()
         self._stopped_unix_us: int | None = None
         self._speech_started_at = 0.0
@@ -205,13 +217,15 @@ class Call:
 
     def receive_positions(self, fixed: session_service_pb2.PositionsFixed) -> None:
         """How much of some items was played."""
+        if self._over:
+            return
         with _Guard(self):
             self._conversation.positions_fixed(fixed)
             self._carry_out()
 
     def crash(self, error: Exception) -> None:
         """Let :meth:`run` raise what was raised elsewhere."""
-        if not self._crashed.done():
+        if not self._crashed.done() and not self._over:
             self._crashed.set_exception(error)
 
     def leave(self, outcome: Outcome = Outcome.COMPLETED) -> None:
@@ -223,7 +237,10 @@ class Call:
     # --- its life ---------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
-        """Live through the call; every fact is written when this returns or is cancelled."""
+        """Live through the call; every fact is written when this returns or is cancelled.
+
+        Raises nothing of its own: whatever breaks, in the call or at its end, ends this call.
+        """
         reason = "the worker was stopped"
         self._log.info("call started", writer=self._writer.writer)
         try:
@@ -234,28 +251,53 @@ class Call:
             self._outcome = Outcome.FAILED
             reason = f"internal error: {type(error).__name__}"
             self._log.error("call failed by our own fault", exc_info=error)
-            self._outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason)
+            failed, detail = fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason
+            self._surely("gateway told", lambda: self._outlet.finished(failed, detail))
         finally:
-            outcome = self._outcome or Outcome.FAILED
-            failed = outcome is not Outcome.COMPLETED
-            self._write_last_facts(reason, failed=failed)
-            lasted_s = time.monotonic() - self._began
-            self._settings.metrics.calls.labels(outcome.value).inc()
-            self._settings.metrics.call_duration.observe(lasted_s)
-            self._log.info("call ended", outcome=outcome.value, seconds=round(lasted_s, 1))
-        return outcome
+            self._end(reason)
+        return self._outcome or Outcome.FAILED
 
-    def _write_last_facts(self, reason: str, *, failed: bool) -> None:
-        try:
-            self._conversation.finish(failed=failed)
-            self._conversation.ended(reason, failed=failed)
-            self._carry_out()
-        except Exception as error:
+    def _end(self, reason: str) -> None:
+        """Whatever came before: nothing goes on, and the last facts are written."""
+        outcome = self._outcome or Outcome.FAILED
+        failed = outcome is not Outcome.COMPLETED
+        self._over = True
+        self._kept = None
+        self._connection = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._surely("items", lambda: self._report_items(failed=failed))
+        self._surely("words", self._words.close)
+        self._surely("last fact", lambda: self._write_end(reason, failed=failed))
+        if not self._end_is_written:
             # A conversation that broke may break again; the transcript must learn of its end.
-            self._log.error("last facts are incomplete", exc_info=error)
-            self._writer.write(session_ended=fact_pb2.SessionEnded(reason=reason, failed=True))
+            ended = fact_pb2.SessionEnded(reason=reason, failed=True)
+            self._surely("last fact again", lambda: self._writer.write(session_ended=ended))
         if self._crashed.done():
             self._crashed.exception()  # reported already, or too late to matter
+        lasted_s = time.monotonic() - self._began
+        self._settings.metrics.calls.labels(outcome.value).inc()
+        self._settings.metrics.call_duration.observe(lasted_s)
+        self._log.info("call ended", outcome=outcome.value, seconds=round(lasted_s, 1))
+
+    def _surely(self, step: str, do: Callable[[], None]) -> None:
+        """Take a step of the end; what it raises must not keep the next one from being taken."""
+        try:
+            do()
+        except Exception as error:
+            self._log.error("the end of a call is incomplete", step=step, exc_info=error)
+
+    def _report_items(self, *, failed: bool) -> None:
+        self._conversation.finish(failed=failed)
+        self._carry_out()
+
+    def _write_end(self, reason: str, *, failed: bool) -> None:
+        try:
+            self._conversation.ended(reason, failed=failed)
+        finally:
+            self._todo.extend(self._conversation.take())
+            while self._todo:
+                self._surely("output", lambda: self._do(self._todo.popleft()))
 
     async def _live(self) -> str:
         """The reason why the session ended."""
@@ -272,13 +314,18 @@ class Call:
                     reason = await self._after_model(model.result(), left)
                 if self._crashed.done():
                     self._crashed.result()
-                await self._words.drain(WORDS_S)
+                await self._drain_words()
             finally:
-                if self._timer is not None:
-                    self._timer.cancel()
                 for task in (model, left, *self._tools):
                     task.cancel()
         return reason
+
+    async def _drain_words(self) -> None:
+        try:
+            await self._words.drain(WORDS_S)
+        except Exception as error:
+            # The estimates stand; a call is not failed for its word times.
+            self._log.error("word times are incomplete", exc_info=error)
 
     async def _talk(self) -> str:
         """Open the socket, configure the session, pass on what comes; why that ended."""
@@ -296,11 +343,14 @@ class Call:
                 closed = await connection.run(self._receive)
         except TimeoutError:
             return f"the model did not answer session.update in {CONFIGURE_S:.0f} s"
-        except (OutletFull, PeerProtocolError, _SessionFailed) as error:
+        except (OutletFull, _SessionFailed) as error:
             return str(error)
         finally:
             # In a cancelled task too: a closing handshake that nobody waits for is bounded.
-            await connection.close()
+            try:
+                await connection.close()
+            except Exception as error:
+                self._log.error("the model's socket did not close", exc_info=error)
         return closed.explain()
 
     async def _after_caller(self, model: asyncio.Task[str]) -> str:
@@ -378,7 +428,7 @@ class Call:
         if fill_ms:
             self._append_silence(fill_ms)
         connection.send(events.append_audio(payload))
-        self._frame_forward.observe(max(0, now_unix_us - received_unix_us) / 1_000_000)
+        self._frame_forward.observe(_between_s(received_unix_us, now_unix_us))
 
     def _append_silence(self, length_ms: int) -> None:
         if self._connection is not None:
@@ -386,39 +436,16 @@ class Call:
             self._settings.metrics.filled_silence.inc(length_ms / 1000)
 
     def _carry_out(self) -> None:
-        """Do what the conversation wants done, in order."""
+        """Do what the conversation wants done, in order; what raises is not done again."""
+        todo = self._todo
+        todo.extend(self._conversation.take())
         fatal: str | None = None
-        for output in self._conversation.take():
-            match output:
-                case ToCaller():
-                    self._to_caller(output)
-                case AudioReceived(item_id, content_index, payload):
-                    self._words.audio(item_id, content_index, payload)
-                case TextReceived(item_id, content_index, delta):
-                    self._words.text(item_id, content_index, delta)
-                case WriteFact(name, body):
-                    self._writer.write(**{name: body})
-                case ToModel(event):
-                    if self._connection is not None:
-                        self._connection.send(events.encode(event))
-                case Interrupt():
-                    self._interrupt(output)
-                case CallerStopped(end_buffer_ms):
-                    self._stopped_unix_us = self._clock.received_at(end_buffer_ms)
-                case CallTool():
-                    task = asyncio.create_task(self._call_tool(output), name="tool call")
-                    self._tools.add(task)
-                    task.add_done_callback(self._tools.discard)
-                case PartCut(item_id, content_index, text):
-                    self._words.cut(item_id, content_index, text)
-                case PartGenerated(item_id, content_index, text, complete):
-                    self._words.generated(item_id, content_index, text, complete=complete)
-                case PartPlayed(item_id, content_index):
-                    self._words.played(item_id, content_index)
-                case Noted():
-                    self._count(output)
-                case Fatal(reason):
-                    fatal = fatal or reason
+        while todo:
+            output = todo.popleft()
+            if isinstance(output, Fatal):
+                fatal = fatal or output.reason
+            else:
+                self._do(output)
         self._arm()
         if not self._conversation.waiting_for_caller:
             self._transcribed.set()
@@ -427,13 +454,50 @@ class Call:
         if fatal is not None:
             raise _SessionFailed(fatal)
 
+    def _do(self, output: Output) -> None:
+        match output:
+            case ToCaller():
+                self._to_caller(output)
+            case AudioReceived(item_id, content_index, payload):
+                self._words.audio(item_id, content_index, payload)
+            case TextReceived(item_id, content_index, delta):
+                self._words.text(item_id, content_index, delta)
+            case WriteFact(name, body):
+                self._writer.write(**{name: body})
+                self._end_is_written |= name == "session_ended"
+            case ToModel(event):
+                if self._connection is not None:
+                    self._connection.send(events.encode(event))
+            case Interrupt():
+                self._interrupt(output)
+            case CallerStopped(end_buffer_ms):
+                self._stopped_unix_us = self._clock.received_at(end_buffer_ms)
+            case CallTool():
+                task = asyncio.create_task(self._call_tool(output), name="tool call")
+                self._tools.add(task)
+                task.add_done_callback(self._tools.discard)
+            case PartCut(item_id, content_index, text):
+                self._words.cut(item_id, content_index, text)
+            case PartGenerated(item_id, content_index, text, complete):
+                self._words.generated(item_id, content_index, text, complete=complete)
+            case PartPlayed(item_id, content_index):
+                self._words.played(item_id, content_index)
+            case Noted():
+                self._count(output)
+            case Fatal():
+                pass  # the session is ending
+
     def _to_caller(self, audio: ToCaller) -> None:
-        if self._left.is_set():
+        if self._left.is_set() or self._outlet_is_full:
             return
-        self._outlet.audio(audio.item_id, audio.content_index, audio.payload, audio.last)
+        try:
+            self._outlet.audio(audio.item_id, audio.content_index, audio.payload, audio.last)
+        except OutletFull:
+            self._outlet_is_full = True  # what follows would be at the wrong place
+            raise
         if self._stopped_unix_us is not None and audio.payload:
-            waited_us = time.time_ns() // 1000 - self._stopped_unix_us
-            self._settings.metrics.first_audio.observe(max(0, waited_us) / 1_000_000)
+            waited_s = _between_s(self._stopped_unix_us, time.time_ns() // 1000)
+            self._settings.metrics.first_audio.observe(waited_s)
             self._stopped_unix_us = None
 
     def _interrupt(self, interrupt: Interrupt) -> None:
@@ -448,7 +512,7 @@ class Call:
             session_service_pb2.Interrupt(
                 interrupt_id=interrupt.interrupt_id,
                 onset_ms=onset_ms,
-                detection_us=0 if received_us is None else max(0, now_unix_us - received_us),
+                detection_us=0 if received_us is None else _between_us(received_us, now_unix_us),
                 worker_us=worker_us,
                 sent_unix_us=now_unix_us,
             )
@@ -458,19 +522,35 @@ class Call:
         self._settings.metrics.note(noted)
         match noted.note:
             case Note.ERROR if not faults.is_benign_code(noted.label):
-                self._log.warning("the model reported an error", code=noted.label)
+                self._warn_once("the model reported an error", code=noted.label)
             case Note.MALFORMED_EVENT:
-                self._log.warning("the model sent a malformed event", type=noted.label)
+                self._warn_once("the model sent an event that cannot be read", type=noted.label)
+            case Note.DROPPED:
+                self._warn_once("the model sent more than is taken", what=noted.label)
+            case Note.SETTING_DIFFERS:
+                self._warn_once("the model has another setting than told", setting=noted.label)
             case Note.POSITIONS_LATE:
                 self._log.warning("positions of a barge-in are late")
 
+    def _warn_once(self, message: str, **label: str) -> None:
+        """One line a call for each label: a model may repeat itself a thousand times."""
+        (value,) = label.values()
+        if (message, value) not in self._warned:
+            self._warned.add((message, value))
+            self._log.warning(message, **label)
+
     async def _call_tool(self, call: CallTool) -> None:
-        result = await self._settings.tools.call(call.name, call.arguments)
-        self._settings.metrics.tool_calls.labels(result.outcome).inc()
-        self._settings.metrics.tool_duration.observe(result.duration_ms / 1000)
-        if not result.succeeded:
-            self._log.warning("function call failed", tool=call.name, outcome=result.outcome)
+        try:
+            result = await self._settings.tools.call(call.name, call.arguments)
+        except Exception as error:
+            self._log.error("function call failed by our own fault", exc_info=error)
+            result = FAILED
         with _Guard(self):
+            self._settings.metrics.tool_calls.labels(result.outcome).inc()
+            self._settings.metrics.tool_duration.observe(result.duration_ms / 1000)
+            if not result.succeeded:
+                name = call.name if self._settings.tools.knows(call.name) else "unknown"
+                self._log.warning("function call failed", tool=name, outcome=result.outcome)
             self._writer.write(
                 tool_returned=fact_pb2.ToolReturned(
                     tool_call_id=call.call_id,
@@ -483,6 +563,8 @@ class Call:
 
     def _arm(self) -> None:
         """Keep one timer, for the earliest wish; one that is early finds nothing due, arms anew."""
+        if self._over:
+            return
         due = self._conversation.next_timer()
         stalled_at = self._clock.next_timer()
         if stalled_at is not None and (due is None or stalled_at < due):
@@ -500,6 +582,8 @@ class Call:
 
     def _wake(self) -> None:
         self._timer = None
+        if self._over:
+            return
         with _Guard(self):
             now = time.monotonic()
             self._conversation.timer(now=now)
@@ -523,6 +607,15 @@ class _Guard:
             return False
         self._call.crash(error)
         return True
+
+
+def _between_us(earlier_unix_us: int, later_unix_us: int) -> int:
+    """Microseconds between two readings of wall clocks, which may have been set."""
+    return min(max(0, later_unix_us - earlier_unix_us), MOST_APART_US)
+
+
+def _between_s(earlier_unix_us: int, later_unix_us: int) -> float:
+    return _between_us(earlier_unix_us, later_unix_us) / 1_000_000
 
 
 def _innermost(error: Exception) -> Exception:

@@ -35,7 +35,7 @@ static struct {
 
 static PyObject *text_message;              /* WSMsgType.TEXT */
 static PyObject *audio_begins, *audio_ends; /* what is around the payload in a message */
-static int64_t bytes_per_ms, frame_ms, stall_check_every, most_frame_bytes;
+static int64_t bytes_per_ms, frame_ms, stall_check_every, most_frame_bytes, most_apart_us;
 
 static PyObject *name_check_stall, *name_crash, *name_observe, *name_receive_audio, *name_send;
 
@@ -205,7 +205,9 @@ append_regular(PyObject *call, const Frame *frame)
     Py_INCREF(connection);
     Py_INCREF(transport);
     Py_INCREF(histogram);
-    const int64_t took_us = now_unix_us - received_unix_us;
+    int64_t took_us = now_unix_us - received_unix_us;
+    if (took_us > most_apart_us)
+        took_us = most_apart_us;
     int failed = send_message(connection, transport, message);
     if (!failed)
         failed = observe(histogram, took_us > 0 ? (double)took_us / 1e6 : 0.0);
@@ -359,6 +361,7 @@ PyInit__kernel(void)
         || take_integer(clock, "FRAME_MS", &frame_ms) < 0
         || take_integer(socket, "STALL_CHECK_EVERY", &stall_check_every) < 0
         || take_integer("session.call", "MOST_FRAME_BYTES", &most_frame_bytes) < 0
+        || take_integer("session.call", "MOST_APART_US", &most_apart_us) < 0
         || take(socket, "TEXT", &text_message) < 0
         || take(events, "AUDIO_BEGINS", &audio_begins) < 0
         || take(events, "AUDIO_ENDS", &audio_ends) < 0)

@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.guard import Refusals
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS, FrameHistogram
-from session.realtime.outputs import Note, Noted
+from session.realtime.agreed import SETTINGS
+from session.realtime.outputs import DROPPED, Note, Noted
 
 CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
 """Why a session ended: the caller hung up, the model failed, the gateway's link broke, there was
@@ -112,10 +113,26 @@ class SessionMetrics:
         )
         self.malformed_events = Counter(
             "asheard_realtime_malformed_events",
-            "Events that lacked a field, by type.",
+            "Events of which too little could be read, by type.",
             ["type"],
             registry=registry,
         )
+        self.dropped = Counter(
+            "asheard_realtime_dropped",
+            "What the model sent beyond what is taken of a conversation, by kind.",
+            ["what"],
+            registry=registry,
+        )
+        for what in DROPPED:
+            self.dropped.labels(what)
+        self.setting_differences = Counter(
+            "asheard_realtime_setting_differences",
+            "Sessions in which the model has another setting than it was told, by setting.",
+            ["setting"],
+            registry=registry,
+        )
+        for setting in SETTINGS:
+            self.setting_differences.labels(setting)
         self.tokens = Counter(
             "asheard_realtime_tokens", "Tokens used.", ["kind"], registry=registry
         )
@@ -164,3 +181,9 @@ class SessionMetrics:
                 self.rate_limit.labels(noted.label).set(noted.amount / 1000)
             case Note.POSITIONS_LATE:
                 self.positions_late.inc()
+            case Note.DROPPED:
+                self.dropped.labels(noted.label).inc()
+            case Note.SETTING_DIFFERS:
+                self.setting_differences.labels(noted.label).inc()
+            case Note.CALL_NOT_MADE:
+                self.tool_calls.labels("not_carried_out").inc()

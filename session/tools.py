@@ -36,6 +36,10 @@ class ToolResult:
         return self.outcome == "ok"
 
 
+FAILED = ToolResult('{"error": "It failed."}', "failed", 0)
+"""A call that was lost by a fault of ours."""
+
+
 class ToolRunner:
     """Calls the functions of an agent.
 
@@ -48,6 +52,10 @@ class ToolRunner:
         self._tools = {tool.name: tool for tool in tools}
         self._http = http
 
+    def knows(self, name: str) -> bool:
+        """Whether the agent has such a function."""
+        return name in self._tools
+
     async def call(self, name: str, arguments: str) -> ToolResult:
         """Call a function; never raises for what the model or the endpoint did."""
         began = time.monotonic()
@@ -59,8 +67,8 @@ class ToolRunner:
         if tool is None:
             return _error("There is no such function."), "unknown_function"
         try:
-            body = json.loads(arguments or "{}")
-        except ValueError:
+            body = json.loads(arguments.strip() or "{}", parse_constant=_no_constant)
+        except (ValueError, RecursionError):
             return _error("The arguments were not valid JSON. Call it again."), "bad_arguments"
         if not isinstance(body, dict):
             return _error("The arguments were not a JSON object. Call it again."), "bad_arguments"
@@ -88,6 +96,11 @@ async def _read(stream: aiohttp.StreamReader) -> bytes | None:
         if len(pieces) > LARGEST_OUTPUT_BYTES:
             return None
     return bytes(pieces)
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are no JSON, and no endpoint could read them."""
+    raise ValueError(name)
 
 
 def _error(text: str) -> str:

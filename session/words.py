@@ -9,7 +9,8 @@ What was played to its end needs no answer, unless ``ASHEARD_ALIGN=all`` asks fo
 is followed while it is generated, the estimate is aligned too, and the refined answer costs the
 same for a part of 3 s and one of 30 s.
 
-Audio is kept as the base64 that came, and decoded only for a part that needs it.
+Audio is kept as the base64 that came, and decoded only for a part that needs it. Text may come after
+a part's words were timed: then they are timed once more, while its audio is still remembered.
 """
 
 from __future__ import annotations
@@ -59,6 +60,16 @@ ESTIMATE_AFTER_S = 0.2
 a quarter of a second, so within it nobody sees the difference."""
 
 
+_REMEMBERED_PARTS = 4
+"""Timed parts whose audio is kept for text that comes late: it comes within a second or two."""
+
+_REMEMBERED_BYTES = 60 * 8000 * 4 // 3
+"""Base64 of the longest such part, a minute: what more is kept is not worth what it takes."""
+
+_Key = tuple[str, int]
+"""Item id and content index."""
+
+
 @dataclass(slots=True)
 class _Part:
     pieces: list[bytes] = field(default_factory=list)
@@ -70,6 +81,8 @@ class _Part:
     followed: Followed | None = None
     followed_text: str = ""
     """What the follower was told; a final text that differs makes its work useless."""
+    answering: asyncio.Task[None] | None = None
+    """Its refined answer under way, or over."""
 
     def ulaw(self) -> bytes:
         return b"".join(pybase64.b64decode(piece) for piece in self.pieces)
@@ -103,8 +116,13 @@ class CallWords:
         self._write = write
         self._count = count
         self._follow = follow if align == "all" else None
-        self._parts: dict[tuple[str, int], _Part] = {}
+        self._parts: dict[_Key, _Part] = {}
+        self._timed: dict[_Key, _Part] = {}
+        """Parts that were timed, the newest."""
         self._refining: set[asyncio.Task[None]] = set()
+        self._owed: dict[_Key, Speech] = {}
+        """Estimates that are written when the refined answer takes long."""
+        self._closed = False
 
     def audio(self, item_id: str, content_index: int, payload: bytes) -> None:
         """Audio of a part came, base64 of µ-law at 8 kHz."""
@@ -150,10 +168,17 @@ class CallWords:
         self._when_ready(item_id, content_index, part, estimate=refined_soon)
 
     def generated(self, item_id: str, content_index: int, text: str, *, complete: bool) -> None:
-        """All text and audio of a part are there."""
+        """All text and audio of a part are there; called again when more text came late."""
         part = self._parts.get((item_id, content_index))
         if part is None:
-            return
+            part = self._timed.pop((item_id, content_index), None)
+            if part is None or part.text == text:
+                return
+            # What was found for less text must not come behind what is found for more.
+            if part.answering is not None:
+                part.answering.cancel()
+            part.followed_text = ""
+            self._parts[item_id, content_index] = part
         part.text = text
         part.complete = complete
         self._when_ready(item_id, content_index, part)
@@ -169,17 +194,39 @@ class CallWords:
 
     async def drain(self, deadline_s: float) -> bool:
         """Wait for answers under way; False when ``deadline_s`` passed and some are lost."""
-        for part in self._parts.values():
-            if part.followed is not None:
-                part.followed.close()
-                part.followed = None
+        self._follow_no_more()
         if not self._refining:
             return True
         _, late = await asyncio.wait(self._refining, timeout=deadline_s)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+        self._write_owed()
         return not late
+
+    def close(self) -> None:
+        """Write what is owed and give up what is under way: nothing is written after this."""
+        try:
+            self._write_owed()
+            self._follow_no_more()
+        finally:
+            self._closed = True
+            self._owed.clear()
+            self._parts.clear()
+            self._timed.clear()
+            for task in self._refining:
+                task.cancel()
+
+    def _write_owed(self) -> None:
+        while self._owed:
+            (item_id, content_index), speech = self._owed.popitem()
+            self._fact(item_id, content_index, _estimate(speech), refined=False)
+
+    def _follow_no_more(self) -> None:
+        for part in self._parts.values():
+            followed, part.followed = part.followed, None
+            if followed is not None:
+                followed.close()
 
     def _when_ready(
         self, item_id: str, content_index: int, part: _Part, *, estimate: bool = False
@@ -196,29 +243,34 @@ class CallWords:
         answer = (
             self._refine(speech) if followed is None else followed.finish(complete=part.complete)
         )
+        if estimate:
+            self._owed[item_id, content_index] = speech
         task = asyncio.create_task(
-            self._answer(item_id, content_index, answer, speech if estimate else None),
-            name=f"words of {item_id}",
+            self._answer(item_id, content_index, answer), name=f"words of {item_id}"
         )
+        part.answering = task
         self._refining.add(task)
         task.add_done_callback(self._refining.discard)
+        self._remember(item_id, content_index, part)
+
+    def _remember(self, item_id: str, content_index: int, part: _Part) -> None:
+        if sum(map(len, part.pieces)) <= _REMEMBERED_BYTES:
+            self._timed[item_id, content_index] = part
+            if len(self._timed) > _REMEMBERED_PARTS:
+                del self._timed[next(iter(self._timed))]
 
     async def _answer(
-        self,
-        item_id: str,
-        content_index: int,
-        answer: Awaitable[WordTimes | None],
-        owed: Speech | None,
+        self, item_id: str, content_index: int, answer: Awaitable[WordTimes | None]
     ) -> None:
         """Write the refined answer, and before it the estimate that is owed if it takes long."""
         refined = asyncio.ensure_future(answer)
         try:
-            if owed is not None:
-                try:
-                    await asyncio.wait({refined}, timeout=ESTIMATE_AFTER_S)
-                finally:
-                    if not refined.done() or refined.exception() or refined.result() is None:
-                        self._fact(item_id, content_index, _estimate(owed), refined=False)
+            if (item_id, content_index) in self._owed:
+                await asyncio.wait({refined}, timeout=ESTIMATE_AFTER_S)
+                owed = self._owed.pop((item_id, content_index), None)
+                late = not refined.done() or refined.exception() or refined.result() is None
+                if owed is not None and late:
+                    self._fact(item_id, content_index, _estimate(owed), refined=False)
             times = await refined
         except Exception as error:
             # The estimate stands, and says so; a call does not end for its word times.
@@ -241,6 +293,8 @@ class CallWords:
         )
 
     def _fact(self, item_id: str, content_index: int, times: WordTimes, *, refined: bool) -> None:
+        if self._closed:
+            return
         self._write(
             fact_pb2.WordsTimed(
                 item_id=item_id,

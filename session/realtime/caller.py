@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
-from session.realtime.outputs import WriteFact
+from session.realtime.bounds import MOST_CALLER_TEXT_CHARS, MOST_REMEMBERED
+from session.realtime.outputs import Note, Noted, WriteFact
 
 PROGRESS_S = 0.5
 """A partial transcript at most this often: who watches a call reads no faster."""
@@ -28,51 +29,77 @@ class CallerTranscripts:
         self._enabled = enabled
         self._coming: dict[str, _Transcript] = {}
         """What there is of each that is not complete, by item."""
-        self._complete: set[str] = set()
-        """Items whose transcript was written as a whole, or has failed."""
+        self._complete: dict[str, None] = {}
+        """Items whose transcript was written as a whole, or has failed; the newest."""
 
     @property
     def outstanding(self) -> bool:
         """Whether an item exists whose transcript is still to come."""
         return bool(self._coming)
 
-    def expect(self, item_id: str) -> None:
+    def expect(self, item_id: str) -> list[_Output]:
         """The caller's item exists: its transcript will come, if it has not come already."""
-        if self._enabled and item_id not in self._complete:
-            self._coming.setdefault(item_id, _Transcript())
+        if not self._enabled or item_id in self._complete:
+            return []
+        return self._begin(item_id)
 
-    def delta(self, item_id: str, text: str, *, now: float) -> list[WriteFact]:
+    def delta(self, item_id: str, text: str, *, now: float) -> list[_Output]:
         """A piece came."""
         if item_id in self._complete:
             return []
-        transcript = self._coming.setdefault(item_id, _Transcript())
-        transcript.text += text
+        outputs = self._begin(item_id)
+        transcript = self._coming[item_id]
+        taken = text[: MOST_CALLER_TEXT_CHARS - len(transcript.text)]
+        if len(taken) < len(text):
+            outputs.append(Noted(Note.DROPPED, "caller_text"))
+        transcript.text += taken
         if transcript.written_at is not None and now < transcript.written_at + PROGRESS_S:
-            return []
+            return outputs
         transcript.written_at = now
-        return [_fact(item_id, transcript.text)]
+        return [*outputs, _fact(item_id, transcript.text)]
 
-    def completed(self, item_id: str, text: str) -> list[WriteFact]:
+    def completed(self, item_id: str, text: str) -> list[_Output]:
         """All of it came."""
-        return self._end(item_id, text, failed=False)
+        outputs = self._end(item_id, text[:MOST_CALLER_TEXT_CHARS], failed=False)
+        if outputs and len(text) > MOST_CALLER_TEXT_CHARS:
+            outputs.append(Noted(Note.DROPPED, "caller_text"))
+        return outputs
 
-    def failed(self, item_id: str) -> list[WriteFact]:
+    def failed(self, item_id: str) -> list[_Output]:
         """It will never come."""
         return self._end(item_id, "", failed=True)
 
-    def finish(self) -> list[WriteFact]:
+    def finish(self) -> list[_Output]:
         """Nothing more will come: what there is stands; what never came has failed."""
-        facts: list[WriteFact] = []
-        for item_id, transcript in list(self._coming.items()):
-            facts += self._end(item_id, transcript.text, failed=not transcript.text)
+        facts: list[_Output] = []
+        for item_id in list(self._coming):
+            facts += self._give_up(item_id)
         return facts
 
-    def _end(self, item_id: str, text: str, *, failed: bool) -> list[WriteFact]:
+    def _begin(self, item_id: str) -> list[_Output]:
+        """Make room for a transcript; the oldest gives way."""
+        outputs: list[_Output] = []
+        if item_id not in self._coming:
+            if len(self._coming) >= MOST_REMEMBERED:
+                outputs = self._give_up(next(iter(self._coming)))
+            self._coming[item_id] = _Transcript()
+        return outputs
+
+    def _give_up(self, item_id: str) -> list[_Output]:
+        text = self._coming[item_id].text
+        return self._end(item_id, text, failed=not text)
+
+    def _end(self, item_id: str, text: str, *, failed: bool) -> list[_Output]:
         if item_id in self._complete:
             return []
-        self._complete.add(item_id)
+        self._complete[item_id] = None
+        if len(self._complete) > MOST_REMEMBERED:
+            del self._complete[next(iter(self._complete))]
         self._coming.pop(item_id, None)
         return [_fact(item_id, text, complete=True, failed=failed)]
+
+
+_Output = WriteFact | Noted
 
 
 def _fact(item_id: str, text: str, *, complete: bool = False, failed: bool = False) -> WriteFact:

@@ -10,14 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from session.realtime.bounds import MOST_MESSAGE_BYTES
+
 OPEN_S = 10.0
 """Deadline of TCP, TLS and the handshake: 0.5 to 0.75 s is usual."""
 
 CLOSE_S = 2.0
 """How long the closing handshake may take; the call is over, nobody waits for it."""
 
-PING_S = 20.0
-"""A dead socket is noticed within two of these. The model's pongs cost next to nothing."""
+PING_S = 4.5
+"""So long after the last word of the model's it is asked for a sign of life, and has as long to give
+one: a dead socket is noticed within two of these, 9 s. Its pongs cost next to nothing."""
+
+UNACKNOWLEDGED_MS = 9_000
+"""A socket whose peer has acknowledged nothing of what was sent for so long is dead: the system's own
+patience, if left to itself, is some 15 minutes. ``TCP_USER_TIMEOUT``, where there is one."""
 
 STALLED_BYTES = 1024 * 1024
 """Unsent audio beyond which the socket is taken for dead: about a minute and a half."""
@@ -28,6 +35,9 @@ AUTHENTICATION_FAILED = 3000
 GOING_AWAY = 1001
 """Close code of an expired session."""
 
+TOO_LARGE = 1009
+"""Our close code for an event that is larger than any can be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
@@ -36,9 +46,13 @@ class Closed:
     code: int
     """1006 when there was no closing handshake."""
     reason: str
+    by_us: bool = False
+    """We closed it, for the reason that the code says."""
 
     def explain(self) -> str:
         """In words for an engineer."""
+        if self.by_us and self.code == TOO_LARGE:
+            return f"the model sent an event of more than {MOST_MESSAGE_BYTES >> 20} MiB"
         if self.code == AUTHENTICATION_FAILED:
             return "the model refused the key (close 3000): check OPENAI_API_KEY"
         if self.code == GOING_AWAY:

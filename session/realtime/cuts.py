@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
+from session.realtime.bounds import MOST_REMEMBERED
 from session.realtime.events import ClientEvent, DeleteItem, ErrorDetail, TruncateItem
 from session.realtime.faults import is_truncation_refusal
 from session.realtime.outputs import Note, Noted, Output, WriteFact
@@ -29,6 +30,12 @@ class Cuts:
 
     def __init__(self) -> None:
         self._pending: list[_Cut] = []
+
+    def overdue(self) -> list[Output]:
+        """Too many have no answer: the oldest will not get one any more."""
+        surplus = self._pending[:-MOST_REMEMBERED]
+        del self._pending[:-MOST_REMEMBERED]
+        return [output for cut in surplus for output in _answered(cut, accepted=False)]
 
     def truncate(
         self, event_id: str, item_id: str, content_index: int, audio_end_ms: int

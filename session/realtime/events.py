@@ -1,10 +1,11 @@
 """Codec of the OpenAI Realtime API: server events in, client events out. Pure.
 
 Server events are decoded in one pass into typed values that hold only the fields we use. GA names
-and beta names of an event decode to the same value (a beta struct is a subclass of the GA one). An
-event that is not known is :class:`UnknownEvent`, one whose known fields are wrong is
-:class:`MalformedEvent`: both are to be counted and ignored, since OpenAI adds events and fields
-without notice and a call must not end for it.
+and beta names of an event decode to the same value (a beta struct is a subclass of the GA one). Where
+that fails for an event that is known, it is read once more with tolerance: what is needed of it must
+be there, the rest may be odd. An event that is not known is :class:`UnknownEvent`, one that cannot be
+read is :class:`MalformedEvent`: both are to be counted and ignored, since OpenAI adds events and
+fields without notice, and whatever an event looks like, the call goes on.
 
 Audio stays base64 text on the whole way: nothing here decodes it.
 
@@ -15,11 +16,22 @@ concatenated.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any, get_args
 
 import msgspec
+from msgspec import UNSET, Meta
 
-from runtime.errors import PeerProtocolError
+from session.realtime import tolerant
+from session.realtime.bounds import MOST_ID_CHARS, MOST_PARTS
+
+Id = Annotated[str, Meta(min_length=1, max_length=MOST_ID_CHARS)]
+"""Of a response, an item, a call."""
+
+Name = Annotated[str, Meta(max_length=MOST_ID_CHARS)]
+
+ContentIndex = Annotated[int, Meta(ge=0, lt=MOST_PARTS)]
+"""One that is beyond makes an event unreadable: another part must not be taken for it."""
 
 # --- what server events carry ---------------------------------------------------------------
 
@@ -27,10 +39,15 @@ from runtime.errors import PeerProtocolError
 class Session(msgspec.Struct, frozen=True):
     """The server's view of the session."""
 
-    id: str = ""
-    model: str = ""
-    expires_at: int | None = None
-    """Unix time, seconds."""
+    id: Name = ""
+    audio: Any = None
+    """The audio settings in force, in the API's own shape; see :mod:`session.realtime.agreed`."""
+    input_audio_format: Any = UNSET
+    """This and the rest: where beta servers have what ``audio`` holds."""
+    output_audio_format: Any = UNSET
+    turn_detection: Any = UNSET
+    input_audio_transcription: Any = UNSET
+    voice: Any = UNSET
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -50,7 +67,7 @@ class Content(msgspec.Struct, frozen=True):
 class Item(msgspec.Struct, frozen=True):
     """A conversation item."""
 
-    id: str
+    id: Id
     type: str = "message"
     """``message``, ``function_call``, ``function_call_output``, or one of the hosted tools'."""
     role: str | None = None
@@ -58,8 +75,8 @@ class Item(msgspec.Struct, frozen=True):
     status: str | None = None
     """``in_progress``, ``completed``, ``incomplete``."""
     content: list[Content] | None = None
-    call_id: str | None = None
-    name: str | None = None
+    call_id: Id | None = None
+    name: Name | None = None
     arguments: str | None = None
 
 
@@ -72,6 +89,13 @@ class ErrorDetail(msgspec.Struct, frozen=True):
     param: str | None = None
     event_id: str | None = None
     """The client event that caused it."""
+
+    @classmethod
+    def from_odd(cls, raw: object) -> ErrorDetail:
+        """What some servers send in its place: a code or a text, or nothing."""
+        if not isinstance(raw, str):
+            return cls()
+        return cls(code=raw if raw.isidentifier() else None, message=raw)
 
 
 class StatusDetails(msgspec.Struct, frozen=True):
@@ -100,7 +124,7 @@ class Usage(msgspec.Struct, frozen=True):
 class Response(msgspec.Struct, frozen=True):
     """A response at its start or end."""
 
-    id: str
+    id: Id
     status: str | None = None
     """``in_progress``, ``completed``, ``cancelled``, ``incomplete``, ``failed``."""
     status_details: StatusDetails | str | None = None
@@ -140,7 +164,7 @@ class ServerEvent(msgspec.Struct, frozen=True, tag_field="type"):
 class Error(ServerEvent, frozen=True, tag="error"):
     """Any problem; the session normally stays open."""
 
-    error: ErrorDetail
+    error: ErrorDetail = ErrorDetail()
 
 
 class SessionCreated(ServerEvent, frozen=True, tag="session.created"):
@@ -159,7 +183,7 @@ class ItemAdded(ServerEvent, frozen=True, tag="conversation.item.added"):
     """An item joined the conversation; order is by ``previous_item_id`` of this event alone."""
 
     item: Item
-    previous_item_id: str | None = None
+    previous_item_id: Name | None = None
 
 
 class BetaItemCreated(ItemAdded, frozen=True, tag="conversation.item.created"):
@@ -175,15 +199,15 @@ class ItemDone(ServerEvent, frozen=True, tag="conversation.item.done"):
 class ItemTruncated(ServerEvent, frozen=True, tag="conversation.item.truncated"):
     """The answer to ``conversation.item.truncate``."""
 
-    item_id: str
-    content_index: int = 0
+    item_id: Id
+    content_index: ContentIndex = 0
     audio_end_ms: int = 0
 
 
 class ItemDeleted(ServerEvent, frozen=True, tag="conversation.item.deleted"):
     """The answer to ``conversation.item.delete``."""
 
-    item_id: str
+    item_id: Id
 
 
 class TranscriptionDelta(
@@ -191,7 +215,7 @@ class TranscriptionDelta(
 ):
     """A piece of what the caller said; may come before the item exists."""
 
-    item_id: str
+    item_id: Id
     content_index: int | None = 0
     delta: str | None = None
 
@@ -201,7 +225,7 @@ class TranscriptionCompleted(
 ):
     """All that the caller said."""
 
-    item_id: str
+    item_id: Id
     content_index: int | None = 0
     transcript: str | None = None
 
@@ -211,7 +235,7 @@ class TranscriptionFailed(
 ):
     """Transcription failed; the conversation goes on."""
 
-    item_id: str
+    item_id: Id
     content_index: int | None = 0
     error: ErrorDetail | None = None
 
@@ -219,7 +243,7 @@ class TranscriptionFailed(
 class SpeechStarted(ServerEvent, frozen=True, tag="input_audio_buffer.speech_started"):
     """The caller began to speak."""
 
-    item_id: str = ""
+    item_id: Name = ""
     audio_start_ms: int = 0
     """In the model's input buffer; the prefix padding lies before the onset."""
 
@@ -227,7 +251,7 @@ class SpeechStarted(ServerEvent, frozen=True, tag="input_audio_buffer.speech_sta
 class SpeechStopped(ServerEvent, frozen=True, tag="input_audio_buffer.speech_stopped"):
     """The caller stopped speaking."""
 
-    item_id: str = ""
+    item_id: Name = ""
     audio_end_ms: int = 0
     """In the model's input buffer; includes the silence that voice detection waited for."""
 
@@ -235,8 +259,8 @@ class SpeechStopped(ServerEvent, frozen=True, tag="input_audio_buffer.speech_sto
 class Committed(ServerEvent, frozen=True, tag="input_audio_buffer.committed"):
     """The input buffer became a caller's item."""
 
-    item_id: str
-    previous_item_id: str | None = None
+    item_id: Id
+    previous_item_id: Name | None = None
 
 
 class ResponseCreated(ServerEvent, frozen=True, tag="response.created"):
@@ -249,39 +273,40 @@ class ResponseDone(ServerEvent, frozen=True, tag="response.done"):
     """A response ended. Comes once; around interruptions also late, or without a creation."""
 
     response: Response
+    """Its id is empty when none could be read."""
 
 
 class OutputItemAdded(ServerEvent, frozen=True, tag="response.output_item.added"):
     """A response begins an item."""
 
-    response_id: str
+    response_id: Id
     item: Item
 
 
 class OutputItemDone(ServerEvent, frozen=True, tag="response.output_item.done"):
     """A response ended an item; comes after :class:`ItemDone`."""
 
-    response_id: str
+    response_id: Id
     item: Item
 
 
 class PartAdded(ServerEvent, frozen=True, tag="response.content_part.added"):
     """A content part begins."""
 
-    response_id: str
-    item_id: str
-    content_index: int = 0
+    response_id: Id
+    item_id: Id
+    content_index: ContentIndex = 0
     part: Content = Content()
 
 
 class AudioDelta(ServerEvent, frozen=True, tag="response.output_audio.delta"):
     """A piece of generated audio."""
 
-    response_id: str
-    item_id: str
+    response_id: Id
+    item_id: Id
     delta: str
     """Base64 of µ-law at 8 kHz, mono."""
-    content_index: int = 0
+    content_index: ContentIndex = 0
 
 
 class BetaAudioDelta(AudioDelta, frozen=True, tag="response.audio.delta"):
@@ -291,9 +316,9 @@ class BetaAudioDelta(AudioDelta, frozen=True, tag="response.audio.delta"):
 class AudioDone(ServerEvent, frozen=True, tag="response.output_audio.done"):
     """No more audio of a part; also sent for what was cut short."""
 
-    response_id: str
-    item_id: str
-    content_index: int = 0
+    response_id: Id
+    item_id: Id
+    content_index: ContentIndex = 0
 
 
 class BetaAudioDone(AudioDone, frozen=True, tag="response.audio.done"):
@@ -303,10 +328,10 @@ class BetaAudioDone(AudioDone, frozen=True, tag="response.audio.done"):
 class TranscriptDelta(ServerEvent, frozen=True, tag="response.output_audio_transcript.delta"):
     """A piece of what the model says; runs ahead of its audio."""
 
-    response_id: str
-    item_id: str
+    response_id: Id
+    item_id: Id
     delta: str
-    content_index: int = 0
+    content_index: ContentIndex = 0
 
 
 class BetaTranscriptDelta(TranscriptDelta, frozen=True, tag="response.audio_transcript.delta"):
@@ -316,10 +341,10 @@ class BetaTranscriptDelta(TranscriptDelta, frozen=True, tag="response.audio_tran
 class TranscriptDone(ServerEvent, frozen=True, tag="response.output_audio_transcript.done"):
     """All that the model said in a part."""
 
-    response_id: str
-    item_id: str
+    response_id: Id
+    item_id: Id
     transcript: str | None = None
-    content_index: int = 0
+    content_index: ContentIndex = 0
 
 
 class BetaTranscriptDone(TranscriptDone, frozen=True, tag="response.audio_transcript.done"):
@@ -329,11 +354,11 @@ class BetaTranscriptDone(TranscriptDone, frozen=True, tag="response.audio_transc
 class ArgumentsDone(ServerEvent, frozen=True, tag="response.function_call_arguments.done"):
     """A function call is complete."""
 
-    response_id: str
-    item_id: str
-    call_id: str
+    response_id: Id
+    item_id: Id
+    call_id: Id
     arguments: str = ""
-    name: str | None = None
+    name: Name | None = None
     """Absent from older servers; then the item has it."""
 
 
@@ -352,11 +377,16 @@ class UnknownEvent(msgspec.Struct, frozen=True):
 
 
 class MalformedEvent(msgspec.Struct, frozen=True):
-    """An event that we know, with a field that is missing or of the wrong kind."""
+    """An event that we know, of which too little can be read, or what is no event at all."""
 
     type: str
+    """One of ours, or :data:`UNREADABLE`."""
     detail: str
     """Which field, without its value."""
+
+
+UNREADABLE = "unreadable"
+"""The type of what has none that can be read."""
 
 
 AnyServerEvent = (
@@ -406,32 +436,65 @@ class _Typed(msgspec.Struct, frozen=True):
 
 _decoder: msgspec.json.Decoder[AnyServerEvent] = msgspec.json.Decoder(AnyServerEvent)
 _type_decoder = msgspec.json.Decoder(_Typed)
-_known = frozenset(
-    str(struct.__struct_config__.tag) for struct in AnyServerEvent.__args__
-)  # fmt: skip
+_known: dict[str, type[AnyServerEvent]] = {
+    str(struct.__struct_config__.tag): struct for struct in get_args(AnyServerEvent)
+}
 
 
 def decode(data: bytes | str) -> AnyServerEvent | UnknownEvent | MalformedEvent:
-    """Decode one event.
+    """Decode one event; never raises.
 
     Args:
-        data: One text frame of the socket.
-
-    Raises:
-        PeerProtocolError: It is not a JSON object with a ``type``.
+        data: One frame of the socket.
     """
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as error:
-        # ValidationError is a DecodeError: known events that are wrong, and all unknown ones.
-        fault = error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # ValidationError is a DecodeError: known events that are odd, and all unknown ones.
+        return _decode_odd(data)
+
+
+def _decode_odd(data: bytes | str) -> AnyServerEvent | UnknownEvent | MalformedEvent:
     try:
         kind = _type_decoder.decode(data).type
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PeerProtocolError("the model sent something that is not an event") from error
-    if kind in _known:
-        return MalformedEvent(kind, str(fault))
-    return UnknownEvent(kind, kind in UNUSED)
+        raw = tolerant.parse(data) if kind in _known else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, tolerant.UnreadableError):
+        # Not quite UTF-8, half a surrogate pair; or no event.
+        kind = ""
+        try:
+            raw = tolerant.parse(data)
+        except tolerant.UnreadableError as error:
+            return _unreadable(_guessed_type(data), str(error))
+    if not isinstance(raw, dict):
+        return MalformedEvent(UNREADABLE, "it is no object")
+    kind = kind or raw.get("type") or ""
+    if not isinstance(kind, str):
+        return MalformedEvent(UNREADABLE, "type")
+    struct = _known.get(kind)
+    if struct is None:
+        return UnknownEvent(kind, kind in UNUSED) if kind else MalformedEvent(UNREADABLE, "type")
+    try:
+        return tolerant.read(struct, raw)
+    except tolerant.UnreadableError as error:
+        return _unreadable(kind, str(error))
+
+
+def _unreadable(kind: str, detail: str) -> ResponseDone | MalformedEvent:
+    if kind == "response.done":
+        # Some response is over; as a rule there is but one.
+        return ResponseDone(Response(""))
+    return MalformedEvent(kind if kind in _known else UNREADABLE, detail)
+
+
+_TYPE = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
+
+_TYPE_WITHIN = 1024
+"""Bytes; the API's events begin with their type."""
+
+
+def _guessed_type(data: bytes | str) -> str:
+    found = _TYPE.search(data.encode() if isinstance(data, str) else data, 0, _TYPE_WITHIN)
+    return found[1].decode() if found is not None else ""
 
 
 # --- client events ----------------------------------------------------------------------------

@@ -49,6 +49,9 @@ _BENIGN_CODES = frozenset(
 )
 
 _TOO_LONG = re.compile(r"of \d+(?:\.\d+)?\s*ms is already shorter than \d+(?:\.\d+)?\s*ms")
+_LONGEST_MESSAGE = 1000
+"""Characters of a message that are looked at."""
+
 _NOT_AUDIO = "Only model output audio messages can be truncated"
 
 _COUNTED_CODES = _FATAL_CODES | _BENIGN_CODES | {
@@ -69,7 +72,7 @@ def is_truncation_refusal(detail: ErrorDetail) -> bool:
 
     By the message: the code is reported as ``invalid_value``, ``unsupported_content_type``, null.
     """
-    message = detail.message or ""
+    message = (detail.message or "")[:_LONGEST_MESSAGE]
     return _NOT_AUDIO in message or _TOO_LONG.search(message) is not None
 
 
@@ -107,4 +110,4 @@ def without_secrets(message: str) -> str:
 
     Only for refusals of our own configuration: other texts may quote speech.
     """
-    return _SECRET.sub("[key]", message)[:200]
+    return _SECRET.sub("[key]", message[:_LONGEST_MESSAGE])[:200]

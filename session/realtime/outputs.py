@@ -89,7 +89,7 @@ class PartCut(msgspec.Struct, frozen=True):
 
 
 class PartGenerated(msgspec.Struct, frozen=True):
-    """All text and audio of a part are there."""
+    """All text and audio of a part are there. Comes again when more text came late."""
 
     item_id: str
     content_index: int
@@ -124,6 +124,18 @@ class Note(enum.Enum):
     RATE_LIMIT = "rate limit"
     """Label: name; the amount is per mille of it that remain."""
     POSITIONS_LATE = "positions late"
+    DROPPED = "dropped"
+    """Something lay beyond a bound of :mod:`session.realtime.bounds`. Label: out of
+    :data:`DROPPED`."""
+    SETTING_DIFFERS = "setting differs"
+    """The server has another setting than it was told. Label: which, out of
+    :data:`session.realtime.agreed.SETTINGS`."""
+    CALL_NOT_MADE = "call not made"
+    """A function call that was not carried out, since it was cut off."""
+
+
+DROPPED = ("text", "caller_text", "audio", "item", "response", "function_call")
+"""What may lie beyond a bound."""
 
 
 class Noted(msgspec.Struct, frozen=True):

@@ -8,7 +8,9 @@ and what an end means is said here; frames, masking and pings are the library's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
@@ -28,18 +30,20 @@ from picows import (
 
 from runtime.config import is_loopback
 from runtime.errors import Unavailable
+from session.realtime import connection
+from session.realtime.bounds import MOST_MESSAGE_BYTES
 from session.realtime.connection import (
     CLOSE_S,
     OPEN_S,
-    PING_S,
     STALLED_BYTES,
+    TOO_LARGE,
+    UNACKNOWLEDGED_MS,
     Closed,
     RealtimeConnection,
 )
 
-MOST_FRAME_BYTES = 64 * 1024 * 1024
-"""One event may be larger than any limit that seems sensible (retrieved audio); this one only
-keeps a length field gone mad from taking the machine's memory."""
+MOST_FRAGMENTS = 1024
+"""Frames a message: also empty ones take room."""
 
 STALL_CHECK_EVERY = 16
 """Messages between two looks at what the network has not taken: a third of a second of audio."""
@@ -60,18 +64,18 @@ async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeCo
     headers = {"User-Agent": "asheard"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    connection = PicowsConnection()
+    opened = PicowsConnection()
     try:
         async with asyncio.timeout(OPEN_S):
-            await ws_connect(
-                lambda: connection,
+            transport, _ = await ws_connect(
+                lambda: opened,
                 f"{url}{joint}model={quote(model)}",
                 disconnect_on_exception=False,  # the connection keeps the exception for `run`
                 websocket_handshake_timeout=OPEN_S,
                 enable_auto_ping=True,
-                auto_ping_idle_timeout=PING_S,
-                auto_ping_reply_timeout=PING_S,
-                max_frame_size=MOST_FRAME_BYTES,
+                auto_ping_idle_timeout=connection.PING_S,
+                auto_ping_reply_timeout=connection.PING_S,
+                max_frame_size=MOST_MESSAGE_BYTES,
                 extra_headers=headers,
                 max_redirects=0,
                 proxy=_proxy(url, host),
@@ -87,7 +91,12 @@ async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeCo
             f"the Realtime endpoint at {host} cannot be reached: {type(error).__name__}; "
             "check ASHEARD_REALTIME_URL"
         ) from error
-    return connection
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # it is closed already, as `run` will say
+            transport.underlying_transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS
+            )
+    return opened
 
 
 def _proxy(url: str, host: str) -> str | None:
@@ -105,7 +114,9 @@ class PicowsConnection(WSListener):
         "_transport",
         "_sent_unchecked",
         "_early",
+        "_early_bytes",
         "_fragments",
+        "_fragment_bytes",
         "_on_message",
         "_closed",
         "_ended",
@@ -117,8 +128,10 @@ class PicowsConnection(WSListener):
         self._sent_unchecked = 0
         """Messages since the last :meth:`check_stall`."""
         self._early: list[bytes] = []
+        self._early_bytes = 0
         self._fragments: list[bytes] = []
-        self._on_message: Callable[[bytes], None] = self._early.append
+        self._fragment_bytes = 0
+        self._on_message: Callable[[bytes], None] = self._keep
         self._closed: Closed | None = None
         self._ended: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
 
@@ -133,11 +146,11 @@ class PicowsConnection(WSListener):
             self.check_stall()
 
     async def run(self, on_message: Callable[[bytes], None]) -> Closed:
-        for message in self._early:
-            on_message(message)
-        self._early.clear()
-        self._on_message = on_message
         try:
+            for message in self._early:
+                on_message(message)
+            self._early.clear()
+            self._on_message = on_message
             return await asyncio.shield(self._ended)
         finally:
             # picows keeps us until the garbage collector comes; we do not keep the call.
@@ -147,13 +160,16 @@ class PicowsConnection(WSListener):
         transport = self._transport
         if transport is None:
             return
-        if not transport.is_close_frame_sent:
-            transport.send_close(WSCloseCode.OK)
         try:
+            if not transport.is_close_frame_sent:
+                transport.send_close(WSCloseCode.OK)
             async with asyncio.timeout(CLOSE_S):
                 await transport.wait_disconnected()
-        except TimeoutError:
-            transport.disconnect(graceful=False)
+        except (TimeoutError, WSError):
+            pass  # it has ended, or is ended here
+        finally:
+            if self._transport is not None:
+                transport.disconnect(graceful=False)
 
     # -- for `send` --------------------------------------------------------------------------
 
@@ -177,10 +193,18 @@ class PicowsConnection(WSListener):
             message = frame.get_payload_as_bytes()
             if self._fragments or not frame.fin:
                 self._fragments.append(message)
+                self._fragment_bytes += len(message)
+                if (
+                    self._fragment_bytes > MOST_MESSAGE_BYTES
+                    or len(self._fragments) > MOST_FRAGMENTS
+                ):
+                    self._refuse_size()
+                    return
                 if not frame.fin:
                     return
                 message = b"".join(self._fragments)
                 self._fragments.clear()
+                self._fragment_bytes = 0
             try:
                 self._on_message(message)
             except Exception as error:
@@ -193,10 +217,33 @@ class PicowsConnection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
+        handshake = transport.close_handshake
+        sent = handshake.sent if handshake is not None else None
+        if self._closed is None and sent is not None and sent.code is WSCloseCode.MESSAGE_TOO_BIG:
+            self._closed = Closed(TOO_LARGE, "", by_us=True)  # picows found a frame too large
         if not self._ended.done():
             self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
 
+    def _keep(self, message: bytes) -> None:
+        """What comes before anybody listens: a moment's worth."""
+        self._early_bytes += len(message)
+        if self._early_bytes > MOST_MESSAGE_BYTES:
+            self._refuse_size()
+            return
+        self._early.append(message)
+
+    def _refuse_size(self) -> None:
+        self._on_message = _ignore
+        self._fragments.clear()
+        self._closed = Closed(TOO_LARGE, "", by_us=True)
+        if not self._ended.done():
+            self._ended.set_result(self._closed)
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
+            self._transport.disconnect(graceful=False)
+
     def _fail(self, error: Exception) -> None:
+        self._on_message = _ignore
         if not self._ended.done():
             self._ended.set_exception(error)
         if self._transport is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asheard.v1 import fact_pb2
 from session.realtime.input_clock import BYTES_PER_MS
 
 
@@ -12,7 +13,17 @@ class Part:
     """One content part of an agent's item."""
 
     audible: bool = True
+    """It has sound, as far as is known: text that nobody can hear has none."""
     text: str = ""
+    """The best text so far."""
+    deltas: str = ""
+    """The pieces of text, one behind the other."""
+    whole: str = ""
+    """The longest text that was said to be all of it."""
+    written_text: str = ""
+    """What its last fact about generation says."""
+    short: bool = False
+    """Some of its audio was dropped, so that text may have none."""
     received_bytes: int = 0
     """Audio that the model generated, stale or not."""
     sent: bool = False
@@ -32,6 +43,22 @@ class Part:
         """Audio received, floored."""
         return self.received_bytes // BYTES_PER_MS
 
+    def add_text(self, delta: str) -> None:
+        """The next piece of text came; behind a whole text the pieces count if they go on from it."""
+        self.deltas += delta
+        whole = self.whole.strip()
+        if not whole or (
+            len(self.deltas) > len(self.text) and self.deltas.lstrip().startswith(whole)
+        ):
+            self.text = self.deltas
+
+    def complete_text(self, text: str) -> None:
+        """All of its text came; said more than once, the longest stands."""
+        if len(text) > len(self.whole):
+            self.whole = text
+        if self.whole and len(self.whole) >= len(self.written_text):
+            self.text = self.whole
+
 
 @dataclass(slots=True)
 class Item:
@@ -50,9 +77,12 @@ class Item:
     """Its response was interrupted, and is over."""
     completed: bool = False
     """The model said all it wanted in it."""
-    tool_name: str | None = None
-    called: bool = False
-    """It is a function call, and was passed on."""
+    status: fact_pb2.GenerationStatus.ValueType = fact_pb2.GENERATION_STATUS_UNSPECIFIED
+    """How its generation ended, once it has."""
+    previous: str = ""
+    """The item before it, as the server said when it was added."""
+    call: FunctionCall = field(default_factory=lambda: FunctionCall())
+    """Of what is no speech."""
 
     def part(self, content_index: int) -> Part:
         """The part, made when it is new."""
@@ -67,6 +97,23 @@ class Item:
         return self.done and (
             self.removed or all(p.settled or not p.sent for p in self.parts.values())
         )
+
+
+@dataclass(slots=True)
+class FunctionCall:
+    """What is known of an item that is a function call."""
+
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    arguments_done: bool = False
+    """The model said that these are all; it says so of what it broke off, too."""
+    item_completed: bool = False
+    """The item's own status says that the call is meant as it is."""
+    broken_off: bool = False
+    """The item's own status says that it is not."""
+    decided: bool = False
+    """It was passed on, or will never be."""
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ class Transport:
         self.sent: list[bytes] = []
         self.buffered = 0
         self.dropped = 0
+        self.close_handshake = None
         self.underlying_transport = SimpleNamespace(get_write_buffer_size=lambda: self.buffered)
 
     def send(self, kind: WSMsgType, message: bytes) -> None:
@@ -270,7 +271,9 @@ async def live(script: Script, *, compiled: bool) -> list[Any]:
                 case "configure" | "configure other":
                     worker.configure(number, other=kind == "configure other")
                 case "close" if isinstance(call._connection, PicowsConnection):
-                    call._connection.on_ws_disconnected(cast(WSTransport, None))
+                    call._connection.on_ws_disconnected(
+                        cast(WSTransport, worker.transports[number])
+                    )
                 case "stall":
                     worker.transports[number].buffered = STALLED_BYTES + 1
                 case "pause":  # of the media, in speech

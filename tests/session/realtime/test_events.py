@@ -9,7 +9,6 @@ import pytest
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import TypeAdapter
 
-from runtime.errors import PeerProtocolError
 from session.agent import load_agent, parse_agent, session_update
 from session.realtime import events
 from tests.session.recordings import WHY_SKIPPED, Recording, recordings
@@ -108,17 +107,151 @@ def test_an_unknown_event_is_no_error() -> None:
 
 
 def test_a_malformed_event_names_the_field_and_not_its_value() -> None:
-    event = events.decode(b'{"type":"input_audio_buffer.speech_started","audio_start_ms":"secret"}')
+    event = events.decode(b'{"type":"conversation.item.deleted","item_id":["secret"]}')
+    assert event == events.MalformedEvent("conversation.item.deleted", "item_id")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'{"type":[]}',
+        b"\xff\xfe",
+        b'"type"',
+        b"[" * 1_000_000,
+        b'{"type":"x' + b"\xff" * 100,
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_what_is_no_event_is_counted_and_nothing_else(data: bytes) -> None:
+    event = events.decode(data)
     assert isinstance(event, events.MalformedEvent)
-    assert event.type == "input_audio_buffer.speech_started"
-    assert "audio_start_ms" in event.detail
-    assert "secret" not in event.detail
+    assert event.type == events.UNREADABLE
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"type":7}', b"\xff\xfe", b'"type"'])
-def test_what_is_no_event_is_the_peers_fault(data: bytes) -> None:
-    with pytest.raises(PeerProtocolError):
-        events.decode(data)
+TEXT = {"response_id": "R", "item_id": "A", "delta": "Yes."}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"content_index": 0.0},
+        {"content_index": "0"},
+        {"content_index": None},
+        {"output_index": [[[[]]]]},
+        {"obfuscation": "\ud800"},
+    ],
+    ids=repr,
+)
+def test_of_an_odd_event_is_read_what_is_needed(odd: dict[str, object]) -> None:
+    kind = "response.output_audio_transcript.delta"
+    event = events.decode(json.dumps({"type": kind, **TEXT, **odd}))
+    assert event == events.TranscriptDelta("R", "A", "Yes.", 0)
+
+
+@pytest.mark.parametrize("index", [32, 2**31, 2**64, -1, "40", 1e9, "1" * 5000])
+def test_another_part_is_never_taken_for_one_beyond_the_bound(index: object) -> None:
+    kind = "response.output_audio_transcript.delta"
+    event = events.decode(json.dumps({"type": kind, **TEXT, "content_index": index}))
+    if index != "1" * 5000:  # that is no number at all
+        assert isinstance(event, events.MalformedEvent)
+        assert event.type == kind
+
+
+@pytest.mark.parametrize("item_id", ["", None, "x" * 257, [], {}])
+def test_an_id_must_be_there_and_be_one(item_id: object) -> None:
+    kind = "response.output_audio_transcript.delta"
+    event = events.decode(json.dumps({"type": kind, **TEXT, "item_id": item_id}))
+    assert event == events.MalformedEvent(kind, "item_id")
+
+
+def test_text_can_be_encoded_whatever_it_was() -> None:
+    begin = (
+        b'{"type":"response.output_audio_transcript.delta","response_id":"R","item_id":"A","delta":'
+    )
+    for odd in (b'"a\\ud800"}', b'"a\xff"}', b'"\\udc00\\ud800"}'):
+        event = events.decode(begin + odd)
+        assert isinstance(event, events.TranscriptDelta)
+        assert event.delta.encode()
+    pair = events.decode(begin + b'"\\ud83d\\ude00\\ud800"}')
+    assert isinstance(pair, events.TranscriptDelta)
+    assert pair.delta == "\N{GRINNING FACE}?"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"status_details": {"error": "server_error"}},
+        {"status_details": 7},
+        {"usage": [], "metadata": 7},
+        {"usage": {"output_token_details": {"text_tokens": "many", "audio_tokens": 12.0}}},
+        {"output": [7, {"type": "message"}, {"id": "A", "content": 7}]},
+        {"output": {"id": "A"}},
+    ],
+    ids=repr,
+)
+def test_a_response_ends_however_its_end_looks(odd: dict[str, object]) -> None:
+    response = {"id": "R", "status": "failed", **odd}
+    event = events.decode(json.dumps({"type": "response.done", "response": response}))
+    assert isinstance(event, events.ResponseDone)
+    assert (event.response.id, event.response.status) == ("R", "failed")
+
+
+def test_an_odd_end_says_what_it_can() -> None:
+    output = [{"id": "F", "type": "function_call", "call_id": "c", "arguments": {"n": 1}}, {}]
+    content = [7, {"type": "output_text", "text": "second"}]
+    details = {"error": "server_error"}
+    event = events.decode(
+        json.dumps(
+            {
+                "type": "response.done",
+                "response": {
+                    "id": "R",
+                    "status_details": details,
+                    "output": [*output, {"id": "A", "content": content, "role": 7.5}],
+                    "usage": {
+                        "output_token_details": {"text_tokens": "many", "audio_tokens": 12.0}
+                    },
+                },
+            }
+        )
+    )
+    assert isinstance(event, events.ResponseDone)
+    assert event.response.reason == "server_error"
+    function, message = event.response.output or []
+    assert json.loads(function.arguments or "") == {"n": 1}
+    assert [c.text for c in message.content or ()] == [None, "second"], "each keeps its place"
+    assert event.response.usage is not None
+    assert event.response.usage.output_token_details == events.TokenDetails(0, 12, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"type":"response.done"}',
+        b'{"type":"response.done","response":{"status":"completed"}}',
+        b'{"type":"response.done","response":[]}',
+        b'{"type":"response.done","response":{"id":"R"',
+        b'{"type":"response.done","response":' + b'{"a":' * 100_000,
+    ],
+    ids=lambda data: repr(data[:60]),
+)
+def test_an_end_without_an_id_is_an_end(data: bytes) -> None:
+    assert events.decode(data) == events.ResponseDone(events.Response(""))
+
+
+def test_an_error_is_one_whatever_it_holds() -> None:
+    for body, code in (
+        ({}, None),
+        ({"error": "server_error"}, "server_error"),
+        ({"error": 7}, None),
+    ):
+        event = events.decode(json.dumps({"type": "error", **body}))
+        assert isinstance(event, events.Error)
+        assert event.error.code == code
 
 
 def test_the_reason_of_a_response_in_all_its_shapes() -> None:

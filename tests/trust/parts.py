@@ -93,9 +93,10 @@ class Transcripts:
 
 
 @asynccontextmanager
-async def transcripts(path: Path, trust: Trust) -> AsyncIterator[Transcripts]:
-    """A real transcript service."""
-    server = TranscriptServer(replace(config(path), trust=trust))
+async def transcripts(path: Path, trust: Trust, *, port: int = 0) -> AsyncIterator[Transcripts]:
+    """A real transcript service; ``port`` is that for facts."""
+    ingest = Address("127.0.0.1", port)
+    server = TranscriptServer(replace(config(path), ingest=ingest, trust=trust))
     await server.start()
     try:
         yield Transcripts(

@@ -201,20 +201,22 @@ async def test_a_gateway_links_again_with_the_new_certificate(
                 await until(lambda: found.up == 1, "the link is up")
 
 
-async def test_a_writer_sends_its_next_request_with_the_new_certificate(
+async def test_a_writer_connects_again_with_the_new_certificate(
     tmp_path: Path, ours: Authority, strange: Authority
 ) -> None:
     credentials = by(ours.issue(tmp_path / "writer"))
-    files = ours.issue(tmp_path / "transcript")
-    async with transcripts(tmp_path / "facts.db", Trust(tls=files)) as there:
+    trust = Trust(tls=ours.issue(tmp_path / "transcript"))
+    async with transcripts(tmp_path / "facts.db", trust) as there:
         outbox = FactOutbox(there.ingest.target, CollectorRegistry(), credentials)
         await outbox.start()
         writer = outbox.writer("CA1", "session/1")
         writer.write(key_pressed=fact_pb2.KeyPressed(at_ms=1))
         assert await outbox.flush(PATIENCE_S)
-        strange.issue(tmp_path / "transcript")
-        strange.issue(tmp_path / "writer")
+    strange.issue(tmp_path / "transcript")
+    async with transcripts(tmp_path / "facts.db", trust, port=there.ingest.port):
         writer.write(key_pressed=fact_pb2.KeyPressed(at_ms=2))
+        assert not await outbox.flush(0.5)
+        strange.issue(tmp_path / "writer")
         assert await outbox.flush(PATIENCE_S)
         await outbox.close()
 

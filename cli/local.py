@@ -14,7 +14,9 @@ import grpc.aio
 
 from asheard.v1 import transcript_pb2, transcript_service_pb2, transcript_service_pb2_grpc
 from cli.system import Supervisor, clean_environment, on_free_ports, plan
+from runtime.credentials import Credentials
 from runtime.rpc import channel
+from runtime.trust import Trust
 from simulators.realtime import AgentScript, RealtimeSimulator
 
 
@@ -50,7 +52,10 @@ class LocalSystem:
         Raises:
             TimeoutError: It was not within ``deadline_s``.
         """
-        async with asyncio.timeout(deadline_s), channel(self.transcript_target) as to_service:
+        reading = channel(
+            self.transcript_target, credentials=Credentials(Trust.from_env(self.environment))
+        )
+        async with asyncio.timeout(deadline_s), reading as to_service:
             stub = transcript_service_pb2_grpc.TranscriptServiceStub(to_service)
             while True:
                 try:

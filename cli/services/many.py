@@ -13,7 +13,8 @@ import os
 import signal
 
 from cli.system import Program, Supervisor, plan_processes
-from runtime.config import Environment
+from runtime.config import Environment, GatewayConfig, SessionConfig
+from runtime.credentials import Credentials
 from runtime.process import EXIT_DONE, Stop
 
 
@@ -26,10 +27,20 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(service: str, processes: int, environment: Environment | None = None) -> int:
-    """Supervise ``processes`` processes of ``service`` until a signal."""
-    return asyncio.run(
-        _supervise(plan_processes(service, environment or dict(os.environ), processes))
-    )
+    """Supervise ``processes`` processes of ``service`` until a signal.
+
+    Raises:
+        ConfigurationError: Found here, once, rather than in each process.
+    """
+    environment = environment or dict(os.environ)
+    Credentials(_CONFIGURATIONS[service].from_env(environment).trust)
+    return asyncio.run(_supervise(plan_processes(service, environment, processes)))
+
+
+_CONFIGURATIONS: dict[str, type[GatewayConfig | SessionConfig]] = {
+    "gateway": GatewayConfig,
+    "session": SessionConfig,
+}
 
 
 async def _supervise(programs: list[Program]) -> int:

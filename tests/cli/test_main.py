@@ -52,6 +52,11 @@ def test_bad_usage_is_exit_status_2_with_the_reason_on_standard_error(
         (("gateway",), {}, "TWILIO_AUTH_TOKEN"),
         (("session",), {}, "OPENAI_API_KEY"),
         (("session",), {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:1/"}, "ASHEARD_SESSION_LISTEN"),
+        (
+            ("session", "--processes", "4"),
+            {"ASHEARD_REALTIME_URL": "ws://127.0.0.1:1/"},
+            "ASHEARD_SESSION_LISTEN",
+        ),
         (("transcript",), {"ASHEARD_STORE": "oracle://x"}, "ASHEARD_STORE"),
         (("transcript",), {"ASHEARD_INTERNAL_SECRET_FILE": "/no/such/file"}, "/no/such/file"),
         (("gateway",), {"TWILIO_AUTH_TOKEN": "t", "ASHEARD_TLS_CA": "ca.pem"}, "ASHEARD_TLS_CERT"),

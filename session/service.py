@@ -106,9 +106,11 @@ async def serve(
         lagging = group.create_task(lag.run(), name="loop lag")
         try:
             await admin.start()
-            await facts.start()
             if aligning:
-                await pool.start()  # loads the model now, not on the first call's path
+                # Loads the model now, not on the first call's path; and before gRPC is under way,
+                # which complains of a fork beside its threads.
+                await pool.start()
+            await facts.start()
             await server.start()
             await server.set_serving(True)
             log.info(

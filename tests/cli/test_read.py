@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from asheard.v1.fact_pb2 import PositionCause
-from asheard.v1.transcript_pb2 import Heard, Role, Transcript, Turn, Word
+from asheard.v1.fact_pb2 import Fact, PositionCause, TimedWord, WordsTimed
+from asheard.v1.transcript_pb2 import (
+    Heard,
+    Role,
+    Transcript,
+    Turn,
+    Word,
+    WordTimesSource,
+)
 from cli import main as cli
 from cli.read.machine import to_json
 from cli.read.show import clean, turn_line
@@ -33,13 +40,27 @@ async def test_get_for_people(tmp_path: Path, capsys: Printed) -> None:
                 fact.position_fixed.cause = PositionCause.POSITION_CAUSE_CLEARED
                 fact.position_fixed.position.best_ms = 400
                 fact.position_fixed.position.low_ms = 400
-        await client.append(facts)
+                fact.position_fixed.position.high_ms = 400
+        [last] = [fact for fact in facts if fact.HasField("session_ended")]
+        words = [
+            TimedWord(text_start=0, text_end=5, start_ms=0, end_ms=400),
+            TimedWord(text_start=6, text_end=12, start_ms=400, end_ms=1000),
+        ]
+        times = WordsTimed(
+            item_id="item_1",
+            source=WordTimesSource(method="aligned", version="1", confidence=1, refined=True),
+            audio_ms=1000,
+            words=words,
+        )
+        timed = Fact(call_sid="CA1", writer=last.writer, sequence=last.sequence, words_timed=times)
+        last.sequence += 1
+        await client.append([*facts, timed])
         assert await asheard(client, "get", "CA1") == 0
     heading, turn = capsys.readouterr().out.splitlines()[-2:]
     assert heading == (
-        "CA1  +15550100 → +15550199  2026-11-23 10:00:00Z  completed, final, revision 9"
+        "CA1  +15550100 → +15550199  2026-11-23 10:00:00Z  completed, final, revision 10"
     )
-    assert turn.startswith("  0:00.2  agent   [")
+    assert turn.startswith("  0:00.2  agent   Hello")
     assert turn.endswith("[unheard: there.]  (0.4 of 1.0 s, interrupted)")
 
 

@@ -287,7 +287,7 @@ int clock_gettime(clockid_t which, struct timespec *now) {
     static int (*real)(clockid_t, struct timespec *);
     if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     if (!offset_s) {
-        int file = open(getenv("ASHEARD_BENCH_CLOCK"), O_RDONLY);
+        int file = open(getenv("BENCH_CLOCK"), O_RDONLY);
         offset_s = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
     }
     int result = real(which, now);
@@ -312,7 +312,7 @@ class _Clock:
 
     def adjust(self, program: Any) -> Any:
         """Give the gateway that clock."""
-        settings = {"LD_PRELOAD": str(self._library), "ASHEARD_BENCH_CLOCK": str(self._offset)}
+        settings = {"LD_PRELOAD": str(self._library), "BENCH_CLOCK": str(self._offset)}
         return with_environment("gateway", **settings)(program)
 
     def set_back(self, seconds: int) -> None:

@@ -2,7 +2,8 @@
 
 The whole is measured on Twilio's media clock alone, between two of its dates, and so holds
 whatever the networks do. The stages say where the time goes; each is measured by one clock, but
-for the link, which needs the wall clocks of two machines and is held at 0 when they disagree.
+for the link, which needs the wall clocks of two machines: what they say is held at 0 where they disagree
+a little, and not believed where they disagree by more than a way can take.
 """
 
 from __future__ import annotations
@@ -10,6 +11,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
+
+MOST_WAY_US = 5_000_000
+"""Longer between two wall clocks, or as much the other way: one of them is wrong. A link that is slower is
+given up (runtime/rpc.py)."""
+
+MOST_STAGE_US = 60_000_000
+"""What is longer is no part of a barge-in, but a fault of a clock or of a peer, and is not observed."""
+
+
+def between_wall_clocks(sent_unix_us: int, now_unix_us: int) -> int | None:
+    """How long something was under way between two machines, in microseconds.
+
+    Args:
+        sent_unix_us: When it was sent, by the other machine's clock; 0: not said.
+        now_unix_us: When it came, by ours.
+
+    Returns:
+        None when it is not known: the sender did not say, or the clocks are too far apart.
+    """
+    way_us = now_unix_us - sent_unix_us
+    return max(0, way_us) if sent_unix_us and abs(way_us) <= MOST_WAY_US else None
+
+
+def is_plausible(duration_us: int) -> bool:
+    """Whether a duration may be a barge-in's, or a part of one's."""
+    return 0 <= duration_us <= MOST_STAGE_US
 
 
 @dataclass(slots=True)
@@ -21,7 +48,8 @@ class BargeIn:
     """When the caller began to speak, on the call's clock. None: not known."""
     detection_us: int
     worker_us: int
-    link_us: int
+    link_us: int | None
+    """None: not known, see :func:`between_wall_clocks`."""
     arrived_us: int
     """When the interrupt reached the gateway, by the playhead's clock."""
     cleared_us: int
@@ -39,13 +67,11 @@ class BargeIn:
         return max(0, self.flushed_at_ms - self.onset_ms)
 
     def stages_us(self) -> dict[str, int]:
-        """Microseconds by stage; without a flush there is no last stage."""
-        stages = {
-            "detection": self.detection_us,
-            "worker": self.worker_us,
-            "link": self.link_us,
-            "gateway": self.cleared_us - self.arrived_us,
-        }
+        """Microseconds by stage, those that are known; without a flush there is no last one."""
+        stages = {"detection": self.detection_us, "worker": self.worker_us}
+        if self.link_us is not None:
+            stages["link"] = self.link_us
+        stages["gateway"] = self.cleared_us - self.arrived_us
         if self.flushed_us is not None:
             stages["twilio"] = self.flushed_us - self.cleared_us
         return stages
@@ -59,7 +85,7 @@ class BargeIn:
             flushed_at_ms=self.flushed_at_ms,
             detection_us=stages["detection"],
             worker_us=stages["worker"],
-            link_us=stages["link"],
+            link_us=stages.get("link", 0),
             gateway_us=stages["gateway"],
             twilio_us=stages.get("twilio", 0),
         )

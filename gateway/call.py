@@ -34,7 +34,7 @@ import msgspec
 
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
-from gateway.bargein import BargeIn
+from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
 from gateway.barrier import guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
@@ -61,6 +61,7 @@ from gateway.twilio.messages import (
     TwilioProtocolError,
     split,
 )
+from gateway.webhook import STREAM_PARAMETER, stream_number_of
 from runtime.facts import FactOutbox
 from runtime.log import get_log
 
@@ -85,6 +86,24 @@ FINISH_MARGIN_S = 5.0
 """After the session finished, how much longer than its audio the last mark may take: Twilio's way
 there and back with a bad network's jitter."""
 
+QUIET_S = 15.0
+"""Nothing at all came for so long, no media and no mark: Twilio may leave out silence, and it may be gone.
+So it is asked by a mark, which it sends back at once when nothing is left to play; and marks that are
+under way already are an answer as well."""
+
+PROBE_WAIT_S = 10.0
+"""How long that answer may take. With the quiet before it, a peer that vanished behind a proxy or tunnel that
+holds the socket open is noticed within half a minute."""
+
+STOOD_STILL_US = 1_000_000
+"""A watch that comes so late says that this process stood still, and nothing of the peer: what came meanwhile
+is not read yet."""
+
+STOP_WAIT_S = 2.0
+"""How long a stream that Twilio's callback calls over is given to say so itself. Callbacks overtake the
+socket's last bytes by tenths of a second; and where the call goes on, Twilio asks for a new stream after
+about one."""
+
 NORMAL_CLOSURE = 1000
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
@@ -102,18 +121,22 @@ class Sink(Protocol):
         """How much was written that the network has not taken."""
 
 
-class Placer(Protocol):
-    """Finds a session worker for a call: :class:`gateway.links.Links`."""
+class Workers(Protocol):
+    """The session workers, as calls and webhooks need them: :class:`gateway.links.Links`."""
 
     def place(self, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
         """A lane for the call; the listener hears later whether it leads anywhere."""
+
+    def announce_stopped(self, call_sid: str, stream_sid: str) -> None:
+        """Tell all that Twilio says that a stream of another gateway is over; an empty ``stream_sid``:
+        whichever the call has."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallServices:
     """What all calls of a gateway share."""
 
-    links: Placer
+    links: Workers
     outbox: FactOutbox
     metrics: GatewayMetrics
 
@@ -159,6 +182,7 @@ class Call:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._started_ns = time.monotonic_ns()
+        self._started_unix_ns = time.time_ns()
         self._encoder = Encoder(start.stream_sid)
         self._playhead = Playhead()
         self._unsent: deque[_Unsent] = deque()
@@ -184,6 +208,15 @@ class Call:
         self._playhead_due_us = 0
         """When that timer fires; means nothing without it."""
         self._finish_timer: asyncio.TimerHandle | None = None
+        self._stopped_timer: asyncio.TimerHandle | None = None
+        """Set since Twilio said by a callback that the stream is over."""
+        self._heard_us = 0
+        """When anything but a regular frame last came; of those the media clock knows."""
+        self._probes = 0
+        self._probed_us: int | None = None
+        """When Twilio was asked whether it is still there; None: it need not be."""
+        self._watch_due_us = int(QUIET_S * 1e6)
+        self._watch_timer = self._loop.call_later(QUIET_S, self._timed, self._watch)
 
         self._log = get_log(__name__).bind(call=self._call_sid, stream=start.stream_sid)
         self._facts = services.outbox.writer(self._call_sid, f"gateway/{start.stream_sid}")
@@ -210,8 +243,9 @@ class Call:
             stream_sid=start.stream_sid,
             from_number=start.start.parameter("from"),
             to_number=start.start.parameter("to"),
+            stream_number=stream_number_of(start.start.parameter(STREAM_PARAMETER)),
         )
-        started.start_time.FromNanoseconds(time.time_ns())
+        started.start_time.FromNanoseconds(self._started_unix_ns)
         self._facts.write(call_started=started)
 
     # -- what Twilio says ----------------------------------------------------------------------
@@ -226,6 +260,7 @@ class Call:
             return
         base64, audio_bytes = media.audio()
         if media.track != "inbound" or not audio_bytes:
+            self._heard_us = self._now_us()
             return
         timestamp_ms = media.timestamp
         now_us = (time.monotonic_ns() - self._started_ns) // 1000
@@ -254,13 +289,17 @@ class Call:
         """Take an echoed mark."""
         if self._over:
             return
-        self._playhead.receive_mark(name, now_us=self._now_us())
+        self._heard_us = self._now_us()
+        if name == f"w{self._probes}":
+            return  # that it came is all that it says
+        self._playhead.receive_mark(name, now_us=self._heard_us)
         self._settle()
 
     def receive_key(self, digit: str) -> None:
         """Take a pressed key."""
         if self._over:
             return
+        self._heard_us = self._now_us()
         self._facts.write(key_pressed=fact_pb2.KeyPressed(at_ms=self._playhead.media_ms or 0))
         self._lane.send(
             session_service_pb2.GatewayControl(
@@ -284,10 +323,22 @@ class Call:
         )
 
     def stream_stopped(self) -> None:
-        """Twilio told a webhook, here or at another gateway, that the stream is over: as good as its
-        ``stop``, which did not reach us. Repeats are ignored."""
-        if self._over:
-            return
+        """Twilio told a webhook, here or at another gateway, that the stream is over. Repeats are ignored.
+
+        The socket's own ``stop`` may be on its way, or its end, which would mean that the stream was
+        lost and the call goes on. If neither comes, this is as good as the ``stop``.
+        """
+        if not self._over and self._stopped_timer is None:
+            self._stopped_timer = self._loop.call_later(
+                STOP_WAIT_S, self._timed, self._end_by_callback
+            )
+
+    def call_over(self) -> None:
+        """Twilio told a webhook that the call is over: as good as its ``stop``. Repeats are ignored."""
+        if not self._over:
+            self._end_by_callback()
+
+    def _end_by_callback(self) -> None:
         self._log.warning("media stream is over by Twilio's callback; its socket is still open")
         self.receive_stop()
 
@@ -353,13 +404,12 @@ class Call:
             self._sink.write(
                 text_frame(self._encoder.clear()) + text_frame(self._encoder.mark(fence))
             )
-            link_us = time.time_ns() // 1000 - interrupt.sent_unix_us
             self._barge_ins[interrupt.interrupt_id] = BargeIn(
                 interrupt_id=interrupt.interrupt_id,
                 onset_ms=interrupt.onset_ms if interrupt.HasField("onset_ms") else None,
                 detection_us=interrupt.detection_us,
                 worker_us=interrupt.worker_us,
-                link_us=max(0, link_us) if interrupt.sent_unix_us else 0,
+                link_us=between_wall_clocks(interrupt.sent_unix_us, time.time_ns() // 1000),
                 arrived_us=arrived_us,
                 cleared_us=self._now_us(),
             )
@@ -418,6 +468,36 @@ class Call:
         except Exception as error:
             report(self._log, "fault in a timer of a call", error)
             self.end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
+
+    # -- whether Twilio is there ---------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """See whether anything came lately; ask, and end the stream when there is no answer."""
+        now_us = self._now_us()
+        late_us = now_us - self._watch_due_us
+        heard_us = max(self._heard_us, self._playhead.clock.received_us or 0)
+        if self._probed_us is not None and heard_us >= self._probed_us:
+            self._probed_us = None
+        if late_us > STOOD_STILL_US:
+            self._watch_at(now_us + STOOD_STILL_US)
+        elif self._probed_us is not None:
+            seconds = (now_us - heard_us) // 1_000_000
+            self._metrics.vanished.inc()
+            self._log.warning("nothing comes from Twilio any more", seconds=seconds)
+            self.end(fact_pb2.CALL_OUTCOME_DROPPED, POLICY_VIOLATION, f"silent for {seconds} s")
+        elif now_us < heard_us + int(QUIET_S * 1e6):
+            self._watch_at(heard_us + int(QUIET_S * 1e6))
+        else:
+            self._probed_us = now_us
+            if self._playhead.idle:  # else there are marks under way
+                self._probes += 1
+                self._sink.write(text_frame(self._encoder.mark(f"w{self._probes}")))
+            self._watch_at(now_us + int(PROBE_WAIT_S * 1e6))
+
+    def _watch_at(self, due_us: int) -> None:
+        self._watch_due_us = due_us
+        wait_s = max(0, due_us - self._now_us()) / 1e6
+        self._watch_timer = self._loop.call_later(wait_s, self._timed, self._watch)
 
     # -- what the playhead says ----------------------------------------------------------------
 
@@ -533,10 +613,11 @@ class Call:
         if barge_in is None:
             return
         self._facts.write(barged_in=barge_in.as_fact())
-        if barge_in.latency_ms is not None:
+        if barge_in.latency_ms is not None and is_plausible(barge_in.latency_ms * 1000):
             self._metrics.barge_in_latency.observe(barge_in.latency_ms / 1000)
         for stage, duration_us in barge_in.stages_us().items():
-            self._metrics.barge_in_stage.labels(stage).observe(duration_us / 1e6)
+            if is_plausible(duration_us):
+                self._metrics.barge_in_stage.labels(stage).observe(duration_us / 1e6)
 
     def _hand_in_trace(self) -> None:
         self._traced_us = self._now_us()
@@ -593,7 +674,14 @@ class Call:
             guarded(self._log, step, outcome)
 
     def _stop_timers(self) -> None:
-        for timer in (self._pump_handle, self._playhead_timer, self._finish_timer):
+        timers = (
+            self._pump_handle,
+            self._playhead_timer,
+            self._finish_timer,
+            self._stopped_timer,
+            self._watch_timer,
+        )
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
 
@@ -619,7 +707,10 @@ class Call:
 
     def _date_end(self, ended: fact_pb2.CallEnded) -> None:
         ended.at_ms = self._playhead.media_ms or 0
-        ended.end_time.FromNanoseconds(time.time_ns())
+        # By the clock that nobody sets: a stream does not end before it began.
+        ended.end_time.FromNanoseconds(
+            self._started_unix_ns + time.monotonic_ns() - self._started_ns
+        )
 
     def _release_worker(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         self._lane.close(outcome)

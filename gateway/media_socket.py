@@ -31,6 +31,7 @@ from gateway.twilio.messages import (
     decode,
 )
 from gateway.twilio.stream import MediaStream
+from gateway.webhook import STREAM_PARAMETER, stream_number_of
 from runtime.errors import PeerProtocolError
 from runtime.log import get_log
 
@@ -93,6 +94,7 @@ class MediaSocket:
         self._call: Call | None = None
         self._call_sid = ""
         """Of the call that was started; empty before."""
+        self._stream_number = 0
         self._over = False
         self._unknown_said = False
         self._opened_s = time.monotonic()
@@ -108,6 +110,16 @@ class MediaSocket:
     def quick(self) -> QuickWay | None:
         """Of the call that runs; None before and after."""
         return None if self._call is None or self._over else self._call.quick
+
+    @property
+    def stream_sid(self) -> str:
+        """Twilio's identifier of the stream; empty before ``start``."""
+        return self._stream.stream_sid
+
+    @property
+    def stream_number(self) -> int:
+        """Which stream of its call it is, from 1; 0: not known."""
+        return self._stream_number
 
     # -- what Twilio does --------------------------------------------------------------------
 
@@ -165,6 +177,16 @@ class MediaSocket:
         """End: the same call has a newer stream, so this one was lost without our noticing."""
         self._end(fact_pb2.CALL_OUTCOME_DROPPED, POLICY_VIOLATION, "replaced by a newer stream")
 
+    def stream_stopped(self) -> None:
+        """Twilio told a webhook that the stream is over."""
+        if self._call is not None:
+            self._call.stream_stopped()
+
+    def call_over(self) -> None:
+        """Twilio told a webhook that the call is over, and so the stream."""
+        if self._call is not None:
+            self._call.call_over()
+
     def abort(self) -> None:
         """End: the process does."""
         self._end(fact_pb2.CALL_OUTCOME_DROPPED, GOING_AWAY, "the gateway is going away")
@@ -184,6 +206,7 @@ class MediaSocket:
                 raise TwilioProtocolError(f"start message: {fault}", POLICY_VIOLATION)
         self._start_timer.cancel()
         self._call_sid = call_sid
+        self._stream_number = stream_number_of(message.start.parameter(STREAM_PARAMETER))
         self._registry.started(self, call_sid)
         self._call = Call(message, self._transport, self._services, on_end=self._call_ended)
 

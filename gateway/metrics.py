@@ -88,6 +88,11 @@ class GatewayMetrics:
             ["reason"],
             registry=registry,
         )
+        self.vanished = Counter(
+            "asheard_twilio_vanished_total",
+            "Media streams ended because nothing came any more, not even the echo of a mark.",
+            registry=registry,
+        )
         self.stream_events = Counter(
             "asheard_twilio_stream_events_total",
             "Twilio's stream callbacks, by event.",

@@ -1,5 +1,8 @@
 """The calls of this gateway: those that run, and how the latest ones ended.
 
+Twilio also says by callbacks that a stream or a call is over. Then the socket was lost without our noticing,
+or is held open by something in between; here is known whether it is one of ours.
+
 How a stream ended is asked for right after it did: Twilio then requests the ``<Connect>`` verb's
 action, and the answer depends on why the socket closed. Another replica may get that request; it
 knows nothing, and answers with a new stream.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from asheard.v1 import fact_pb2
 from gateway.barrier import guarded
@@ -21,8 +24,30 @@ REMEMBERED_ENDINGS = 1_000
 """Of a minute and a half at ten calls a second. Twilio asks within about a second."""
 
 
+class _Ending(NamedTuple):
+    """How the newest stream of a call ended."""
+
+    outcome: fact_pb2.CallOutcome.ValueType
+    stream_sid: str
+    stream_number: int
+
+
 class RunningCall(Protocol):
     """What the registry wants of a call."""
+
+    @property
+    def stream_sid(self) -> str:
+        """Of its media stream; empty before that has started."""
+
+    @property
+    def stream_number(self) -> int:
+        """Which stream of its call it is, from 1; 0: not known."""
+
+    def stream_stopped(self) -> None:
+        """Twilio says that the stream is over."""
+
+    def call_over(self) -> None:
+        """Twilio says that the call is over."""
 
     def supersede(self) -> None:
         """End: the same call has a newer stream."""
@@ -40,7 +65,7 @@ class Registry:
     def __init__(self) -> None:
         self._sockets: set[RunningCall] = set()
         self._by_call_sid: dict[str, RunningCall] = {}
-        self._endings: dict[str, fact_pb2.CallOutcome.ValueType] = {}
+        self._endings: dict[str, _Ending] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -71,7 +96,7 @@ class Registry:
         if self._by_call_sid.get(call_sid) is not call:
             return  # superseded: the newer stream's ending is the one that counts
         del self._by_call_sid[call_sid]
-        self._endings[call_sid] = outcome
+        self._endings[call_sid] = _Ending(outcome, call.stream_sid, call.stream_number)
         if len(self._endings) > REMEMBERED_ENDINGS:
             del self._endings[next(iter(self._endings))]
 
@@ -83,7 +108,53 @@ class Registry:
 
     def ending(self, call_sid: str) -> fact_pb2.CallOutcome.ValueType | None:
         """How the newest stream of a call ended; None when this process does not know."""
-        return self._endings.get(call_sid)
+        ending = self._endings.get(call_sid)
+        return None if ending is None else ending.outcome
+
+    # -- what Twilio's callbacks say -----------------------------------------------------------
+
+    def stream_stopped(self, call_sid: str, stream_sid: str) -> bool:
+        """A media stream is over; whether it was one of ours, or is known to be over.
+
+        One that is not the call's newest here is over already.
+        """
+        running = self._by_call_sid.get(call_sid)
+        if running is None:
+            ending = self._endings.get(call_sid)
+            return ending is not None and ending.stream_sid == stream_sid
+        if running.stream_sid != stream_sid:
+            return False
+        if not guarded(log, running.stream_stopped):
+            guarded(log, running.fail)
+        return True
+
+    def call_over(self, call_sid: str, attempt: int) -> bool:
+        """A call is over, and with it its newest stream; whether that was one of ours.
+
+        Args:
+            call_sid: The call.
+            attempt: The number of that stream.
+        """
+        running = self._by_call_sid.get(call_sid)
+        if running is None:
+            ending = self._endings.get(call_sid)
+            return ending is not None and ending.stream_number >= attempt
+        if not guarded(log, running.call_over):
+            guarded(log, running.fail)
+        return True
+
+    def stream_lost(self, call_sid: str, attempt: int) -> None:
+        """A media stream is over, and its call goes on: it will have another one.
+
+        Args:
+            call_sid: The call.
+            attempt: The number of the stream that is over. A newer one is left alone.
+        """
+        running = self._by_call_sid.get(call_sid)
+        if running is None or running.stream_number != attempt:
+            return
+        if not guarded(log, running.supersede):
+            guarded(log, running.fail)
 
     async def wait_empty(self) -> None:
         """Wait until no socket is open."""

@@ -163,9 +163,9 @@ class PublicServer:
                 self._metrics.calls.labels(outcome_label(fact_pb2.CALL_OUTCOME_REFUSED)).inc()
         else:
             attempt = webhook.attempt_of(attempt_text)
-            answer = webhook.answer_after_stream(
-                parameters.get("CallStatus", ""), self._registry.ending(call_sid), attempt
-            )
+            status = parameters.get("CallStatus", "")
+            self._stream_is_over(call_sid, status, attempt)
+            answer = webhook.answer_after_stream(status, self._registry.ending(call_sid), attempt)
             log.info("media stream is over", call=call_sid, attempt=attempt, answer=answer.value)
         text = self._twiml(answer, request, parameters, call_sid, attempt + 1)
         return web.Response(text=text, content_type=twiml.CONTENT_TYPE, charset="utf-8")
@@ -190,7 +190,11 @@ class PublicServer:
             case webhook.Answer.STREAM:
                 pass
         base = self._base_url(request)
-        given_back = {"from": parameters.get("From", ""), "to": parameters.get("To", "")}
+        given_back = {
+            "from": parameters.get("From", ""),
+            "to": parameters.get("To", ""),
+            webhook.STREAM_PARAMETER: str(attempt),
+        }
         if self._auth_token is not None:
             given_back["nonce"] = nonce.mint(
                 self._auth_token,
@@ -216,7 +220,21 @@ class PublicServer:
                 stream=parameters.get("StreamSid", ""),
                 error=_LONG_NUMBER.sub("…", parameters.get("StreamError", ""))[:300],
             )
+        call_sid, stream_sid = parameters.get("CallSid", ""), parameters.get("StreamSid", "")
+        known = event not in webhook.OVER_EVENTS or not (call_sid and stream_sid)
+        if not (known or self._registry.stream_stopped(call_sid, stream_sid)):
+            self._services.links.announce_stopped(call_sid, stream_sid)
         return web.Response(status=204)
+
+    def _stream_is_over(self, call_sid: str, status: str, attempt: int) -> None:
+        """End a call's stream, wherever it is, if its socket did not say that it is over."""
+        if not call_sid:
+            return
+        if status in webhook.OVER_STATUSES:
+            if not self._registry.call_over(call_sid, attempt):
+                self._services.links.announce_stopped(call_sid, "")
+        elif status == "in-progress":
+            self._registry.stream_lost(call_sid, attempt)
 
     async def _signed_parameters(self, request: web.Request) -> Mapping[str, str]:
         """The parameters of a webhook, once its signature is found good; 403 otherwise."""

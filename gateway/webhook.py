@@ -13,6 +13,15 @@ from asheard.v1 import fact_pb2
 
 ATTEMPT_PARAMETER = "attempt"
 
+STREAM_PARAMETER = "stream"
+"""Custom parameter of a media stream: its number within the call, from 1."""
+
+OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+"""Twilio's ``CallStatus`` of a call that is over, for good."""
+
+OVER_EVENTS = frozenset({"stream-stopped", "stream-error"})
+"""Twilio's ``StreamEvent`` of a media stream that is over."""
+
 MOST_STREAMS = 5
 """Streams of one call before we give up: each one lost is a second or two of silence."""
 
@@ -63,6 +72,8 @@ def answer_after_stream(
     """
     if call_status not in ("", "in-progress"):
         return Answer.NOTHING
+    if call_status and outcome == fact_pb2.CALL_OUTCOME_COMPLETED:
+        outcome = None  # the stream was over, but the caller is still there
     answer = _OUTCOME_ANSWERS.get(outcome) if outcome is not None else None
     if answer is not None:
         return answer
@@ -72,3 +83,9 @@ def answer_after_stream(
 def attempt_of(text: str) -> int:
     """The attempt that an action URL names; the last one when the text makes no sense."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else MOST_STREAMS
+
+
+def stream_number_of(text: str) -> int:
+    """The number of a media stream, as the TwiML gave it; 0 when it makes no sense: anybody may have
+    written that TwiML."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0

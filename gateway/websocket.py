@@ -28,14 +28,26 @@ log = get_log(__name__)
 CLOSE_WAIT_S = 2.0
 """How long the peer may take to answer a close frame."""
 
-_KEEPALIVE = (
-    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
-    # A peer that vanished without a word is found within half a minute. Twilio may send nothing
-    # for as long as a caller is silent, so silence itself proves nothing.
-    (socket.TCP_KEEPIDLE, socket.IPPROTO_TCP, 15),
-    (socket.TCP_KEEPINTVL, socket.IPPROTO_TCP, 5),
-    (socket.TCP_KEEPCNT, socket.IPPROTO_TCP, 3),
-)
+VANISHED_S = 20
+"""A peer that vanished without a word is given up after so long, whether data is under way (it stays
+unacknowledged) or not (probes of TCP's are not answered). A network that stands still for less loses
+nothing, and half a minute is not reached."""
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    """Socket options as (level, name, value): those that this system has, by the names it has."""
+    tcp = socket.IPPROTO_TCP
+    wanted = [
+        # Twilio may send nothing for as long as a caller is silent, so silence itself proves nothing.
+        (tcp, "TCP_KEEPIDLE", VANISHED_S // 2),
+        (tcp, "TCP_KEEPALIVE", VANISHED_S // 2),  # the same on macOS
+        (tcp, "TCP_KEEPINTVL", VANISHED_S // 4),
+        (tcp, "TCP_KEEPCNT", 2),
+        # Without it what was written and not acknowledged keeps the socket for a quarter of an hour.
+        (tcp, "TCP_USER_TIMEOUT", VANISHED_S * 1000),
+    ]
+    known = [(level, getattr(socket, n), v) for level, n, v in wanted if hasattr(socket, n)]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
 
 
 class WebSocketTransport:
@@ -45,9 +57,11 @@ class WebSocketTransport:
         self._transport = transport
         self.close_sent = False
         raw = transport.get_extra_info("socket")
-        if raw is not None:
-            for option, level, value in _KEEPALIVE:
+        for level, option, value in _keepalive() if raw is not None else ():
+            try:
                 raw.setsockopt(level, option, value)
+            except OSError:
+                pass  # the peer is gone already, which will be known soon, or the system has none
 
     def write(self, frames: bytes) -> None:
         """Write whole frames; nothing follows a close frame."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -96,20 +97,25 @@ class Outbox(FactOutbox):
 class Stage:
     """One call with everything around it in a test's hands."""
 
-    def __init__(self) -> None:
+    def __init__(self, **parameters: str) -> None:
         self.registry = CollectorRegistry()
         self.sink = Sink()
         self.outbox = Outbox(self.registry)
         self.ended: list[tuple[str, str, int]] = []
         self.lane: RecordingLane
         services = CallServices(self, self.outbox, GatewayMetrics(self.registry))
-        start = Start(stream_sid="MZ1", start=StartDetails(call_sid="CA1"))
+        start = Start(
+            stream_sid="MZ1", start=StartDetails(call_sid="CA1", custom_parameters=parameters)
+        )
         self.call = Call(start, self.sink, services, on_end=self._on_end)
         self.call.session_accepted("session/1")
 
     def place(self, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
         self.lane = RecordingLane(listener, call_sid, stream_sid)
         return self.lane
+
+    def announce_stopped(self, call_sid: str, stream_sid: str) -> None:
+        raise AssertionError("a call does not tell others")
 
     def _on_end(
         self, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str
@@ -293,16 +299,40 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
     assert len(stage.ended) == 1, "it ends once"
 
 
-async def test_a_stream_that_is_over_by_twilios_callback_ends_as_by_its_stop(stage: Stage) -> None:
+async def test_a_stream_that_is_over_by_twilios_callback_ends_as_by_its_stop(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
     stage.speak(5_000, "item1")
     stage.call.stream_stopped()
+    stage.call.stream_stopped()
+    assert stage.ended == [], "its own stop may be on its way"
+    await until(lambda: stage.ended, "the end")
     assert stage.ended == [("CA1", "COMPLETED", 1000)]
     causes = [
         fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
     ]
     assert causes == [fact_pb2.POSITION_CAUSE_HUNG_UP]
     stage.call.stream_stopped()
+    stage.call.call_over()
     assert len(stage.ended) == 1, "it ends once"
+
+
+async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twilio calls a stream over as well when it lost the socket: then the call goes on."""
+    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
+    stage.call.stream_stopped()
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+    await asyncio.sleep(0.05)
+    assert stage.ended == [("CA1", "DROPPED", 1000)]
+
+
+async def test_a_call_that_is_over_by_twilios_callback_ends_at_once(stage: Stage) -> None:
+    stage.speak(5_000, "item1")
+    stage.call.call_over()
+    assert stage.ended == [("CA1", "COMPLETED", 1000)]
 
 
 async def test_a_lost_link_is_a_fact_and_ends_the_call(stage: Stage) -> None:
@@ -341,3 +371,98 @@ async def test_a_long_monologue_has_few_facts(stage: Stage) -> None:
     kinds = stage.outbox.kinds
     assert kinds.count("playback_started") == kinds.count("position_fixed") == 1
     assert kinds.count("playback_progressed") <= 3
+
+
+async def test_a_peer_that_says_nothing_is_asked_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_module, "QUIET_S", 0.1)
+    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.1)
+    stage = Stage()
+    for _ in range(3):  # the answer to a question is as good as media
+        asked = len(stage.sink.marks)
+        await until(lambda n=asked: len(stage.sink.marks) > n, "the question")  # type: ignore[misc]
+        stage.call.receive_mark(stage.sink.marks[-1])
+    assert stage.ended == []
+    stage.media(20)
+    await until(lambda: stage.ended, "the end")
+    assert stage.ended == [("CA1", "DROPPED", 1008)]
+    assert stage.sink.marks == ["w1", "w2", "w3", "w4"]
+    assert stage.registry.get_sample_value("asheard_twilio_vanished_total") == 1
+    odd = "asheard_twilio_odd_echoes_total"
+    assert stage.registry.get_sample_value(odd, {"kind": "unknown"}) == 0
+
+
+async def test_marks_that_never_return_need_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "QUIET_S", 0.1)
+    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.1)
+    stage = Stage()
+    stage.speak(5_000)
+    await until(lambda: stage.ended, "the end")
+    assert stage.ended == [("CA1", "DROPPED", 1008)]
+    assert not any(name.startswith("w") for name in stage.sink.marks)
+    (low, sent) = stage.positions()["item1"]
+    assert 0 < low < sent or low == 0
+
+
+async def test_a_process_that_stood_still_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.05)
+    monkeypatch.setattr(call_module, "STOOD_STILL_US", 100_000)
+    stage = Stage()
+    await until(lambda: stage.sink.marks, "the question")
+    time.sleep(0.3)  # and the answer waits in the socket
+    await asyncio.sleep(0)
+    assert stage.ended == []
+    stage.call.receive_mark(stage.sink.marks[-1])
+    await asyncio.sleep(0.11)
+    assert stage.ended == []
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+
+
+async def test_a_stream_ends_as_long_after_its_start_as_it_lasted_whatever_the_clock_is_set_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(stream="3")
+    hour_ns = 3600 * 10**9
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - hour_ns)
+    stage.call.receive_stop()
+    (started,) = [f.call_started for f in stage.outbox.facts if f.HasField("call_started")]
+    (ended,) = [f.call_ended for f in stage.outbox.facts if f.HasField("call_ended")]
+    lasted_ns = ended.end_time.ToNanoseconds() - started.start_time.ToNanoseconds()
+    assert 0 < lasted_ns < 30 * 10**9
+    assert started.stream_number == 3
+
+
+@pytest.mark.parametrize(("number", "known"), [("", 0), ("-1", 0), ("1e3", 0), ("99999", 0)])
+async def test_a_foreign_stream_number_is_none(number: str, known: int) -> None:
+    stage = Stage(stream=number)
+    (started,) = [f.call_started for f in stage.outbox.facts if f.HasField("call_started")]
+    assert started.stream_number == known
+    stage.call.receive_stop()
+
+
+@pytest.mark.parametrize(
+    ("sent_ago_us", "observed"), [(2_000, 1), (-3_600_000_000, 0), (3_600_000_000, 0), (-900, 1)]
+)
+async def test_wall_clocks_that_disagree_measure_no_link(
+    stage: Stage, sent_ago_us: int, observed: int
+) -> None:
+    stage.speak(1_000)
+    sent = time.time_ns() // 1000 - sent_ago_us
+    stage.call.interrupted(
+        session_service_pb2.Interrupt(interrupt_id=1, sent_unix_us=sent, onset_ms=-(2**40))
+    )
+    stage.call.receive_mark(stage.sink.marks[-1])
+    stage.media(20)
+    await until(lambda: stage.lane.answers, "the answer")
+
+    def count(name: str, **labels: str) -> float | None:
+        return stage.registry.get_sample_value(name, labels)
+
+    assert count("asheard_barge_in_stage_seconds_count", stage="link") == observed
+    assert count("asheard_barge_in_stage_seconds_count", stage="gateway") == 1
+    assert count("asheard_barge_in_latency_seconds_count") == 0, "nobody spoke 35 years ago"
+    assert (count("asheard_barge_in_stage_seconds_sum", stage="link") or 0) < 10
+    stage.call.receive_stop()

@@ -10,11 +10,20 @@ COMPLETED = fact_pb2.CALL_OUTCOME_COMPLETED
 
 
 class FakeCall:
-    def __init__(self) -> None:
+    def __init__(self, stream_sid: str = "MZ1", stream_number: int = 1) -> None:
+        self.stream_sid = stream_sid
+        self.stream_number = stream_number
         self.superseded = False
+        self.said: list[str] = []
 
     def supersede(self) -> None:
         self.superseded = True
+
+    def stream_stopped(self) -> None:
+        self.said.append("stopped")
+
+    def call_over(self) -> None:
+        self.said.append("over")
 
     def abort(self) -> None:
         raise AssertionError("nobody asked for it")
@@ -52,3 +61,31 @@ async def test_it_is_empty_when_the_last_socket_is_closed() -> None:
     assert (len(registry), list(registry)) == (1, [call])
     registry.closed(call)
     await registry.wait_empty()
+
+
+async def test_a_callback_ends_its_own_stream_and_no_newer_one() -> None:
+    registry, older, newer = Registry(), FakeCall("MZ1", 1), FakeCall("MZ2", 2)
+    assert not registry.stream_stopped("CA1", "MZ1"), "none of ours"
+    registry.started(older, "CA1")
+    assert registry.stream_stopped("CA1", "MZ1")
+    assert older.said == ["stopped"]
+    registry.started(newer, "CA1")
+    assert not registry.stream_stopped("CA1", "MZ1")
+    registry.stream_lost("CA1", 1)
+    assert (newer.said, newer.superseded) == ([], False)
+    registry.stream_lost("CA1", 2)
+    assert [newer.superseded] == [True]
+    registry.ended(newer, "CA1", DROPPED)
+    assert registry.stream_stopped("CA1", "MZ2"), "it is over, and needs no announcement"
+    assert not registry.stream_stopped("CA1", "MZ3")
+
+
+async def test_the_end_of_a_call_ends_whichever_stream_it_has() -> None:
+    registry, call = Registry(), FakeCall("MZ1", 1)
+    assert not registry.call_over("CA1", 1)
+    registry.started(call, "CA1")
+    assert registry.call_over("CA1", 1)
+    assert call.said == ["over"]
+    registry.ended(call, "CA1", COMPLETED)
+    assert registry.call_over("CA1", 1)
+    assert not registry.call_over("CA1", 2), "another gateway has a newer stream"

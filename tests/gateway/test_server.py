@@ -55,12 +55,13 @@ async def test_the_webhook_leads_to_a_call_with_its_numbers(running: World, meth
     url, action, parameters = stream_of(await ask(running, method=method))
     assert url == f"wss://127.0.0.1:{running.gateway.port}/twilio/media"
     assert action == f"http://127.0.0.1:{running.gateway.port}/twilio/voice?attempt=1"
-    assert parameters == {"from": "+15550100", "to": "+15550199"}
+    assert parameters == {"from": "+15550100", "to": "+15550199", "stream": "1"}
     end = TwilioEnd(await running.http.ws_connect(url.replace("wss:", "ws:")))
     await end.start(parameters)
     await end.stop()
     await running.ended()
-    assert running.transcript.only("call_started").from_number == "+15550100"
+    started = running.transcript.only("call_started")
+    assert (started.from_number, started.stream_number) == ("+15550100", 1)
 
 
 async def test_behind_a_tunnel_the_urls_are_those_that_twilio_can_reach(running: World) -> None:
@@ -219,6 +220,7 @@ async def test_a_dropped_stream_is_replaced_and_not_for_ever(running: World) -> 
         path = action.removeprefix(running.url)
         _, action, parameters = stream_of(await ask(running, path, CallStatus="in-progress"))
         assert action.endswith(f"attempt={attempt}")
+        assert parameters["stream"] == str(attempt)
         assert parameters["from"] == "+15550100"
     path = action.removeprefix(running.url)
     assert (await ask(running, path, CallStatus="in-progress"))[0].text == OUT_OF_ORDER

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from asheard.v1 import fact_pb2
-from gateway.webhook import MOST_STREAMS, Answer, answer_after_stream, answer_new_call, attempt_of
+from gateway.webhook import (
+    MOST_STREAMS,
+    Answer,
+    answer_after_stream,
+    answer_new_call,
+    attempt_of,
+    stream_number_of,
+)
 
 
 def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
@@ -19,7 +26,7 @@ def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
         # The caller hung up, whatever became of the stream.
         ("completed", fact_pb2.CALL_OUTCOME_DROPPED, 1, Answer.NOTHING),
         ("completed", None, 1, Answer.NOTHING),
-        ("in-progress", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.NOTHING),
+        ("", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.NOTHING),
         # We ended it.
         ("in-progress", fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, 1, Answer.HANG_UP),
         ("in-progress", fact_pb2.CALL_OUTCOME_REFUSED, 1, Answer.LINES_BUSY),
@@ -29,6 +36,8 @@ def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
         ("in-progress", fact_pb2.CALL_OUTCOME_SESSION_LOST, 2, Answer.STREAM),
         ("in-progress", fact_pb2.CALL_OUTCOME_PROTOCOL_ERROR, 1, Answer.STREAM),
         ("in-progress", None, 1, Answer.STREAM),
+        # It was over, by `stop` or by a callback, and the call goes on.
+        ("in-progress", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.STREAM),
         ("", None, 1, Answer.STREAM),
         # But not for ever.
         ("in-progress", None, MOST_STREAMS - 1, Answer.STREAM),
@@ -50,3 +59,10 @@ def test_after_a_stream(
 )
 def test_an_attempt_that_makes_no_sense_is_the_last(text: str, attempt: int) -> None:
     assert attempt_of(text) == attempt
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1", 1), ("12", 12), ("", 0), ("-1", 0), ("9999", 0), ("²", 0), ("x", 0)]
+)
+def test_a_stream_number_that_makes_no_sense_is_none(text: str, number: int) -> None:
+    assert stream_number_of(text) == number

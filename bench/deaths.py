@@ -186,7 +186,9 @@ class _Call:
             or at_ms <= self._death_ms - self._undelivered_ms
         ]
         said = self._text.split()
-        death = Death([*facts, *self._closing()], said, self._line.middles_ms[: len(said)], played / 8)
+        death = Death(
+            [*facts, *self._closing()], said, self._line.middles_ms[: len(said)], played / 8
+        )
         return death, self._is_whole
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 LATENCY_BUCKETS = (
@@ -29,6 +29,21 @@ LAG_PERIOD_S = 0.1
 of one frame (20 ms) often enough."""
 
 
+MOST_APART_US = 10_000_000
+"""Between readings of two machines' wall clocks, microseconds. What is measured by them takes
+milliseconds, and seconds after a halt; more is a clock that was set, or is wrong."""
+
+
+def passed_us(earlier_unix_us: int, later_unix_us: int, most_us: int = MOST_APART_US) -> int | None:
+    """What passed between readings of two machines' wall clocks, in microseconds.
+
+    None: it cannot be told. It would be negative or more than ``most_us``, so that the clocks
+    differ, or one of them was set.
+    """
+    passed = later_unix_us - earlier_unix_us
+    return passed if 0 <= passed <= most_us else None
+
+
 class FrameHistogram(Collector):
     """A histogram for what happens with every frame: :meth:`observe` takes no locks.
 
@@ -40,20 +55,26 @@ class FrameHistogram(Collector):
         documentation: For the scrape.
         buckets: Upper bounds in ascending order, without infinity.
         registry: Where it is collected.
+        left_out: Name, without ``_total``, and documentation of a counter of what was not observed.
+            None: there is no such counter.
     """
 
-    # session/kernel.c does what `observe` does, in these slots.
-    __slots__ = ("_buckets", "_counts", "_documentation", "_name", "_sum")
+    # session/kernel.c does what `observe` and `leave_out` do, in these slots.
+    __slots__ = (
+        "_buckets", "_counts", "_documentation", "_left_out", "_left_out_as", "_name", "_sum",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, documentation: str, *, buckets: Sequence[float],
-        registry: CollectorRegistry,
+        registry: CollectorRegistry, left_out: tuple[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._name = name
         self._documentation = documentation
         self._buckets = tuple(buckets)
         self._counts = [0] * (len(self._buckets) + 1)
         self._sum = 0.0
+        self._left_out = 0
+        self._left_out_as = left_out
         registry.register(self)
 
     def observe(self, value: float) -> None:
@@ -61,7 +82,11 @@ class FrameHistogram(Collector):
         self._counts[bisect_left(self._buckets, value)] += 1
         self._sum += value
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
+    def leave_out(self) -> None:
+        """Count a value that is not known."""
+        self._left_out += 1
+
+    def collect(self) -> Iterator[Metric]:
         """What the scrape shows; for the registry."""
         below = 0
         buckets: list[tuple[str, float]] = []
@@ -71,10 +96,14 @@ class FrameHistogram(Collector):
         yield HistogramMetricFamily(
             self._name, self._documentation, buckets=buckets, sum_value=self._sum
         )
+        if self._left_out_as is not None:
+            yield CounterMetricFamily(*self._left_out_as, value=self._left_out)
 
-    def describe(self) -> Iterator[HistogramMetricFamily]:
-        """Its name, so that no other metric takes it; for the registry."""
+    def describe(self) -> Iterator[Metric]:
+        """Its names, so that no other metric takes them; for the registry."""
         yield HistogramMetricFamily(self._name, self._documentation)
+        if self._left_out_as is not None:
+            yield CounterMetricFamily(*self._left_out_as)
 
 
 class LoopLag:

@@ -23,6 +23,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from runtime.errors import Unavailable
 from runtime.facts import FactWriter
 from runtime.log import get_log
+from runtime.metrics import MOST_APART_US, passed_us
 from session.agent import Agent
 from session.metrics import SessionMetrics
 from session.realtime import events, faults
@@ -67,8 +68,8 @@ TRANSCRIPTION_S = 3.0
 WORDS_S = 3.0
 """How long refined word times are waited for after the call; they take a second."""
 
-MOST_APART_US = 60_000_000
-"""What is measured by two wall clocks is at most this: more is a clock that was set."""
+MOST_WAITED_US = 60_000_000
+"""The longest time to the first audio of an answer that is believed, with function calls in it."""
 
 AFTER_FAILURE_S = 600.0
 """How long the gateway may play what it has after the model failed: Twilio's buffer holds ten
@@ -428,7 +429,11 @@ class Call:
         if fill_ms:
             self._append_silence(fill_ms)
         connection.send(events.append_audio(payload))
-        self._frame_forward.observe(_between_s(received_unix_us, now_unix_us))
+        passed = now_unix_us - received_unix_us
+        if 0 <= passed <= MOST_APART_US:
+            self._frame_forward.observe(passed / 1_000_000)
+        else:
+            self._frame_forward.leave_out()
 
     def _append_silence(self, length_ms: int) -> None:
         if self._connection is not None:
@@ -496,23 +501,27 @@ class Call:
             self._outlet_is_full = True  # what follows would be at the wrong place
             raise
         if self._stopped_unix_us is not None and audio.payload:
-            waited_s = _between_s(self._stopped_unix_us, time.time_ns() // 1000)
-            self._settings.metrics.first_audio.observe(waited_s)
+            now_unix_us = time.time_ns() // 1000
+            waited_us = passed_us(self._stopped_unix_us, now_unix_us, MOST_WAITED_US)
+            if waited_us is not None:
+                self._settings.metrics.first_audio.observe(waited_us / 1_000_000)
             self._stopped_unix_us = None
 
     def _interrupt(self, interrupt: Interrupt) -> None:
         now_unix_us = time.time_ns() // 1000
-        onset_ms = received_us = None
+        onset_ms = detection_us = None
         worker_us = 0
         if interrupt.onset_buffer_ms is not None:
             onset_ms = self._clock.media_at(interrupt.onset_buffer_ms)
             received_us = self._clock.received_at(interrupt.onset_buffer_ms)
+            if received_us is not None:
+                detection_us = passed_us(received_us, now_unix_us)
             worker_us = int((time.perf_counter() - self._speech_started_at) * 1_000_000)
         self._outlet.interrupt(
             session_service_pb2.Interrupt(
                 interrupt_id=interrupt.interrupt_id,
                 onset_ms=onset_ms,
-                detection_us=0 if received_us is None else _between_us(received_us, now_unix_us),
+                detection_us=detection_us or 0,
                 worker_us=worker_us,
                 sent_unix_us=now_unix_us,
             )
@@ -607,15 +616,6 @@ class _Guard:
             return False
         self._call.crash(error)
         return True
-
-
-def _between_us(earlier_unix_us: int, later_unix_us: int) -> int:
-    """Microseconds between two readings of wall clocks, which may have been set."""
-    return min(max(0, later_unix_us - earlier_unix_us), MOST_APART_US)
-
-
-def _between_s(earlier_unix_us: int, later_unix_us: int) -> float:
-    return _between_us(earlier_unix_us, later_unix_us) / 1_000_000
 
 
 def _innermost(error: Exception) -> Exception:

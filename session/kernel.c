@@ -30,14 +30,14 @@ static struct {
 } of_connection = {{"_transport", 0}, {"_sent_unchecked", 0}};
 
 static struct {
-    Slot buckets, counts, sum;
-} of_histogram = {{"_buckets", 0}, {"_counts", 0}, {"_sum", 0}};
+    Slot buckets, counts, sum, left_out;
+} of_histogram = {{"_buckets", 0}, {"_counts", 0}, {"_sum", 0}, {"_left_out", 0}};
 
 static PyObject *text_message;              /* WSMsgType.TEXT */
 static PyObject *audio_begins, *audio_ends; /* what is around the payload in a message */
 static int64_t bytes_per_ms, frame_ms, stall_check_every, most_frame_bytes, most_apart_us;
 
-static PyObject *name_check_stall, *name_crash, *name_observe, *name_receive_audio, *name_send;
+static PyObject *name_check_stall, *name_crash, *name_leave_out, *name_observe, *name_receive_audio, *name_send;
 
 typedef struct {
     PyObject *payload, *media_ms, *received_unix_us, *now_unix_us; /* as receive_audio takes them */
@@ -115,6 +115,24 @@ in_python:;
     Py_DECREF(number);
     Py_XDECREF(none);
     return none == NULL ? -1 : 0;
+}
+
+/* FrameHistogram.leave_out. -1: it raised. */
+static int
+leave_out(PyObject *histogram)
+{
+    int64_t count;
+    if (!Py_IS_TYPE(histogram, (PyTypeObject *)histogram_class)
+        || !slot_integer(histogram, of_histogram.left_out, &count) || count >= MOST) {
+        PyObject *none = PyObject_CallMethodNoArgs(histogram, name_leave_out);
+        Py_XDECREF(none);
+        return none == NULL ? -1 : 0;
+    }
+    PyObject *count_after = PyLong_FromLongLong(count + 1);
+    if (count_after == NULL)
+        return -1;
+    set_slot(histogram, of_histogram.left_out, count_after);
+    return 0;
 }
 
 /* PicowsConnection.send, to a transport that is there. -1: it raised. */
@@ -205,12 +223,11 @@ append_regular(PyObject *call, const Frame *frame)
     Py_INCREF(connection);
     Py_INCREF(transport);
     Py_INCREF(histogram);
-    int64_t took_us = now_unix_us - received_unix_us;
-    if (took_us > most_apart_us)
-        took_us = most_apart_us;
+    const int64_t took_us = now_unix_us - received_unix_us;
     int failed = send_message(connection, transport, message);
     if (!failed)
-        failed = observe(histogram, took_us > 0 ? (double)took_us / 1e6 : 0.0);
+        failed = took_us < 0 || took_us > most_apart_us ? leave_out(histogram)
+                                                        : observe(histogram, (double)took_us / 1e6);
     Py_DECREF(histogram);
     Py_DECREF(transport);
     Py_DECREF(connection);
@@ -361,7 +378,7 @@ PyInit__kernel(void)
         || take_integer(clock, "FRAME_MS", &frame_ms) < 0
         || take_integer(socket, "STALL_CHECK_EVERY", &stall_check_every) < 0
         || take_integer("session.call", "MOST_FRAME_BYTES", &most_frame_bytes) < 0
-        || take_integer("session.call", "MOST_APART_US", &most_apart_us) < 0
+        || take_integer("runtime.metrics", "MOST_APART_US", &most_apart_us) < 0
         || take(socket, "TEXT", &text_message) < 0
         || take(events, "AUDIO_BEGINS", &audio_begins) < 0
         || take(events, "AUDIO_ENDS", &audio_ends) < 0)
@@ -372,10 +389,11 @@ PyInit__kernel(void)
     }
     name_check_stall = PyUnicode_InternFromString("check_stall");
     name_crash = PyUnicode_InternFromString("crash");
+    name_leave_out = PyUnicode_InternFromString("leave_out");
     name_observe = PyUnicode_InternFromString("observe");
     name_receive_audio = PyUnicode_InternFromString("receive_audio");
     name_send = PyUnicode_InternFromString("send");
-    if (name_check_stall == NULL || name_crash == NULL || name_observe == NULL
+    if (name_check_stall == NULL || name_crash == NULL || name_leave_out == NULL || name_observe == NULL
         || name_receive_audio == NULL || name_send == NULL)
         return NULL;
     return PyModule_Create(&definition);

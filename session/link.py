@@ -430,7 +430,10 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         """A call's life. What it raises is its own end, not the other calls'."""
         try:
             await call.run()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # somebody meant it
             self.count_fault("call")
             self._settings.metrics.calls.labels(Outcome.FAILED.value).inc()
             log.exception("fault in the end of a call, which is dropped")

@@ -39,9 +39,13 @@ class SessionMetrics:
         self.frame_forward = FrameHistogram(
             "asheard_frame_forward_seconds",
             "From a frame's receipt at the gateway to the model's socket, by two wall clocks; "
-            "never below 0.",
+            "not of frames for which the clocks contradict it.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
+            left_out=(
+                "asheard_clock_differences",
+                "Frames that were not timed since the clocks of gateway and worker differ.",
+            ),
         )
         self.first_audio = Histogram(
             "asheard_first_audio_seconds",

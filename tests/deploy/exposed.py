@@ -67,11 +67,11 @@ def metrics() -> dict[str, dict[str, Metric]]:
 def _metrics(registry: CollectorRegistry) -> Iterator[Metric]:
     # The public collect() does not tell the labels of a metric that has no series yet.
     for collector in registry._collector_to_names:
-        [family] = collector.collect()
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        if isinstance(collector, FrameHistogram):
-            labels: frozenset[str] = frozenset()
-        else:
-            assert isinstance(collector, MetricWrapperBase)
-            labels = frozenset(collector._labelnames)
-        yield Metric(name, family.type, labels, family.documentation)
+        for family in collector.collect():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            if isinstance(collector, FrameHistogram):
+                labels: frozenset[str] = frozenset()
+            else:
+                assert isinstance(collector, MetricWrapperBase)
+                labels = frozenset(collector._labelnames)
+            yield Metric(name, family.type, labels, family.documentation)

@@ -6,9 +6,9 @@ import asyncio
 import time
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from runtime.metrics import LAG_PERIOD_S, FrameHistogram, LoopLag
+from runtime.metrics import LAG_PERIOD_S, MOST_APART_US, FrameHistogram, LoopLag, passed_us
 
 BUCKETS = (0.001, 0.01, 5.0)
 
@@ -26,6 +26,31 @@ def scrape(values: list[float], *, own: bool) -> str:
 @pytest.mark.parametrize("values", [[], [0.0005, 0.001, 0.0011, 4.0, 5.0, 5.1, 100.0]])
 def test_it_is_scraped_like_any_other(values: list[float]) -> None:
     assert scrape(values, own=True) == scrape(values, own=False)
+
+
+def test_what_is_not_known_is_counted_beside_it() -> None:
+    registry = CollectorRegistry()
+    histogram = FrameHistogram(
+        "asheard_x_seconds", "What it is.", buckets=BUCKETS, registry=registry,
+        left_out=("asheard_y", "What it was not."),
+    )  # fmt: skip
+    histogram.observe(0.005)
+    histogram.leave_out()
+    histogram.leave_out()
+    assert registry.get_sample_value("asheard_y_total") == 2
+    assert registry.get_sample_value("asheard_x_seconds_count") == 1
+    with pytest.raises(ValueError, match="asheard_y"):
+        Counter("asheard_y_total", "Another.", registry=registry)
+
+
+@pytest.mark.parametrize("passed", [0, 1, MOST_APART_US])
+def test_a_difference_of_clocks_is_time_that_passed(passed: int) -> None:
+    assert passed_us(5, 5 + passed) == passed
+
+
+@pytest.mark.parametrize("passed", [-3_600_000_000, -1, MOST_APART_US + 1, 3_600_000_000])
+def test_or_it_is_not(passed: int) -> None:
+    assert passed_us(5, 5 + passed) is None
 
 
 def test_a_name_is_taken_once() -> None:

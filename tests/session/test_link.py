@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,14 +47,19 @@ async def assert_well(w: Worker, models: list[Model], media_ms: int) -> None:
         await until(lambda n=number, s=said: len(w.gateway.agent_audio(n)) > s, "agent audio")  # type: ignore[misc]
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> None:
+def broken(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    name: str,
+    error: type[BaseException] = RuntimeError,
+) -> None:
     """Let a method raise for the bad call, and for no other."""
     right = getattr(kind, name)
 
     def wrong(self: Any, *args: Any, **kwargs: Any) -> Any:
         sid = getattr(self, "sid_of_test", args[0] if args else "")
         if sid == f"CA{BAD}":
-            raise RuntimeError(f"a bug in {name}")
+            raise error(f"a bug in {name}")
         return right(self, *args, **kwargs)
 
     monkeypatch.setattr(kind, name, wrong)
@@ -142,6 +149,17 @@ def mixed(media_ms: int) -> session_service_pb2.LinkRequest:
 
 
 @pytest.mark.usefixtures("named")
+async def test_a_call_that_cancels_itself_is_over_for_its_gateway_too(
+    w: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = await neighbours(w)
+    broken(monkeypatch, Call, "run", asyncio.CancelledError)
+    await w.gateway.open(BAD)
+    await w.gateway.wait_for("call_finished", BAD)
+    await assert_well(w, models, 0)
+
+
+@pytest.mark.usefixtures("named")
 async def test_the_loss_of_the_link_ends_all_calls_though_one_of_them_raises(
     w: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +233,29 @@ async def test_a_long_frame_is_dropped_alone(w: Worker) -> None:
     await until(lambda: len(model.caller_audio) >= 320, "the others")
     assert await w.metric('asheard_caller_frames_unappended_total{reason="too_long"}') == 1
     await assert_well(w, models, 60)
+
+
+@pytest.mark.parametrize("way", ["compiled", "Python"])
+async def test_clocks_that_differ_are_no_latency(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "Python":
+        monkeypatch.setattr(link, "kernel", lambda: None)
+    async with worker(agent=AGENT, directory=tmp_path) as w:
+        model = await w.call()
+        now_us = time.time_ns() // 1000
+        off_us = (0, 3_600_000_000, -3_600_000_000, 60_000_000, -500_000_000)
+        audio = session_service_pb2.CallerAudio(
+            call=[1] * 10,
+            payload=[FRAME] * 10,
+            media_ms=range(0, 200, 20),
+            received_unix_us=[now_us - off for off in off_us * 2],
+        )
+        await w.gateway._stream.write(session_service_pb2.LinkRequest(caller_audio=audio))
+        await until(lambda: len(model.caller_audio) == 1600, "the frames")
+        assert await w.metric("asheard_frame_forward_seconds_count") == 2
+        assert await w.metric("asheard_frame_forward_seconds_sum") < 20
+        assert await w.metric("asheard_clock_differences_total") == 8
 
 
 async def test_a_worker_that_was_halted_for_hours_says_how_late_it_is_as_far_as_it_can() -> None:

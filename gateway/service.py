@@ -130,6 +130,7 @@ class Gateway:
                 address=str(self._config.listen),
                 port=self.port,
                 compiled=kernel() is not None,
+                trust=self._config.trust.means,
             )
             if self._config.twilio_auth_token is None:
                 log.warning("signatures are not checked: anybody may start a call")

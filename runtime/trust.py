@@ -79,6 +79,13 @@ class Trust:
         )
 
     @property
+    def means(self) -> str:
+        """By what the parts are told from strangers, in words, for the log."""
+        by_secret = self.secret is not None or self.secret_file is not None
+        means = ["a secret"] * by_secret + ["mutual TLS"] * (self.tls is not None)
+        return " and ".join(means) or "nothing"
+
+    @property
     def tells_apart(self) -> bool:
         """Whether a part of the system is told from a stranger."""
         return self != Trust()

@@ -120,6 +120,7 @@ async def serve(
                 agent=agent.name,
                 agent_file=Path(config.agent_path).name if config.agent_path else "bundled",
                 compiled=kernel() is not None,
+                trust=config.trust.means,
             )
             await stop.draining.wait()
             await _drain(service, server, stop, config.drain_s)

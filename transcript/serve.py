@@ -232,6 +232,7 @@ async def serve(config: TranscriptConfig, stop: Stop) -> None:
             grpc=server.grpc.port,
             ingest=server.ingest.port,
             viewer=server.viewer.port,
+            trust=config.trust.means,
         )
         asked = asyncio.create_task(stop.draining.wait())
         unusable = asyncio.create_task(server.unusable.wait())

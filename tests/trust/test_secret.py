@@ -25,7 +25,7 @@ from gateway.metrics import GatewayMetrics
 from runtime.credentials import Credentials
 from runtime.errors import ConfigurationError
 from runtime.facts import FactOutbox
-from runtime.trust import Pace, Trust, secrets_in
+from runtime.trust import Pace, TlsFiles, Trust, secrets_in
 from tests.gateway.peers import until
 from tests.transcript.call_facts import short_call
 from tests.trust.parts import (
@@ -262,6 +262,14 @@ def test_a_secret_file_that_is_none_is_a_configuration_error(
     with pytest.raises(ConfigurationError, match=named) as error:
         Credentials(Trust(secret_file=path))
     assert str(path) in str(error.value)
+
+
+def test_the_log_says_by_what_the_parts_are_known() -> None:
+    tls = TlsFiles(Path("cert"), Path("key"), Path("ca"))
+    assert Trust().means == "nothing"
+    assert Trust(secret=OURS).means == Trust(secret_file=Path("secret")).means == "a secret"
+    assert Trust(tls=tls).means == "mutual TLS"
+    assert Trust(secret=OURS, tls=tls).means == "a secret and mutual TLS"
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:

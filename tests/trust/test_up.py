@@ -107,6 +107,7 @@ def test_only_the_public_port_can_be_reached_and_no_secret_shows(tmp_path: Path)
         assert seen
     said = log.read_text()
     assert "session worker linked" in said, "they prove themselves to each other"
+    assert said.count("trust='a secret'") == 3
     for secret in (OURS, token):
         assert secret not in said
         assert not any(secret.encode() in line for line in seen)

@@ -22,7 +22,7 @@ from asheard.v1.transcript_pb2 import Transcript
 from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import ConfigurationError, NotFound, Unavailable
 from runtime.log import get_log
-from transcript.join import join
+from transcript.join import KnownTurns, join
 from transcript.metrics import TranscriptMetrics
 from transcript.store import Behind, CallQuery, Outcome, Store
 
@@ -80,6 +80,7 @@ class _Cached:
     facts: list[Fact] = field(default_factory=list)
     revision: int = 0
     """Of the facts."""
+    known: KnownTurns = field(default_factory=KnownTurns)
     transcript: Transcript | None = None
     joined: int = 0
     """Revision that the transcript was joined at, or that could not be joined."""
@@ -330,9 +331,9 @@ class Calls:
         revision = cached.revision
         try:
             if len(cached.facts) > THREAD_FROM_FACTS:
-                transcript = await asyncio.to_thread(join, cached.facts)
+                transcript = await asyncio.to_thread(join, cached.facts, cached.known)
             else:
-                transcript = join(cached.facts)
+                transcript = join(cached.facts, cached.known)
         except Exception as error:
             # A bug, or facts that nobody foresaw. It is not tried again before there are more.
             cached.failed = True

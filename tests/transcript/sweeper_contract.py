@@ -194,7 +194,7 @@ class SweeperContract:
     ) -> None:
         one, _ = replicas
 
-        def fails_for_one(facts: list[Fact]) -> Transcript:
+        def fails_for_one(facts: list[Fact], known: object) -> Transcript:
             if facts[0].call_sid == "CA1":
                 raise RuntimeError("a bug")
             return join(facts)

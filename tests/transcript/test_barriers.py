@@ -60,7 +60,7 @@ async def status_of(answer: Awaitable[object]) -> grpc.StatusCode:
 async def test_a_call_that_cannot_be_joined_concerns_its_own_readers_alone(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails_for_one(facts: list[Fact]) -> Transcript:
+    def fails_for_one(facts: list[Fact], known: object) -> Transcript:
         if facts[0].call_sid == "CA1":
             raise RuntimeError("a bug")
         return join(facts)

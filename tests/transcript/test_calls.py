@@ -120,7 +120,7 @@ async def test_long_calls_are_joined_in_a_thread_to_the_same_end(
 async def test_a_call_that_cannot_be_joined_does_not_hide_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails_for_one(facts: list[Fact]) -> Transcript:
+    def fails_for_one(facts: list[Fact], known: object) -> Transcript:
         if facts[0].call_sid == "CA1":
             raise RuntimeError("a bug")
         return join(facts)

@@ -27,7 +27,7 @@ from asheard.v1.transcript_pb2 import (
     WordTimesSource,
 )
 from tests.transcript.hostile_facts import hostile_facts
-from transcript.join import join
+from transcript.join import KnownTurns, join
 
 ITEMS = st.sampled_from(["a", "b", "c", "d"])
 PART = st.sampled_from([0, 0, 0, 1])
@@ -208,6 +208,16 @@ def same(one: Transcript, other: Transcript) -> bool:
 def test_every_prefix_of_a_log_is_valid_and_grows(facts: list[f.Fact]) -> None:
     for length in range(1, len(facts) + 1):
         assert join(facts[:length]).revision == length
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_what_was_joined_before_changes_no_answer(chance: Random, count: int) -> None:
+    facts = hostile_facts(chance, count)
+    chance.shuffle(facts)
+    known = KnownTurns()
+    for length in range(1, count + 1, chance.randint(1, 5)):
+        assert same(join(facts[:length], known), join(facts[:length]))
 
 
 @given(some_logs)

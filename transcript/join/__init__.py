@@ -16,6 +16,7 @@ it was handed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_pb2 import Role, Transcript, Turn
@@ -25,14 +26,47 @@ from transcript.join.lifecycle import outline
 from transcript.join.log import call_log
 from transcript.join.order import experienced
 
-__all__ = ["join"]
+__all__ = ["KnownTurns", "join"]
 
 
-def join(facts: Iterable[Fact]) -> Transcript:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A turn, and all that it was made from."""
+
+    facts: tuple[Fact, ...]
+    """Held, so that no other fact can take their place in memory."""
+    ids: tuple[int, ...]
+    rest: object
+    turn: Turn | None
+
+
+class KnownTurns:
+    """Turns of one call that were joined before, for one who joins it again whenever it has grown.
+
+    A turn is made anew only if it is made from other facts than before: other objects, not other
+    values, so that to look takes no time. It changes no answer, only what it costs.
+    """
+
+    def __init__(self) -> None:
+        self._by_item: dict[str, _Known] = {}
+
+    def turn(self, item: Item) -> Turn | None:
+        """The turn of an item; one that is known is not to be changed."""
+        ids = tuple(map(id, item.facts))
+        rest = (item.role, item.started, tuple(item.left_playing))
+        known = self._by_item.get(item.item_id)
+        if known is None or known.ids != ids or known.rest != rest:
+            known = _Known(tuple(item.facts), ids, rest, _turn(item))
+            self._by_item[item.item_id] = known
+        return known.turn
+
+
+def join(facts: Iterable[Fact], known: KnownTurns | None = None) -> Transcript:
     """Join the facts of one call.
 
     Args:
-        facts: In any order, repeated at will; at least one.
+        facts: In any order, repeated at will; at least one. Not to be changed afterwards.
+        known: Of the same call, when it is joined again and again. Not for two threads at once.
 
     Returns:
         The transcript as it stands after exactly these facts. ``revision`` counts the distinct
@@ -43,7 +77,8 @@ def join(facts: Iterable[Fact]) -> Transcript:
     """
     log = call_log(facts)
     transcript = outline(log)
-    turns = (_turn(item) for item in experienced(gather(log), log))
+    make = _turn if known is None else known.turn
+    turns = map(make, experienced(gather(log), log))
     transcript.turns.extend(turn for turn in turns if turn is not None)
     return transcript
 

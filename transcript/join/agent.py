@@ -35,12 +35,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from asheard.v1.fact_pb2 import GenerationStatus, PositionCause, PositionFixed, WordsTimed
 from asheard.v1.transcript_pb2 import Heard, PositionRule, Role, Turn, Word, WordTimesSource
 from transcript.join.items import Item, Part
 from words.doubt import CUT_OFF, EXACT, FOLLOWED, WHOLE, Doubt
+from words.heard import Heard as HeardWords
 from words.heard import HeardText, Position, heard
 from words.proportional import proportional_times
 from words.timing import Method, WordTime, WordTimes
@@ -64,6 +64,8 @@ _FRAME_MS = 20
 
 _MOST_MS = (1 << 63) - 1
 """What a field of milliseconds holds."""
+
+_HEARD = {state: Heard.Value(state.value) for state in HeardWords}
 
 _LESS_THAN_HALF = 0.4999999
 """The largest share of a word that did not count; the field's precision must not round it up."""
@@ -268,9 +270,8 @@ def _fitted(text: str, timed: WordsTimed) -> WordTimes:
     )
 
 
-@lru_cache(maxsize=4096)
 def _proportional(text: str, audio_ms: int, complete: bool) -> WordTimes:
-    """Remembered, because a call under way is joined again and again and only its end changes."""
+    """Characters in proportion. Nobody listened for pauses: the audio is not here."""
     return proportional_times(tokenize(text), audio_ms, complete=complete)
 
 
@@ -299,7 +300,7 @@ def _words(parts: Sequence[_PartHeard]) -> list[Word]:
                 text=word.text,
                 start_ms=_ms(before_ms + (word.start_ms if part.audio_ms else 0)),
                 end_ms=_ms(before_ms + (word.end_ms if part.audio_ms else 0)),
-                heard=Heard.Value(word.heard.value),
+                heard=_HEARD[word.heard],
                 played_share=word.fraction if word.counts else min(word.fraction, _LESS_THAN_HALF),
                 uncertain=word.uncertain,
             )

@@ -23,6 +23,9 @@ from asheard.v1.transcript_pb2 import ItemPosition, PositionEvidence, PositionRu
 from transcript.join.lifecycle import is_over
 from transcript.join.log import CallLog
 
+_AGENT, _CALLER = Role.ROLE_AGENT, Role.ROLE_CALLER
+"""An enumeration's wrapper looks each up by name, and there are many facts."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamTime:
@@ -73,10 +76,17 @@ class Item:
     transcriptions: list[CallerTranscribed] = field(default_factory=list)
     tool: ToolCalled | None = None
     added: bool = False
+    facts: list[Fact] = field(default_factory=list)
+    """All that say anything about it, in canonical order."""
+    left_playing: list[int] = field(default_factory=list)
+    """Parts that were playing when their stream was over without a word on them."""
 
     def part(self, content_index: int) -> Part:
         """The part with this index, made on first mention."""
-        return self.parts.setdefault(content_index, Part())
+        part = self.parts.get(content_index)
+        if part is None:
+            part = self.parts[content_index] = Part()
+        return part
 
     @property
     def started(self) -> StreamTime | None:
@@ -113,6 +123,7 @@ class _Gathering:
         item = self.by_id.get(item_id)
         if item is None:
             item = self.by_id[item_id] = Item(item_id, fact.writer, fact.sequence, role)
+        item.facts.append(fact)
         return item
 
     def hear_session(self, fact: Fact, stream: int) -> None:
@@ -127,33 +138,33 @@ class _Gathering:
                     item.added = True
             case "item_progressed":
                 progressed = fact.item_progressed
-                item = self._item(progressed.item_id, fact, Role.ROLE_AGENT)
+                item = self._item(progressed.item_id, fact, _AGENT)
                 item.part(progressed.content_index).pieces.append(progressed)
             case "item_generated":
                 generated = fact.item_generated
-                item = self._item(generated.item_id, fact, Role.ROLE_AGENT)
+                item = self._item(generated.item_id, fact, _AGENT)
                 part = item.part(generated.content_index)
                 part.generated = generated
                 if len(generated.text) >= len(part.text):
                     part.text = generated.text
             case "words_timed":
                 timed = fact.words_timed
-                item = self._item(timed.item_id, fact, Role.ROLE_AGENT)
+                item = self._item(timed.item_id, fact, _AGENT)
                 item.part(timed.content_index).times.append(timed)
             case "caller_speech_started":
                 speech = fact.caller_speech_started
-                item = self._item(speech.item_id, fact, Role.ROLE_CALLER)
+                item = self._item(speech.item_id, fact, _CALLER)
                 item.spoke = True
                 if speech.HasField("at_ms"):
                     item.speech_started = StreamTime(stream, speech.at_ms)
             case "caller_speech_stopped":
                 stopped = fact.caller_speech_stopped
-                item = self._item(stopped.item_id, fact, Role.ROLE_CALLER)
+                item = self._item(stopped.item_id, fact, _CALLER)
                 item.spoke = True
                 if stopped.HasField("at_ms"):
                     item.speech_stopped = StreamTime(stream, stopped.at_ms)
             case "caller_transcribed":
-                item = self._item(fact.caller_transcribed.item_id, fact, Role.ROLE_CALLER)
+                item = self._item(fact.caller_transcribed.item_id, fact, _CALLER)
                 item.spoke = True
                 item.transcriptions.append(fact.caller_transcribed)
             case "tool_called":
@@ -186,7 +197,7 @@ class _Gathering:
                 pass
 
     def _part(self, item_id: str, content_index: int, fact: Fact) -> Part:
-        part = self._item(item_id, fact, Role.ROLE_AGENT).part(content_index)
+        part = self._item(item_id, fact, _AGENT).part(content_index)
         self._playing[item_id, content_index] = part
         return part
 
@@ -198,6 +209,7 @@ class _Gathering:
         """No more is to be heard of the stream: what was playing stays as far as proven."""
         for (item_id, content_index), part in self._playing.items():
             if part.fixed is None:
+                self.by_id[item_id].left_playing.append(content_index)
                 part.fixed = _left_playing(item_id, content_index, part)
 
 

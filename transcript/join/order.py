@@ -31,17 +31,17 @@ def experienced(items: Iterable[Item], log: CallLog) -> list[Item]:
     ranks = {writer: rank for rank, writer in enumerate([*log.sessions, *log.streams])}
     streams = {**log.stream_of_session, **{w: index for index, w in enumerate(log.streams)}}
     placed: list[tuple[_Place, Item]] = []
+    latest: dict[int, _Place] = {}
+    """Of each stream, so far."""
     writer, place = "", (0, 0, 0, 0)
     for item in sorted(items, key=lambda item: (ranks[item.writer], item.sequence, item.item_id)):
         if item.writer != writer:
             writer = item.writer
             stream = streams[writer]
-            place = max(
-                (place for place, _ in placed if place[0] == stream),
-                default=(stream, _BEFORE_ALL, ranks[writer], 0),
-            )
+            place = latest.get(stream, (stream, _BEFORE_ALL, ranks[writer], 0))
         if (started := item.started) is not None:
             place = (started.stream, started.at_ms, ranks[writer], item.sequence)
         placed.append((place, item))
+        latest[place[0]] = max(place, latest.get(place[0], place))
     # Sorting keeps the writer's order where places are the same.
     return [item for _, item in sorted(placed, key=itemgetter(0))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from asheard.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
+from runtime.config import Address
+from runtime.rpc import LINK, GrpcServer
 
 STREAM_SID = "MZ" + "0a" * 16
 CALL_SID = "CA" + "0c" * 16
@@ -64,14 +67,15 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
         self.keys: list[str] = []
         self.links = 0
         self._out: asyncio.Queue[session_service_pb2.LinkResponse | None] = asyncio.Queue()
-        self._server: grpc.aio.Server | None = None
+        self._server: GrpcServer | None = None
         self.port = 0
 
     async def start(self, port: int = 0) -> None:
-        self._server = grpc.aio.server()
-        session_service_pb2_grpc.add_SessionServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        # As the real one, or the gateway's pings would be too many for it after three seconds.
+        self._server = GrpcServer(Address("127.0.0.1", port), [], liveness=LINK)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(self, self._server.server)
         await self._server.start()
+        self.port = self._server.port
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -170,7 +174,7 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
                 onset_ms=onset_ms,
                 detection_us=200_000,
                 worker_us=300,
-                sent_unix_us=1,
+                sent_unix_us=time.time_ns() // 1000 - 1,
             ),
         )
 

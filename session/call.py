@@ -352,6 +352,7 @@ class Call:
                 await connection.close()
             except Exception as error:
                 self._log.error("the model's socket did not close", exc_info=error)
+                self._surely("socket", connection.abort)
         return closed.explain()
 
     async def _after_caller(self, model: asyncio.Task[str]) -> str:

@@ -75,6 +75,10 @@ class RealtimeConnection(Protocol):
         """End it; :meth:`run` returns."""
         ...
 
+    def abort(self) -> None:
+        """Drop it at once, without a word."""
+        ...
+
 
 class Connect(Protocol):
     """Opens a socket."""

@@ -168,8 +168,11 @@ class PicowsConnection(WSListener):
         except (TimeoutError, WSError):
             pass  # it has ended, or is ended here
         finally:
-            if self._transport is not None:
-                transport.disconnect(graceful=False)
+            self.abort()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
 
     # -- for `send` --------------------------------------------------------------------------
 
@@ -219,8 +222,9 @@ class PicowsConnection(WSListener):
         self._transport = None
         handshake = transport.close_handshake
         sent = handshake.sent if handshake is not None else None
-        if self._closed is None and sent is not None and sent.code is WSCloseCode.MESSAGE_TOO_BIG:
-            self._closed = Closed(TOO_LARGE, "", by_us=True)  # picows found a frame too large
+        if sent is not None and sent.code is WSCloseCode.MESSAGE_TOO_BIG:
+            # It was picows that found a frame too large; the peer may have answered since.
+            self._closed = Closed(TOO_LARGE, "", by_us=True)
         if not self._ended.done():
             self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
 

@@ -202,6 +202,7 @@ class Gateway:
         ],
     ) -> None:
         self._stream = stream
+        self._writing = asyncio.Lock()
         self.messages: list[session_service_pb2.LinkResponse] = []
 
     async def listen(self) -> None:
@@ -209,9 +210,13 @@ class Gateway:
         async for message in self._stream:
             self.messages.append(message)
 
+    async def _write(self, request: session_service_pb2.LinkRequest) -> None:
+        async with self._writing:  # a stream takes one message at a time
+            await self._stream.write(request)
+
     async def control(self, call: int, **body: Any) -> None:
         """Send control."""
-        await self._stream.write(
+        await self._write(
             session_service_pb2.LinkRequest(
                 control=[session_service_pb2.GatewayControl(call=call, **body)]
             )
@@ -230,15 +235,21 @@ class Gateway:
             close_call=session_service_pb2.CloseCall(outcome=fact_pb2.CALL_OUTCOME_COMPLETED),
         )
 
-    async def send_audio(self, *payloads: bytes, call: int = 1, media_ms: int = 0) -> None:
+    async def send_audio(
+        self,
+        *payloads: bytes,
+        call: int = 1,
+        media_ms: int = 0,
+        received_unix_us: int | None = None,
+    ) -> None:
         """The caller's frames of 20 ms."""
-        await self._stream.write(
+        await self._write(
             session_service_pb2.LinkRequest(
                 caller_audio=session_service_pb2.CallerAudio(
                     call=[call] * len(payloads),
                     payload=payloads,
                     media_ms=range(media_ms, media_ms + 20 * len(payloads), 20),
-                    received_unix_us=[time.time_ns() // 1000] * len(payloads),
+                    received_unix_us=[received_unix_us or time.time_ns() // 1000] * len(payloads),
                 )
             )
         )

@@ -93,3 +93,23 @@ async def test_arguments_that_are_no_object(runner: ToolRunner, arguments: str) 
 
 async def test_a_function_that_does_not_exist(runner: ToolRunner) -> None:
     assert error_of(await runner.call("nothing", "{}")) == "There is no such function."
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"n": NaN}',
+        '{"n": 1' + "0" * 5000 + "}",
+        '{"items": ["ba',
+    ],
+    ids=lambda arguments: repr(arguments[:12]),
+)
+async def test_what_is_no_json_object_is_never_sent(runner: ToolRunner, arguments: str) -> None:
+    assert "not valid JSON" in error_of(await runner.call("broken", arguments))
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "{}"])
+async def test_a_call_without_parameters_is_a_call(runner: ToolRunner, arguments: str) -> None:
+    assert (await runner.call("long", arguments)).outcome == "too_long", "it was asked"

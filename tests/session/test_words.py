@@ -243,3 +243,48 @@ async def test_a_call_that_ends_gives_up_what_it_follows() -> None:
     timed.words.audio("A", 0, spoken(600))
     await timed.words.drain(5)
     assert followers[0].closed
+
+
+@pytest.mark.parametrize("align", ["cut", "all"])
+async def test_text_that_comes_after_the_timing_is_timed_with_its_audio(align: str) -> None:
+    timed = Timed(align=align)
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.generated("A", 0, "Cash", complete=True)
+    timed.words.cut("A", 0, "Cash")
+    await asyncio.sleep(0)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    timed.go.set()
+    assert await timed.words.drain(5)
+    assert timed.asked[-1] == Speech(TEXT, b"\x20\xa0" * 2400, "en", complete=True)
+    assert timed.refined[-1]
+    assert timed.counted == ["refined"], "what was found for less text is not written behind it"
+
+
+async def test_nothing_is_written_after_the_close_but_what_is_owed_before_it() -> None:
+    timed = Timed()
+    for item_id in ("A", "B"):
+        timed.words.audio(item_id, 0, spoken(600))
+        timed.words.generated(item_id, 0, TEXT, complete=True)
+        timed.words.cut(item_id, 0, TEXT)
+    await asyncio.sleep(0)
+    timed.words.close()
+    assert timed.refined == [False, False], "estimates for both"
+    timed.go.set()
+    timed.words.audio("C", 0, spoken(600))
+    timed.words.cut("C", 0, TEXT)
+    timed.words.close()
+    await asyncio.sleep(0.05)
+    assert len(timed.facts) == 2
+
+
+async def test_audio_of_timed_parts_is_kept_for_a_few_only() -> None:
+    timed = Timed()
+    timed.go.set()
+    for n in range(20):
+        timed.words.audio(f"A{n}", 0, spoken(600 if n % 2 else 100_000))
+        timed.words.generated(f"A{n}", 0, TEXT, complete=True)
+        timed.words.cut(f"A{n}", 0, TEXT)
+    assert len(timed.words._timed) <= 4
+    assert not timed.words._parts
+    timed.words.close()

@@ -145,11 +145,14 @@ read_string(Text *text, Span *span)
     return !strange;
 }
 
-/* Read a string of digits as JSON would write the number; messages.py takes no more than twelve. */
+/* The largest timestamp and one more; LATEST_MS of messages.py. */
+#define LATEST_MS 172800000
+
+/* Read a string of digits as JSON would write the number. */
 static int
 read_number(Span span, int64_t *number)
 {
-    if (span.length < 1 || span.length > 12 || (span.length > 1 && span.begin[0] == '0'))
+    if (span.length < 1 || span.length > 9 || (span.length > 1 && span.begin[0] == '0'))
         return 0;
     *number = 0;
     for (Py_ssize_t i = 0; i < span.length; i++) {
@@ -158,7 +161,7 @@ read_number(Span span, int64_t *number)
             return 0;
         *number = 10 * *number + digit;
     }
-    return 1;
+    return *number < LATEST_MS;
 }
 
 /* A media message of the caller's. */

@@ -50,6 +50,10 @@ class Followed(Protocol):
 Follow = Callable[[str], Followed | None]
 """Begins to follow a part in a language. None: there is no room, it is refined as a whole later."""
 
+MOST_TIMED_WORDS = 10_000
+"""Of a part: an hour of quick speech, and 180 KB of facts. Of more nothing is said; a transcript then
+takes the words for spread over the audio in proportion."""
+
 _ESTIMATED_WITH_PAUSES_BYTES = 20 * 8000
 """Looking for pauses costs 1.5 ms for 17 s of audio on the event loop; longer parts are estimated
 without, and refined off it as all others."""
@@ -293,6 +297,8 @@ class CallWords:
         )
 
     def _fact(self, item_id: str, content_index: int, times: WordTimes, *, refined: bool) -> None:
+        if len(times.words) > MOST_TIMED_WORDS:
+            return
         if self._closed:
             return
         self._write(

@@ -57,6 +57,11 @@ _MOST_FAULT_CHARS = 200
 _VALUE = re.compile(r"'.*'", re.DOTALL)
 
 
+LATEST_MS = 2 * 86_400_000
+"""Timestamps are below this: Twilio ends a call after a day. More is a fault, and facts with it could
+not be stored."""
+
+
 class TwilioProtocolError(PeerProtocolError):
     """Twilio, or somebody who claims to be, broke the protocol of Media Streams.
 
@@ -116,9 +121,8 @@ class Start(_Message, frozen=True):
 class MediaDetails(msgspec.Struct, frozen=True, gc=False):
     """One piece of audio, 20 ms as a rule."""
 
-    timestamp: Annotated[int, msgspec.Meta(ge=0, lt=10**12)]
-    """Milliseconds on the call's clock, at the beginning of the piece. No call lasts 30 years: more
-    is a fault, and would not fit into what is made of it in microseconds."""
+    timestamp: Annotated[int, msgspec.Meta(ge=0, lt=LATEST_MS)]
+    """Milliseconds on the call's clock, at the beginning of the piece."""
     payload: str
     """Base64 text of mono µ-law at 8 kHz, without any header."""
     track: str = "inbound"

@@ -29,8 +29,8 @@ oldest counts as over."""
 MOST_REMEMBERED = 256
 """Ids of what is over, to know stragglers by: those come within seconds."""
 
-MOST_TEXT_CHARS = 64 * 1024
-"""Text of a part: more than an hour of speech. More is dropped."""
+MOST_TEXT_CHARS = 60_000
+"""Text of a part: an hour of speech; in four bytes each less than the largest fact. More is dropped."""
 
 MOST_CALLER_TEXT_CHARS = 16 * 1024
 """Transcript of one item of the caller's: a quarter of an hour of speech. More is dropped."""
@@ -46,7 +46,7 @@ MOST_PIECE_CHARS = 64 * 1024
 """Base64 of one piece for the gateway: six seconds, so that no link's message is large for one
 call. A larger delta is split; a multiple of four, since base64 falls apart there and nowhere else."""
 
-MOST_ARGUMENTS_CHARS = 64 * 1024
+MOST_ARGUMENTS_CHARS = 60_000
 """Arguments of a function call: the model's own limit of output is a quarter of this."""
 
 MOST_CALLS = 16

@@ -55,6 +55,7 @@ BAD = [
     ("bad base64", STARTED, media(payload='///"'), 1007, "payload"),
     ("cut base64", STARTED, media(payload="///"), 1007, "payload"),
     ("bad timestamp", STARTED, media(timestamp="soon"), 1007, "timestamp"),
+    ("timestamp of no call", STARTED, media(timestamp="172800000"), 1007, "timestamp"),
     ("negative timestamp", STARTED, media(timestamp="-20"), 1007, "timestamp"),
     ("no payload", STARTED, media(payload=None), 1007, "payload"),
     ("a good beginning", STARTED, '{"event":"mediax","streamSid":"MZ","media":{"timestamp"', 1007,

@@ -300,7 +300,8 @@ PAYLOADS = [
     "\u0000" + FRAME[1:], "\u007f" + FRAME[1:], FRAME[:-2] + "A=", FRAME[:-2] + "AA", None, 7,
 ]  # fmt: skip
 TIMESTAMPS = [
-    "40", "040", "-1", "4e1", "", " 40", "40 ", "9" * 12, "9" * 13, "9" * 19, None, 40, 40.5, "40.0",
+    "40", "040", "-1", "4e1", "", " 40", "40 ", "172799999", "172800000", "9" * 9,
+    "9" * 10, "9" * 19, None, 40, 40.5, "40.0",
 ]  # fmt: skip
 CHANGES: list[dict[str, object]] = [
     {}, {"track": "outbound"}, {"track": "none"}, {"track": None}, {"chunk": "none"}, {"chunk": 7},

@@ -8,7 +8,7 @@ import base64
 import pytest
 
 from asheard.v1 import fact_pb2
-from session.words import CallWords, Refine
+from session.words import MOST_TIMED_WORDS, CallWords, Refine
 from tests.session.ends import proportional
 from words.timing import Method, Speech, WordTime, WordTimes
 
@@ -157,6 +157,16 @@ async def test_any_text_with_any_audio_has_an_answer(text: str) -> None:
     assert await timed.words.drain(5)
     assert timed.refined == [False, True]
     assert all(len(fact.words) == len(timed.facts[0].words) for fact in timed.facts)
+
+
+async def test_more_words_than_a_fact_holds_are_left_to_the_transcript() -> None:
+    timed = Timed()
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.cut("A", 0, "a " * (MOST_TIMED_WORDS + 1))
+    assert timed.facts == []
+    timed.words.audio("B", 0, spoken(600))
+    timed.words.cut("B", 0, "a " * MOST_TIMED_WORDS)
+    assert len(timed.facts[0].words) == MOST_TIMED_WORDS
 
 
 class Follower:

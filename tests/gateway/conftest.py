@@ -67,18 +67,21 @@ async def world(
     public_url: str | None = None,
     workers: tuple[ScriptedWorker, ...] | None = None,
     linked: bool = True,
+    targets: tuple[str, ...] = (),
 ) -> AsyncIterator[World]:
-    """A running gateway with one scripted worker, or those given, already started."""
+    """A running gateway with one scripted worker, or those given, already started; ``targets`` are
+    of real ones, instead."""
     transcript = RecordingTranscript()
     await transcript.start()
     if workers is None:
         workers = (ScriptedWorker(),)
-        await workers[0].start()
+        if not targets:
+            await workers[0].start()
     registry = CollectorRegistry()
     config = GatewayConfig(
         listen=Address("127.0.0.1", 0),
         admin=Address("127.0.0.1", 0),
-        session_targets=tuple(worker.target for worker in workers),
+        session_targets=targets or tuple(worker.target for worker in workers),
         ingest_target=f"127.0.0.1:{transcript.port}",
         public_url=public_url,
         twilio_auth_token=auth_token,

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
-from gateway import service
+from gateway import link, links, service
 from gateway.media_socket import MediaSocket
 from gateway.webhook import LINES_BUSY
 from runtime.config import Address, GatewayConfig
@@ -85,6 +85,23 @@ async def test_a_lost_worker_ends_its_calls_and_twilio_is_given_a_new_stream(
         data={"CallSid": CALL_SID, "CallStatus": "in-progress"},
     ) as response:
         assert "<Stream " in await response.text()
+
+
+async def test_a_call_that_comes_while_its_worker_is_away_for_a_moment_is_not_turned_away(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "RECONNECT_S", 20.0)  # a moment on a busy machine
+    monkeypatch.setattr(links, "RECONNECT_S", 20.0)
+    port = running.worker.port
+    await running.worker.stop()
+    await until(lambda: running.gateway.not_ready() is not None, "the loss")
+    async with running.http.post(f"{running.url}/twilio/voice", data={"CallSid": CALL_SID}) as new:
+        assert "<Stream " in await new.text()
+    end = await running.connect()
+    await end.start()
+    await end.media()
+    await running.worker.start(port)
+    await until(lambda: running.worker.audio.get(1), "the caller is heard")
 
 
 async def test_a_session_that_ends_the_call_closes_the_socket_and_hangs_up(running: World) -> None:

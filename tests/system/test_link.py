@@ -14,9 +14,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from asheard.v1 import fact_pb2
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from runtime.rpc import LINK, USUAL
+from tests.gateway.conftest import world
 from tests.gateway.peers import until
 from tests.gateway.test_links import Listener
 from tests.kernels import ROOT
@@ -101,6 +103,38 @@ async def test_a_stop_told_to_one_gateway_reaches_the_one_that_has_the_stream(
         one.announce_stopped("CA3", "")  # of whichever stream
         await until(lambda: second.kinds == ["accepted", "stopped"], "the word at the other")
         assert other.kinds == ["accepted"]
+        serving.cancel()
+
+
+async def test_twilios_callback_ends_a_stream_that_another_gateway_has(tmp_path: Path) -> None:
+    async with (
+        worker(agent=AGENT, directory=tmp_path) as w,
+        world(targets=(w.address,)) as one,
+        world(targets=(w.address,)) as two,
+    ):
+        serving = asyncio.create_task(_sessions(w))
+        ends = [await here.connect() for here in (one, one, two)]
+        for number, end in enumerate(ends):
+            end.stream_sid = f"MZ{number}"
+            await end.start(call_sid=f"CA{number}")
+        await until(lambda: len(w.gateway.messages) and w.model.sessions.empty(), "the calls")
+        for here, count in ((one, 2), (two, 1)):
+            await until(
+                lambda here=here, n=count: len(here.transcript.all("session_assigned")) == n,  # type: ignore[misc]
+                "the workers",
+            )
+        stopped = {"StreamEvent": "stream-stopped", "CallSid": "CA0", "StreamSid": "MZ0"}
+        async with two.http.post(f"{two.url}/twilio/status", data=stopped) as answer:
+            assert answer.status == 204
+        over = {"CallSid": "CA2", "CallStatus": "completed"}
+        async with one.http.post(f"{one.url}/twilio/voice?attempt=1", data=over):
+            pass
+        assert await ends[0].close_code() == 1000
+        await one.ended()
+        assert one.transcript.only("call_ended").outcome == fact_pb2.CALL_OUTCOME_COMPLETED
+        await w.facts.wait_for("session_ended", "CA0")
+        assert await ends[2].close_code() == 1000
+        assert one.transcript.kinds("gateway/MZ1").count("call_ended") == 0, "the one between"
         serving.cancel()
 
 

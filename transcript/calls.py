@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from asheard.v1.fact_pb2 import Fact
@@ -37,8 +37,11 @@ THREAD_FROM_FACTS = 200
 STATES_PER_S = 10
 """The most states a watcher gets: as many as a person can see."""
 
-JOIN_SHARE = 0.1
-"""Of one core, what joins for one watcher may take: longer joins come less often."""
+JOIN_SHARE = 0.5
+"""Of one core, what joins of watched calls may take between them: longer joins come less often."""
+
+LEAST_JOIN_SHARE = 0.1
+"""What joins of one watched call may take, however many are watched."""
 
 POLL_S = 1.0
 """How often a watcher looks for facts that came through another service to a shared store."""
@@ -90,6 +93,7 @@ class _Cached:
     final: bool = False
     """Whether the store holds it final."""
     join_s: float = 0.0
+    """CPU that the last join took."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -237,7 +241,8 @@ class Calls:
                     return
                 cached = self._cache.get(call_sid)
                 join_s = cached.join_s if cached else 0.0
-                await self._pause(max(1 / STATES_PER_S, join_s / JOIN_SHARE))
+                share = max(JOIN_SHARE / len(self._watchers), LEAST_JOIN_SHARE)
+                await self._pause(max(1 / STATES_PER_S, join_s / share))
                 if not changed.is_set():
                     try:
                         async with asyncio.timeout(POLL_S if self._store.shared else None):
@@ -331,9 +336,9 @@ class Calls:
         revision = cached.revision
         try:
             if len(cached.facts) > THREAD_FROM_FACTS:
-                transcript = await asyncio.to_thread(join, cached.facts, cached.known)
+                transcript, cpu_s = await _in_thread(cached.facts, cached.known)
             else:
-                transcript = join(cached.facts, cached.known)
+                transcript, cpu_s = _timed_join(cached.facts, cached.known)
         except Exception as error:
             # A bug, or facts that nobody foresaw. It is not tried again before there are more.
             cached.failed = True
@@ -342,12 +347,11 @@ class Calls:
             if self._said.first("cannot be joined", call_sid):
                 log.error("call cannot be joined", call=call_sid, exc_info=error)
             raise JoinFailed(call_sid) from None
-        finally:
-            cached.join_s = time.perf_counter() - started
+        cached.join_s = cpu_s
         cached.transcript = transcript
         cached.failed = False
         cached.joined = revision
-        self._metrics.join_seconds.observe(cached.join_s)
+        self._metrics.join_seconds.observe(time.perf_counter() - started)
         return transcript
 
     async def _write_index(self, cached: _Cached) -> bool:
@@ -408,6 +412,26 @@ _SAID = {
     Outcome.SURPLUS: "call holds as much as a call may: facts thrown away",
 }
 """What is said in the log, once for each call, of facts that are thrown away."""
+
+
+def _timed_join(facts: Sequence[Fact], known: KnownTurns) -> tuple[Transcript, float]:
+    """The transcript, and the CPU that it took: a busy machine must not slow watchers twice."""
+    started = time.thread_time()
+    transcript = join(facts, known)
+    return transcript, time.thread_time() - started
+
+
+async def _in_thread(facts: Sequence[Fact], known: KnownTurns) -> tuple[Transcript, float]:
+    """Join in a thread. A reader that is cancelled waits for it: nobody else may begin before."""
+    joining = asyncio.ensure_future(asyncio.to_thread(_timed_join, facts, known))
+    try:
+        return await asyncio.shield(joining)
+    except asyncio.CancelledError:
+        while not joining.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([joining])
+        joining.exception()  # its reader is gone; the next one finds the same
+        raise
 
 
 def _made_final(transcript: Transcript) -> Transcript:

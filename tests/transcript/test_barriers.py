@@ -305,6 +305,7 @@ async def test_a_store_that_takes_no_writes_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
 ) -> None:
     monkeypatch.setattr(store_sqlite, "_Sqlite", Limited)
+    monkeypatch.setattr("transcript.serve.CHECK_EVERY_S", 0.1)
     async with running(tmp_path / "facts.db") as client:
         await client.append(short_call("CA1"))
         assert (await client.get("CA1")).final
@@ -348,14 +349,16 @@ async def test_a_full_disk_is_said_and_facts_go_in_when_there_is_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transcript.serve.APPEND_FAULT_S", 0.5)
+    monkeypatch.setattr("transcript.serve.CHECK_EVERY_S", 0.1)
     async with running(small_disk / "facts.db") as client:
         await client.append(short_call("CA1"))
         rest = small_disk / "rest"
         with rest.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
-        assert await status_of(client.append(short_call("CA2"))) is grpc.StatusCode.UNAVAILABLE
+        # Found out by the check alone, before anybody's facts are refused.
         assert "the disk is full" in await client.until_ready_is(503)
+        assert await status_of(client.append(short_call("CA2"))) is grpc.StatusCode.UNAVAILABLE
         rest.unlink()
         await client.until_ready_is(200)
         await client.append(short_call("CA2"))

@@ -160,7 +160,7 @@ class TranscriptServer:
             try:
                 await run()
                 return
-            except Unavailable:
+            except (Unavailable, ConfigurationError):
                 pass  # The store check says so.
             except Exception as error:
                 self._metrics.tasks_failed.labels(name).inc()

@@ -234,15 +234,14 @@ class SqlStore:
 
     async def open_calls(self) -> list[OpenCall]:
         """Calls that are not final; see :class:`transcript.store.Store`."""
-        rows = await self._read(
-            lambda connection: connection.execute(
+
+        def run(connection: Connection) -> list[OpenCall]:
+            rows = connection.execute(
                 "SELECT call_sid, revision, writers FROM calls WHERE final = 0"
             ).fetchall()
-        )
-        return [
-            OpenCall(call_sid, revision, _read_writers(writers))
-            for call_sid, revision, writers in rows
-        ]
+            return [OpenCall(sid, revision, _read_writers(text)) for sid, revision, text in rows]
+
+        return await self._read(run)
 
     async def processes(self) -> dict[str, int]:
         """Signs of life; see :class:`transcript.store.Store`."""

@@ -1,8 +1,9 @@
 """Adds to calls what only time can tell, by the rules of :mod:`transcript.closing`.
 
 At its own pace it asks the store for the revisions of open calls and for the signs of life of
-processes, two reads however many calls were ever stored: some 2 µs for each open call. It reads the
-facts of a call when something may be due, once for each revision, which costs what a join costs.
+processes, two reads however many calls were ever stored: 8 µs of CPU for each open call, of which
+the event loop waits for 2. It reads the facts of a call when something may be due, once for each
+revision, which costs what a join costs.
 
 Several services on one store all do so. What they add is equal, and is added only to the very
 revision that it was judged by; so it does not matter who is first, and nothing is closed over the
@@ -110,12 +111,15 @@ class Sweeper:
             for call_sid, known in self._known.items()
             if call_sid in open_calls and open_calls[call_sid].revision == known.revision
         }
+        to_look_at = [
+            call
+            for call_sid, call in open_calls.items()
+            if may_be_due(call.writers, watched.quiet_s(call_sid), watched, self._limits)
+        ]
+        to_look_at.sort(key=lambda call: watched.quiet_s(call.call_sid), reverse=True)
         read = 0
-        for call_sid in sorted(open_calls, key=watched.quiet_s, reverse=True):
-            call = open_calls[call_sid]
-            if not may_be_due(call.writers, watched.quiet_s(call_sid), watched, self._limits):
-                continue
-            if call_sid not in self._known:
+        for call in to_look_at:
+            if call.call_sid not in self._known:
                 if read == CALLS_A_SWEEP:
                     break
                 read += 1

@@ -28,10 +28,10 @@ class AppendFactsRequest(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     PROCESS_FIELD_NUMBER: _builtins.int
     process: _builtins.str
-    """process names the writing process for as long as it lives. It sends something every ten seconds at least; the writers of a process that was not heard of for ninety are lost (WriterLost). Empty: its writers are never taken for lost by the clock."""
+    """process names the writing process for as long as it lives. It sends something every ten seconds at least; the writers of a process that was not heard of for ninety are lost (WriterLost). Empty: its writers are lost by the clock only after a day in which nothing was stored for their call."""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[_fact_pb2.Fact]:
-        """facts are of any number of calls. At most 10,000. None: the process only says that it lives."""
+        """facts are of any number of calls. At most 10,000, each of 256 KiB at most. None: the process only says that it lives."""
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ Rules:
 3. A call whose writers are all complete or lost is closed when nothing was stored for it for
    ``grace_s``, the time in which Twilio may still ask for a new stream; ``lost_s`` where no stream
    is known yet. Not while a stream that was lost by its process lives again: the call may go on.
+   And not within ``lost_s`` of when this service began to look, unless the store was new: the next
+   stream's facts may be among those that other processes kept meanwhile and deliver only now.
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Watched:
     """Revisions of open calls."""
     processes: Mapping[str, Still]
     """Signs of life."""
+    closes_from_s: float
+    """Nothing is closed before this."""
 
     def quiet_s(self, call_sid: str) -> float:
         """For how long nothing was stored for a call."""
@@ -90,12 +94,16 @@ def watch(
         now_s: The monotonic clock.
         calls: The revision of each open call.
         processes: The last sign of life of each process.
-        limits: Of these, ``away_s``.
+        limits: How long to wait.
     """
     if before is None or now_s - before.at_s > limits.away_s:
-        before = Watched(now_s, {}, {})
+        wrote_before = any(not process.startswith(TRANSCRIPT) for process in processes)
+        before = Watched(now_s, {}, {}, now_s + (limits.lost_s if wrote_before else 0.0))
     return Watched(
-        now_s, _still(before.calls, calls, now_s), _still(before.processes, processes, now_s)
+        now_s,
+        _still(before.calls, calls, now_s),
+        _still(before.processes, processes, now_s),
+        before.closes_from_s,
     )
 
 
@@ -183,7 +191,8 @@ def due(
         wait_s = limits.lost_s if call.awaits_stream else limits.grace_s
         if any(_lives(writers.get(writer), watched, limits) for writer in call.unfinished_streams):
             wait_s = LONGEST_CALL_S
-        return [_closed(call_sid)] if quiet_s >= wait_s else []
+        is_due = quiet_s >= wait_s and watched.at_s >= watched.closes_from_s
+        return [_closed(call_sid)] if is_due else []
     if quiet_s >= LONGEST_CALL_S:
         lost = [*call.open_streams, *call.open_sessions]
     else:

@@ -67,8 +67,8 @@ class Sweeper:
         self._calls = calls
         self._metrics = metrics
         self.pace_s = min(LONGEST_PACE_S, grace_s / 5, lost_s / 5)
-        # Three sweeps were missed: signs of life may have been missed with them.
-        self._limits = Limits(grace_s, lost_s, away_s=max(3 * self.pace_s, 3.0))
+        # In this time some signs of life may have been missed, but never all that count.
+        self._limits = Limits(grace_s, lost_s, away_s=max(3 * self.pace_s, lost_s / 4))
         self._watched: Watched | None = None
         self._known: dict[str, _Known] = {}
         self._said = Once()
@@ -96,7 +96,10 @@ class Sweeper:
         seen_us = await self._store.processes()
         # A writer's process is stored with it. Should it be missing, it never gave a sign of life.
         named = {
-            state.process: -1 for call in open_calls.values() for state in call.writers.values()
+            state.process: -1
+            for call in open_calls.values()
+            for state in call.writers.values()
+            if state.process
         }
         watched = self._watched = watch(
             self._watched,

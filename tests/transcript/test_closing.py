@@ -123,12 +123,11 @@ CASES = [
 def watched(case: Case) -> Watched:
     """As if everything had stood still for so long."""
     now = 1_000_000.0
-    seen = None
+    seen = watch(None, 0.0, {}, {}, LIMITS)  # a new store
     for age_s in sorted({case.quiet_s, *case.silent_s.values(), 0.0}, reverse=True):
         calls = {"CA1": 1 if case.quiet_s >= age_s else 0}
         processes = {name: 1 if silent >= age_s else 0 for name, silent in case.silent_s.items()}
         seen = watch(seen, now - age_s, calls, processes, Limits(30, 90, away_s=1e9))
-    assert seen is not None
     return seen
 
 
@@ -176,6 +175,16 @@ def test_nobody_is_silent_longer_than_one_has_watched() -> None:
     # Away for a minute (stopped, or without its store): whatever happened meanwhile was not seen.
     seen = watch(seen, 5_090.0, {"CA1": 7}, {"g": 123}, LIMITS)
     assert (seen.quiet_s("CA1"), seen.silent_s("g")) == (0, 0)
+
+
+def test_nothing_is_closed_before_those_that_kept_facts_had_time_to_deliver_them() -> None:
+    facts = stream(outcome=DROPPED) + session(ended=True)
+    call = standing(call_log(facts))
+    for processes, closed_at in (({}, 30), ({"transcript/own": 1}, 30), ({"g": 1}, 90)):
+        seen = None
+        for now in range(0, 100, 10):
+            seen = watch(seen, now, {"CA1": 5}, processes, LIMITS)
+            assert bool(due("CA1", call, {}, seen, LIMITS)) == (now >= closed_at)
 
 
 def test_clocks_may_jump() -> None:

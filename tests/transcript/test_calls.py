@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -130,4 +131,39 @@ async def test_a_call_that_cannot_be_joined_does_not_hide_the_others(
     calls = calls_of(store)
     await calls.append([*short_call("CA1"), *short_call("CA2")])
     assert [call.call_sid for call in await calls.list(CallQuery(limit=9))] == ["CA2"]
+    await store.close()
+
+
+async def test_a_reader_that_leaves_during_a_join_leaves_no_old_state_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    running = 0
+
+    def slow(facts: list[Fact], known: object) -> Transcript:
+        nonlocal running
+        running += 1
+        assert running == 1  # never two of one call
+        begun.set()
+        go_on.wait(20)
+        running -= 1
+        return join(facts)
+
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = calls_of(store)
+    facts = short_call(ended=False)
+    await calls.append(facts[:3])
+    await calls.get("CA1")
+    monkeypatch.setattr(calls_module, "THREAD_FROM_FACTS", 0)
+    monkeypatch.setattr(calls_module, "join", slow)
+    await calls.append(facts[3:])
+    hasty = asyncio.create_task(calls.get("CA1"))
+    await asyncio.to_thread(begun.wait, 20)
+    hasty.cancel()
+    patient = asyncio.create_task(calls.get("CA1"))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    assert (await patient).revision == len(facts)
+    with pytest.raises(asyncio.CancelledError):
+        await hasty
     await store.close()

@@ -86,7 +86,8 @@ async def large_media_frames(_options: Options) -> Values:
         await asyncio.sleep(1.2)
         system.signal("session-0", signal.SIGCONT)
         await hostile.wait()
-        return (await others.whole(),)
+        await asyncio.sleep(2.0)  # until what was held up has been said and transcribed
+        return (await others.whole(halted=True),)
 
 
 @scenario(

@@ -40,9 +40,10 @@ class Neighbours:
             "the neighbours' calls are connected",
         )
 
-    async def whole(self, within_s: float = 60.0) -> float:
+    async def whole(self, within_s: float = 60.0, *, halted: bool = False) -> float:
         """Hang up; how many of the calls are whole: every frame at the model, in order, and every
-        word in a final transcript."""
+        word in a final transcript. Of answers, none is sure when the worker was ``halted``: what
+        the callers said meanwhile comes at once then, and rightly cuts them off."""
         for task in self._talking:
             task.cancel()
         await asyncio.gather(*self._talking, return_exceptions=True)
@@ -50,7 +51,8 @@ class Neighbours:
         await seconds_until(lambda: all(map(self._all_frames, self.phones)), LAST_FRAMES_S)
         finals = await self._stage.finals([phone.call_sid for phone in self.phones], within_s)
         return sum(
-            self._all_frames(phone) and self._all_words(phone, finals.get(phone.call_sid))
+            self._all_frames(phone)
+            and self._all_words(phone, finals.get(phone.call_sid), answers=not halted)
             for phone in self.phones
         )
 
@@ -83,7 +85,9 @@ class Neighbours:
         session = self.session(phone)
         return session is not None and session.frames == list(range(phone.sent))
 
-    def _all_words(self, phone: Phone, transcript: transcript_pb2.Transcript | None) -> bool:
+    def _all_words(
+        self, phone: Phone, transcript: transcript_pb2.Transcript | None, *, answers: bool
+    ) -> bool:
         session = self.session(phone)
         if transcript is None or session is None:
             return False
@@ -91,7 +95,7 @@ class Neighbours:
         agent = [text for role, text in told if role == transcript_pb2.ROLE_AGENT]
         caller = [text for role, text in told if role == transcript_pb2.ROLE_CALLER]
         # The last answer may have been under way when the caller hung up.
-        sure = len(session.said) - 1
+        sure = len(session.said) - 1 if answers else 0
         return (
             transcript.state == transcript_pb2.CALL_STATE_COMPLETED
             and caller == session.heard

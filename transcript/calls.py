@@ -24,7 +24,7 @@ from runtime.errors import ConfigurationError, NotFound, Unavailable
 from runtime.log import get_log
 from transcript.join import KnownTurns, join
 from transcript.metrics import TranscriptMetrics
-from transcript.store import Behind, CallQuery, Outcome, Store
+from transcript.store import LISTED, Behind, CallQuery, Outcome, Store
 
 log = get_log(__name__)
 
@@ -45,9 +45,6 @@ LEAST_JOIN_SHARE = 0.1
 
 POLL_S = 1.0
 """How often a watcher looks for facts that came through another service to a shared store."""
-
-INDEXED_AT_ONCE = frozenset({"call_started", "session_lost", "session_ended", "call_ended"})
-"""Facts that change what the list of calls shows. All else is caught up with when it is read."""
 
 MOST_PROCESSES = 10_000
 """The most processes whose signs of life wait to be stored. There are some dozens."""
@@ -156,7 +153,7 @@ class Calls:
         for fact, outcome in zip(facts, outcomes, strict=True):
             if outcome is Outcome.STORED:
                 changed.add(fact.call_sid)
-                if fact.WhichOneof("body") in INDEXED_AT_ONCE:
+                if fact.WhichOneof("body") in LISTED:
                     self._to_index.add(fact.call_sid)
             elif outcome in _SAID and self._said.first(outcome.value, fact.call_sid):
                 log.warning(_SAID[outcome], call=fact.call_sid, writer=fact.writer)

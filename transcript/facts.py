@@ -75,7 +75,10 @@ def fault(fact: Fact) -> str | None:
         return None if UnknownFieldSet(fact) else "body: a fact says that something happened"
     if body in _OURS:
         return f"{body}: only the transcript service says so"
-    reason = _message_fault(getattr(fact, body))
+    try:
+        reason = _message_fault(getattr(fact, body))
+    except Exception as error:  # a fact that nobody foresaw must not keep others from being stored
+        return f"{body}: cannot be checked ({type(error).__name__})"
     return None if reason is None else f"{body}.{reason}"
 
 

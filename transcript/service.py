@@ -45,7 +45,7 @@ from runtime.errors import (
 from runtime.guard import authorization
 from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
-from transcript.calls import Calls, JoinFailed
+from transcript.calls import Calls, JoinFailed, Once
 from transcript.facts import fault, is_call_sid, is_process
 from transcript.metrics import TranscriptMetrics
 from transcript.passages import check_heard, check_passage, spoken_language
@@ -112,6 +112,7 @@ class IngestService(IngestServiceServicer):
     def __init__(self, calls: Calls, metrics: TranscriptMetrics) -> None:
         self._calls = calls
         self._metrics = metrics
+        self._said = Once()
 
     async def AppendFacts(
         self, request: AppendFactsRequest, context: Context
@@ -134,18 +135,21 @@ class IngestService(IngestServiceServicer):
                 self._metrics.rejected.labels("malformed").inc()
                 response.rejected.append(RejectedFact(index=place, reason=reason))
         facts = [request.facts[place] for place in places]
+        if response.rejected and not facts:
+            return response
         outcomes = await self._calls.append(facts, request.process)
         for place, fact, outcome in zip(places, facts, outcomes, strict=True):
             kind = fact.writer.partition("/")[0]
             self._metrics.facts.labels(kind, outcome.value).inc()
             if outcome is Outcome.CONFLICTING:
                 self._metrics.rejected.labels("conflicting").inc()
-                log.error(
-                    "fact conflicts with a stored one",
-                    call=fact.call_sid,
-                    writer=fact.writer,
-                    sequence=fact.sequence,
-                )
+                if self._said.first("conflict", fact.call_sid):
+                    log.error(
+                        "fact conflicts with a stored one",
+                        call=fact.call_sid,
+                        writer=fact.writer,
+                        sequence=fact.sequence,
+                    )
                 reason = "sequence: another fact of this writer has this number"
                 response.rejected.append(RejectedFact(index=place, reason=reason))
             elif outcome is Outcome.UNSTORABLE:

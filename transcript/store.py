@@ -6,8 +6,9 @@ Rules:
    were stored; the highest is the call's revision. So "what is new since revision r" is one read.
 2. When :meth:`Store.append` returns, its facts are durable. A repeat of a stored fact adds nothing;
    another fact under the number of a stored one is a conflict and is not stored.
-3. The index of calls is a cache of what the join says of them. It knows at which revision it was
-   made, so whoever lists calls can bring it up to date first, after a crash too.
+3. The index of calls is a cache of what the join says of them. It knows up to which revision it
+   holds, so whoever lists calls can bring it up to date first, after a crash too. Facts that change
+   nothing in it (:data:`LISTED`) leave it up to date, or each list would join every call under way.
 4. A call that was made final stays final: whatever comes after is thrown away, of known writers and
    of new ones. Whether it is made final or takes one more fact is decided by one row, which both
    have to hold; so there is no moment between, with several services either.
@@ -69,6 +70,22 @@ CLOSING = frozenset({"call_ended", "session_ended"})
 """Facts that close a writer. They are taken beyond the bounds, twice for each writer."""
 
 
+LISTED = frozenset(
+    {
+        "call_started",
+        "session_assigned",
+        "session_lost",
+        "session_ended",
+        "call_ended",
+        "fact_dropped",
+        "writer_lost",
+        "call_closed",
+    }
+)
+"""Facts that change what the list of calls shows. Once all writers of a call have closed, any may: it
+may be the one that was missing."""
+
+
 def closes(fact: Fact) -> bool:
     """Whether a fact closes its writer, be it that it had to be given up."""
     body = fact.WhichOneof("body")
@@ -82,7 +99,7 @@ class StoredFacts:
     revision: int
     """Position of the last fact of the call."""
     indexed: int
-    """Revision at which the call's entry in the index was made."""
+    """Revision up to which the call's entry in the index holds."""
     facts: tuple[Fact, ...]
     final: bool = False
     """Whether the call was made final (rule 4)."""
@@ -187,7 +204,7 @@ class Store(Protocol):
         ...
 
     async def unindexed(self) -> list[str]:
-        """Calls whose index entry is older than their facts."""
+        """Calls whose entry in the index does not hold any more."""
         ...
 
     async def calls(self, query: CallQuery) -> list[CallSummary]:

@@ -26,6 +26,7 @@ from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import AsheardError, NotFound, Unavailable
 from runtime.log import get_log
 from transcript.store import (
+    LISTED,
     MOST_CALL_BYTES,
     MOST_CALL_FACTS,
     MOST_CALL_WRITERS,
@@ -482,6 +483,7 @@ class _Call:
 
     call_sid: str
     revision: int
+    indexed: int
     final: bool
     fact_bytes: int
     writers: dict[str, WriterState]
@@ -521,6 +523,7 @@ def _store_in_call(
     known = _known_bodies(connection, call.call_sid, [fact for fact, _ in entries])
     rows: list[tuple[str, int, str, int, bytes]] = []
     outcomes: list[Outcome] = []
+    is_listed = call.indexed == call.revision > 0
     for fact, process in entries:
         body = fact.SerializeToString(deterministic=True)
         number = (fact.writer, fact.sequence)
@@ -540,11 +543,21 @@ def _store_in_call(
         call.fact_bytes += len(body)
         if bounded:
             _note_writer(call, fact, process)
+        is_listed = is_listed and fact.WhichOneof("body") not in LISTED
         rows.append((call.call_sid, call.revision, *number, body))
     if rows:
+        if is_listed and not all(state.closed for state in call.writers.values()):
+            call.indexed = call.revision
         connection.execute(
-            "UPDATE calls SET revision = ?, fact_bytes = ?, writers = ? WHERE call_sid = ?",
-            (call.revision, call.fact_bytes, _write_writers(call.writers), call.call_sid),
+            "UPDATE calls SET revision = ?, indexed = ?, fact_bytes = ?, writers = ?"
+            " WHERE call_sid = ?",
+            (
+                call.revision,
+                call.indexed,
+                call.fact_bytes,
+                _write_writers(call.writers),
+                call.call_sid,
+            ),
         )
         connection.executemany(
             "INSERT INTO facts (call_sid, position, writer, sequence, body) VALUES (?, ?, ?, ?, ?)",
@@ -595,7 +608,7 @@ def _lock_call(
     None when it does not exist, or with ``create``, when it was deleted.
     """
     select = (
-        "SELECT revision, final, fact_bytes, writers FROM calls WHERE call_sid = ?"
+        "SELECT revision, indexed, final, fact_bytes, writers FROM calls WHERE call_sid = ?"
         f"{dialect.for_update}"
     )
     row = connection.execute(select, (call_sid,)).fetchone()
@@ -614,8 +627,8 @@ def _lock_call(
             return None
     if row is None:
         return None
-    revision, final, fact_bytes, writers = row
-    return _Call(call_sid, revision, bool(final), fact_bytes, _read_writers(writers))
+    revision, indexed, final, fact_bytes, writers = row
+    return _Call(call_sid, revision, indexed, bool(final), fact_bytes, _read_writers(writers))
 
 
 def _known_bodies(

@@ -132,6 +132,12 @@ class StoreContract:
         assert await store.index(summary("CA1", START_S), 1)
         assert await store.unindexed() == []
         await store.append([said(session, "two")])
+        assert await store.unindexed() == []  # nothing that the list shows
+        assert (await store.read("CA1")).indexed == 2
+        await store.append([session.write(session_ended=SessionEnded())])
+        assert await store.unindexed() == ["CA1"]
+        assert await store.index(summary("CA1", START_S), 3)
+        await store.append([said(session, "a straggler that may have been missing")])
         assert await store.unindexed() == ["CA1"]
         assert not await store.index(summary("CA1", START_S), 1)
         assert await store.unindexed() == ["CA1"]

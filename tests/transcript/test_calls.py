@@ -167,3 +167,17 @@ async def test_a_reader_that_leaves_during_a_join_leaves_no_old_state_behind(
     with pytest.raises(asyncio.CancelledError):
         await hasty
     await store.close()
+
+
+async def test_signs_of_life_cost_no_transaction(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path / "facts.db")
+    calls = calls_of(store)
+    for _ in range(3):
+        for n in range(calls_module.MOST_PROCESSES + 5):
+            assert await calls.append([], f"p{n}") == []
+    alive = calls.take_alive()
+    assert len(alive) == calls_module.MOST_PROCESSES
+    assert await store.processes() == {}
+    await store.check(alive)
+    assert len(await store.processes()) == len(alive) + 1  # and the service's own
+    await store.close()

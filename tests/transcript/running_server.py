@@ -108,7 +108,14 @@ async def running(
     path: Path, tokens: Sequence[str] = (), *, grace_s: float = 30.0, lost_s: float = 90.0
 ) -> AsyncIterator[Client]:
     """Run a service on this file, and wait until it is ready."""
-    server = TranscriptServer(config(path, tokens, grace_s=grace_s, lost_s=lost_s))
+    async with running_with(config(path, tokens, grace_s=grace_s, lost_s=lost_s)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running_with(settings: TranscriptConfig) -> AsyncIterator[Client]:
+    """Run a service with these settings, and wait until it is ready."""
+    server = TranscriptServer(settings)
     await server.start()
     try:
         async with (

@@ -246,7 +246,7 @@ async def test_bad_names_of_calls_and_processes_are_refused(client: Client) -> N
 async def test_calls_of_a_process_that_fell_silent_become_final(tmp_path: Path) -> None:
     """A gateway is gone and its neighbour lives, by signs of life alone; then the neighbour ends."""
 
-    async with running(tmp_path / "facts.db", grace_s=0.5, lost_s=2.0) as client:
+    async with running(tmp_path / "facts.db", grace_s=0.5, lost_s=3.0) as client:
         for n, process in enumerate(("dead", "alive"), start=1):
             gateway = Writer(f"CA{n}", "gateway/MZ1")
             await client.append([gateway.write(call_started=CallStarted(stream_number=1))], process)

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import psycopg
 import pytest
 
@@ -19,7 +21,7 @@ from runtime.process import Stop
 from tests.transcript import old_stores
 from tests.transcript.call_facts import Writer, short_call
 from tests.transcript.postgres_cluster import PostgresCluster, find_binaries
-from tests.transcript.running_server import config
+from tests.transcript.running_server import config, running_with
 from tests.transcript.store_contract import StoreContract, said
 from tests.transcript.sweeper_contract import SweeperContract
 from transcript.migrations import VERSION
@@ -188,6 +190,29 @@ async def test_a_store_that_cannot_be_used_ends_the_service_with_one_line(
             "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
         ).fetchone()
     assert tables == (1,)
+
+
+async def test_a_service_outlives_its_database(
+    url: str, cluster: PostgresCluster | None, tmp_path: Path
+) -> None:
+    if cluster is None:
+        pytest.skip("the database of ASHEARD_TEST_POSTGRES is not ours to stop")
+    async with running_with(replace(config(tmp_path / "unused"), store=url)) as client:
+        await client.append(short_call("CA1"), "p1")
+        cluster.stop()
+        try:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:  # and the store is checked at once
+                await client.append(short_call("CA2"), "p1")
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "PostgreSQL" in await client.until_ready_is(503)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.append([], "p1")
+        finally:
+            cluster.start()
+        await client.until_ready_is(200)
+        await client.append(short_call("CA2"), "p1")
+        assert (await client.get("CA2")).final
+        assert "asheard_transcript_tasks_failed_total{" not in await client.metrics()
 
 
 async def test_tables_of_others_in_the_database_are_left_alone(url: str) -> None:

@@ -47,17 +47,18 @@ AT_ONCE = 25
 
 _GREETER = """
 name: faults
-instructions: Read the terms.
+instructions: Read the prices.
 greeting: Read them.
 """
 
-_TERMS = (
-    "Let me read the terms to you. The contract runs for twelve months and renews by itself for "
-    "another twelve. You may end it with thirty days of notice, in writing. The price can rise "
-    "once a year, by no more than four percent. If it rises by more, you may leave at once.",
-    "The annual rate is 8.9 percent. A late payment costs $25, and it may be reported to the "
-    "credit agencies. Do you agree to these terms?",
+_PRICES = (
+    "A dozen bagels is $11.40, a loaf of rye is $6.75, and the soda is $2.10.",
+    "That will be $9.05. Cash or credit? We also have a store discount you can apply now.",
+    "I have your number as 5 5 5, 0 1 9 8. Is that right?",
+    "We are open from 7 in the morning until 6 in the evening, Monday through Saturday.",
 )
+"""Sums and numbers take long to say for the few characters that they have: what is only estimated by
+characters is most wrong here."""
 
 
 # -- what was heard when a process was killed ------------------------------------------------------
@@ -97,7 +98,7 @@ async def _killed(victim: str, calls: int) -> Values:
         "ASHEARD_STREAM_GRACE_SECONDS": "3",
         "ASHEARD_WRITER_LOST_SECONDS": "15",
     }
-    script = AgentScript(replies=(Reply(tuple(map(Speak, _TERMS))),))
+    script = AgentScript(replies=(Reply(tuple(map(Speak, _PRICES))),))
     counts = [0.0] * 6
     async with (
         RealtimeSimulator(script) as model,
@@ -131,7 +132,7 @@ async def _call_and_kill(system: Stage, victim: str, calls: int) -> list[TwilioC
     running = []
     for caller in callers:
         running.append(asyncio.create_task(caller.run()))
-        await asyncio.sleep(0.13)
+        await asyncio.sleep(0.4)
     await must(
         lambda: all(c.carrier is not None and c.carrier.played_bytes() > 4_000 for c in callers),
         "every agent speaks",
@@ -177,7 +178,7 @@ def _all_ready(system: Stage) -> Any:
 @scenario(
     "killed-gateway-final",
     "the gateway is killed (SIGKILL) while it has five calls; everything as configured by default",
-    Measure("until the last of their transcripts is final", "s", 130),
+    Measure("until the last of their transcripts is final: 90 s, 30 s, and two looks", "s", 145),
     within_s=200.0,
 )
 async def killed_gateway_final(_options: Options) -> Values:
@@ -378,8 +379,7 @@ async def broken_database(_options: Options) -> Values:
 @scenario(
     "foreign-store",
     "the transcript service is started on a store of a version that it does not know",
-    Measure("lines on standard error", "lines", 1),
-    Measure("exit status", "", 2),
+    Measure("of 1 start: refused with exit status 2 and one line", "", 1, at_most=False),
 )
 async def foreign_store(_options: Options) -> Values:
     import sqlite3
@@ -404,7 +404,7 @@ async def foreign_store(_options: Options) -> Values:
             database.execute("PRAGMA user_version = 999")
             database.commit()
         status, text = await _run_briefly(environment)
-        return float(len(text.strip().splitlines())), float(status if status is not None else -1)
+        return (float(status == 2 and len(text.strip().splitlines()) == 1),)
 
 
 async def _run_briefly(environment: dict[str, str]) -> tuple[int | None, str]:
@@ -415,7 +415,7 @@ async def _run_briefly(environment: dict[str, str]) -> tuple[int | None, str]:
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(6.0):
+        async with asyncio.timeout(12.0):
             _, errors = await process.communicate()
         return process.returncode, errors.decode()
     except TimeoutError:
@@ -530,7 +530,8 @@ def _listening(pid: int) -> list[tuple[int, bool]]:
                 fields = line.split()
                 host, port = fields[1].split(":")
                 if fields[3] == "0A":  # TCP_LISTEN
-                    loopback = host == "0100007F" or host.endswith("01000000") and len(host) > 8
+                    # IPv4, the same written as IPv6, and IPv6: each in the machine's order of bytes.
+                    loopback = host.endswith("0100007F") or host == "0" * 24 + "01000000"
                     found.append((int(port, 16), loopback))
     return found
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from bench.faults.phone import FRAME_BYTES, FRAME_MS
+from bench.faults.phone import FRAME_BYTES, FRAME_MS, Phone
 
 _TAG_BYTES = 32
 _DELTA_MS = 400
@@ -75,6 +75,17 @@ class ModelSession:
         while len(self.frames) < count:
             self._moved.clear()
             await self._moved.wait()
+
+    @property
+    def paused(self) -> bool:
+        """Nothing new is to be said."""
+        return self._model.paused
+
+    @property
+    def all_heard(self) -> bool:
+        """Whether the caller has heard whatever :func:`converse` said, as far as that is known."""
+        phone = self._model.phones.get(self.tag)
+        return phone is None or phone.played_bytes >= 8 * ANSWER_MS * len(self.said)
 
     async def serve(self) -> None:
         """Answer until the worker closes."""
@@ -237,12 +248,21 @@ def _part(item_id: str) -> dict[str, Any]:
             "content_index": 0}  # fmt: skip
 
 
+ANSWER_MS = 160
+"""An answer of :func:`converse`."""
+
+
 async def converse(session: ModelSession) -> None:
-    """What a well-behaved model does: every half second the caller asks, and the agent answers."""
+    """What a well-behaved model does: every half second, or once the last answer was heard, the caller
+    asks, and the agent answers."""
     for number in itertools.count(1):
-        await session.until_frames(25 * number)
+        frames = 25 * number
+        await session.until_frames(frames)
+        while session.paused or not session.all_heard:
+            frames += 1
+            await session.until_frames(frames)
         await session.listen(f"u{number}", f"Question {number}.")
-        await session.speak(f"a{number}", f"This is answer {number}.", 160)
+        await session.speak(f"a{number}", f"This is answer {number}.", ANSWER_MS)
 
 
 class ScriptedModel:
@@ -261,6 +281,10 @@ class ScriptedModel:
     ) -> None:
         self.sessions: list[ModelSession] = []
         """In the order in which they were opened."""
+        self.phones: dict[str, Phone] = {}
+        """Who hears what is said, by tag, so that nobody is talked over on a slow machine."""
+        self.paused = False
+        """Whether :func:`converse` begins nothing new."""
         self.overrides = overrides or {}
         self._scripts = dict(scripts or {})
         self._server: Server | None = None

@@ -13,6 +13,9 @@ from bench.faults.model import ModelSession, ScriptedModel
 from bench.faults.phone import Phone
 from bench.faults.stage import Stage, must, new_call_sid, seconds_until
 
+LAST_WORDS_S = 10.0
+"""How long an answer may take to be heard to its end."""
+
 LAST_FRAMES_S = 5.0
 """How long the last frames may be under way."""
 
@@ -24,6 +27,7 @@ class Neighbours:
         self.phones = list(phones)
         self._stage = stage
         self._model = model
+        model.phones |= {phone.tag: phone for phone in phones}
         self._talking = [asyncio.create_task(phone.frames(1_000_000)) for phone in phones]
 
     def session(self, phone: Phone) -> ModelSession | None:
@@ -40,10 +44,20 @@ class Neighbours:
             "the neighbours' calls are connected",
         )
 
-    async def whole(self, within_s: float = 60.0, *, halted: bool = False) -> float:
-        """Hang up; how many of the calls are whole: every frame at the model, in order, and every
-        word in a final transcript. Of answers, none is sure when the worker was ``halted``: what
-        the callers said meanwhile comes at once then, and rightly cuts them off."""
+    async def whole(self, within_s: float = 60.0) -> float:
+        """Hang up once all is said; how many of the calls are whole: every frame at the model, in
+        order, and every word in a final transcript."""
+        self._model.paused = True
+        sessions = [self.session(phone) for phone in self.phones]
+        await seconds_until(
+            lambda: all(session is not None and session.all_heard for session in sessions),
+            LAST_WORDS_S,
+        )
+        # And the marks behind the last words have been echoed.
+        sent = [phone.sent + 5 for phone in self.phones]
+        await seconds_until(
+            lambda: all(p.sent >= n for p, n in zip(self.phones, sent, strict=True)), LAST_WORDS_S
+        )
         for task in self._talking:
             task.cancel()
         await asyncio.gather(*self._talking, return_exceptions=True)
@@ -51,8 +65,7 @@ class Neighbours:
         await seconds_until(lambda: all(map(self._all_frames, self.phones)), LAST_FRAMES_S)
         finals = await self._stage.finals([phone.call_sid for phone in self.phones], within_s)
         return sum(
-            self._all_frames(phone)
-            and self._all_words(phone, finals.get(phone.call_sid), answers=not halted)
+            self._all_frames(phone) and self._all_words(phone, finals.get(phone.call_sid))
             for phone in self.phones
         )
 
@@ -85,21 +98,17 @@ class Neighbours:
         session = self.session(phone)
         return session is not None and session.frames == list(range(phone.sent))
 
-    def _all_words(
-        self, phone: Phone, transcript: transcript_pb2.Transcript | None, *, answers: bool
-    ) -> bool:
+    def _all_words(self, phone: Phone, transcript: transcript_pb2.Transcript | None) -> bool:
         session = self.session(phone)
         if transcript is None or session is None:
             return False
         told = [(turn.role, turn.heard_text) for turn in transcript.turns]
         agent = [text for role, text in told if role == transcript_pb2.ROLE_AGENT]
         caller = [text for role, text in told if role == transcript_pb2.ROLE_CALLER]
-        # The last answer may have been under way when the caller hung up.
-        sure = len(session.said) - 1 if answers else 0
         return (
             transcript.state == transcript_pb2.CALL_STATE_COMPLETED
             and caller == session.heard
-            and agent[:sure] == session.said[:sure]
+            and agent == session.said
         )
 
 

@@ -438,7 +438,8 @@ class Call:
                 self._playhead.end(unsent.part, now_us=now_us)
                 continue
             marks = self._playhead.send(unsent.part, unsent.audio_bytes, now_us=now_us)
-            self._given[unsent.part].sent = True
+            # Anew if the part's position was fixed meanwhile: the model went on behind its end.
+            self._given.setdefault(unsent.part, _Given(unsent.audio_bytes)).sent = True
             for name in marks.marks_before:
                 frames += text_frame(self._encoder.mark(name))
             frames += text_frame(self._encoder.media(unsent.payload))

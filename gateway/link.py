@@ -88,6 +88,16 @@ FIRST_REPORT_S = 5.0
 REFUSED = grpc.StatusCode.UNAUTHENTICATED.name
 """The worker does not know this gateway for one of ours."""
 
+REFUSAL_REASONS = {
+    value: name.removeprefix("REFUSAL_REASON_")
+    for name, value in session_service_pb2.RefusalReason.items()
+}
+
+FINISHED_OUTCOMES = (fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, fact_pb2.CALL_OUTCOME_MODEL_FAILED)
+
+MOST_DETAIL_CHARS = 500
+"""The most of a worker's text that goes into the log."""
+
 RECONNECT_S = 2.5
 """How long a worker that was lost may be away before it counts as gone: one that was restarted, or
 whose network was, is back by then. As long a call waits for a link, too, rather than being told
@@ -414,6 +424,7 @@ class Link:
         self._flushed_at_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
+        self._said_unknown = False
         self._said: str | None = None
         """Why the worker could not be linked, as last logged: a status of gRPC's."""
         self._hurried = asyncio.Event()
@@ -755,16 +766,23 @@ class Link:
                 lane.listener.session_accepted(control.call_accepted.session_writer)
             case "call_refused":
                 refused = control.call_refused
-                reason = session_service_pb2.RefusalReason.Name(refused.reason)
-                self._refuse(lane, f"{reason.removeprefix('REFUSAL_REASON_')} {refused.detail}")
+                reason = REFUSAL_REASONS.get(refused.reason, "UNKNOWN_REASON")
+                self._refuse(lane, f"{reason} {refused.detail[:MOST_DETAIL_CHARS]}")
             case "interrupt":
                 lane.listener.interrupted(control.interrupt)
             case "call_finished":
-                lane.listener.session_finished(control.call_finished)
+                finished = control.call_finished
+                finished.detail = finished.detail[:MOST_DETAIL_CHARS]
+                if finished.outcome not in FINISHED_OUTCOMES:  # a worker of another version
+                    finished.outcome = fact_pb2.CALL_OUTCOME_MODEL_FAILED
+                lane.listener.session_finished(finished)
             case "stream_stopped":
                 lane.listener.stream_stopped()
-            case _:
+            case _ if not self._said_unknown:
+                self._said_unknown = True
                 log.warning("unknown control from a session worker", target=self.target)
+            case _:
+                pass
 
     def _take_report(self, report: session_service_pb2.LoadReport) -> None:
         if self.load is None:

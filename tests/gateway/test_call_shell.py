@@ -202,6 +202,20 @@ async def test_a_backed_up_socket_gets_the_rest_when_it_moves_again(stage: Stage
     assert stage.sink.audio_ms == 4_400
 
 
+async def test_audio_behind_the_end_of_its_part_is_played_though_the_part_was_fixed(
+    stage: Stage,
+) -> None:
+    stage.speak(40, last=True)
+    stage.sink.jammed, stage.sink.unsent = True, SOCKET_AHEAD_BYTES
+    stage.speak(60)
+    for name in list(stage.sink.marks):
+        stage.call.receive_mark(name)
+    assert stage.positions() == {"item1": (40, 40)}
+    stage.sink.jammed, stage.sink.unsent = False, 0
+    await until(lambda: stage.sink.audio_ms == 100, "the rest")
+    assert stage.ended == []
+
+
 async def test_twilios_buffer_is_never_filled_beyond_ten_minutes(stage: Stage) -> None:
     for _ in range(61):
         stage.speak(10_000)

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import link, links
@@ -247,6 +248,35 @@ async def test_what_the_worker_says_reaches_its_call_and_no_other() -> None:
         worker.speak("item2", 20, call=1)
         await until(lambda: one.kinds[-1] == "audio", "audio behind")
         assert two.kinds == ["accepted"], "nothing after its end"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_a_worker_of_another_version_says_is_taken_as_far_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = ScriptedWorker()
+    async with linked(worker) as pool:
+        _, one = await placed(pool, "CA1")
+        worker.answers = False
+        two = Listener()
+        pool.place(two, "CA2", "MZ2")
+        await until(lambda: len(worker.opened) == 2, "the offer")
+        finished: list[session_service_pb2.CallFinished] = []
+        monkeypatch.setattr(one, "session_finished", finished.append)
+        with capture_logs() as lines:
+            for _ in range(3):
+                worker.say(call=1)  # a body that is not known here
+            worker.finish(call=1, outcome=cast(Any, 99))
+            finish = session_service_pb2.CallFinished(detail="x" * 100_000)
+            worker.say(call=1, call_finished=finish)
+            refused = session_service_pb2.CallRefused(reason=cast(Any, 99), detail="x" * 100_000)
+            worker.say(call=2, call_refused=refused)
+            await until(lambda: two.kinds == ["refused"], "the refusal")
+        assert [f.outcome for f in finished] == [fact_pb2.CALL_OUTCOME_MODEL_FAILED] * 2
+        assert max(len(str(line)) for line in (*lines, *finished, *two.heard)) < 2000
+        unknown = [line for line in lines if "unknown control" in line["event"]]
+        assert len(unknown) == 1
+        assert one.kinds == ["accepted"], "and it goes on"
 
 
 async def test_a_lost_link_is_told_to_every_call_on_it_and_comes_back_for_new_ones() -> None:

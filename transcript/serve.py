@@ -48,8 +48,8 @@ CHECK_LOST_EVERY_S = 1.0
 """The same while it does not work, so that everybody goes on soon."""
 
 APPEND_FAULT_S = 10.0
-"""How long the store counts as lost after an append that failed, though the check passed: a damaged
-file may take some writes and not others. Writers try again every five seconds at least."""
+"""How long the store counts as lost after an append that failed while checks pass: a damaged file may
+take some writes and not others. Writers try again every five seconds at least."""
 
 RESTARTED_AFTER_S = 1.0
 """A task of the service that failed is started again after this."""
@@ -198,6 +198,7 @@ class TranscriptServer:
             await self._store.check(alive)
         except (Unavailable, ConfigurationError) as error:
             self._calls.give_back_alive(alive)
+            self._append_failed_at = float("-inf")  # the check knows: it will know the end, too
             if isinstance(error, ConfigurationError):
                 self.fault = error
                 self.unusable.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from asheard.v1 import fact_pb2
+from runtime.http import CLOSED
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 
 STAGES = ("detection", "worker", "link", "gateway", "twilio")
@@ -88,6 +89,12 @@ class GatewayMetrics:
             ["reason"],
             registry=registry,
         )
+        self.closed_connections = Counter(
+            "asheard_http_connections_closed_total",
+            "Connections to the public port that were closed before they asked for anything.",
+            ["reason"],
+            registry=registry,
+        )
         self.vanished = Counter(
             "asheard_twilio_vanished_total",
             "Media streams ended because nothing came any more, not even the echo of a mark.",
@@ -132,5 +139,7 @@ class GatewayMetrics:
                 self.calls.labels(outcome_label(outcome))
         for stage in STAGES:
             self.barge_in_stage.labels(stage)
+        for reason in CLOSED:
+            self.closed_connections.labels(reason)
         for limit in LIMITS:
             self.limits.labels(limit)

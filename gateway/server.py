@@ -9,10 +9,11 @@ With an auth token each request must bear a valid signature, or is answered 403.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -35,10 +36,13 @@ from gateway.public_url import (
 )
 from gateway.registry import Registry
 from gateway.turns import ReadingTurns, Seat, read_ready
-from gateway.twilio import signature, twiml
+from gateway.twilio import form, signature, twiml
+from gateway.twilio.stream import is_sid
 from gateway.websocket import WebSocketTransport, new_response, pump
+from runtime import http
 from runtime.config import Address
 from runtime.errors import ConfigurationError
+from runtime.http import HttpPort, descriptor_bound
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -53,6 +57,9 @@ STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
 
 _LONG_NUMBER = re.compile(r"\+?\d{7,}")
 """What may be a telephone number in a text of Twilio; its error codes have five digits."""
+
+_MOST_URL_CHARS = 200
+"""Of what is logged of a URL: its host is whatever the request says."""
 
 
 class Admission(Protocol):
@@ -107,7 +114,13 @@ class PublicServer:
         app.router.add_post(STATUS_PATH, self._status)
         app.router.add_get(MEDIA_PATH, self._media)
         app.router.add_get(MEDIA_PATH + "/", self._media)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_WAIT_S)
+        app.middlewares.append(_refuse_malformed)
+        self._http = HttpPort(
+            app,
+            most_connections=descriptor_bound(),
+            on_closed=lambda reason: self._metrics.closed_connections.labels(reason).inc(),
+            shutdown_s=SHUTDOWN_WAIT_S,
+        )
         self._turns = ReadingTurns(kernel() or read_ready)
 
     @property
@@ -126,25 +139,18 @@ class PublicServer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner,
-            self._address.host,
-            self._address.port,
-            reuse_port=self._reuse_port or None,
-        )
         try:
-            await site.start()
+            self._port = await self._http.start(
+                self._address.host, self._address.port, reuse_port=self._reuse_port
+            )
         except OSError as error:
-            await self._runner.cleanup()
             raise ConfigurationError(
                 f"ASHEARD_GATEWAY_LISTEN={self._address}: {error.strerror}; choose another"
             ) from error
-        self._port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Close the port and what is still open there."""
-        await self._runner.cleanup()
+        await self._http.close()
         self._turns.close()
 
     # -- webhooks ------------------------------------------------------------------------------
@@ -237,17 +243,28 @@ class PublicServer:
             self._registry.stream_lost(call_sid, attempt)
 
     async def _signed_parameters(self, request: web.Request) -> Mapping[str, str]:
-        """The parameters of a webhook, once its signature is found good; 403 otherwise."""
-        posted = await request.post() if request.method == "POST" else {}
-        pairs = [(name, value) for name, value in posted.items() if isinstance(value, str)]
+        """The parameters of a webhook, once its signature is found good; 403 otherwise, 400 when they
+        cannot be read, 408 and 413 when their body is too slow or too large."""
+        posted, body = request.method == "POST", b""
+        pairs: list[tuple[str, str]] = []
+        if posted:
+            body = await _read_body(request)
+            try:
+                pairs = form.read(body, request.content_type, request.charset)
+            except form.BadForm as error:
+                raise web.HTTPBadRequest(text=f"{error}\n") from error
         if self._auth_token is not None:
             urls = webhook_urls(
                 self._base_url(request),
                 request.raw_path,
                 configured=self._configured_url is not None,
             )
-            self._check_signature(request, urls, pairs, await request.read())
-        return dict(pairs) if request.method == "POST" else dict(request.query)
+            self._check_signature(request, urls, pairs, body)
+        parameters = dict(pairs) if posted else dict(request.query)
+        for name in ("CallSid", "StreamSid"):
+            if parameters.get(name) and not is_sid(parameters[name]):
+                raise web.HTTPBadRequest(text=f"{name} is malformed\n")
+        return parameters
 
     # -- media sockets -------------------------------------------------------------------------
 
@@ -310,6 +327,26 @@ class PublicServer:
             "request rejected: X-Twilio-Signature is " + ("wrong" if given else "missing"),
             method=request.method,
             path=request.path,
-            expected_url=urls[0].partition("?")[0],
+            expected_url=urls[0].partition("?")[0][:_MOST_URL_CHARS],
         )
         raise web.HTTPForbidden(text="X-Twilio-Signature is missing or wrong\n")
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """A request's body: at most :data:`MOST_BODY_BYTES`, within :data:`runtime.http.BODY_S`."""
+    try:
+        async with asyncio.timeout(http.BODY_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text="the body took too long\n") from error
+
+
+@web.middleware
+async def _refuse_malformed(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """400 for what cannot be read: a body whose coding is broken, a header or a URL that is no text."""
+    try:
+        return await handler(request)
+    except (UnicodeError, web.RequestPayloadError) as error:
+        raise web.HTTPBadRequest(text="the request cannot be read\n") from error

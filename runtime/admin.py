@@ -17,6 +17,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from runtime.config import Address
 from runtime.errors import ConfigurationError
+from runtime.http import HttpPort
+
+MOST_CONNECTIONS = 32
+"""At a time: a few collectors and probes. They are among the descriptors that the public port leaves free
+(:data:`runtime.http.RESERVED_DESCRIPTORS`)."""
 
 
 class AdminServer:
@@ -48,7 +53,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._http = HttpPort(app, most_connections=MOST_CONNECTIONS)
         self._port = address.port
 
     @property
@@ -62,20 +67,16 @@ class AdminServer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address.host, self._address.port)
         try:
-            await site.start()
+            self._port = await self._http.start(self._address.host, self._address.port)
         except OSError as error:
-            await self._runner.cleanup()
             raise ConfigurationError(
                 f"admin port {self._address}: {error.strerror}; choose another"
             ) from error
-        self._port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Close the port."""
-        await self._runner.cleanup()
+        await self._http.close()
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(

@@ -34,6 +34,11 @@ _SID = re.compile(r"[\x21-\x7e]{1,128}")
 the transcript service takes no others."""
 
 
+def is_sid(text: str) -> bool:
+    """Whether a text may name a call, a stream or an account: 1 to 128 visible ASCII characters."""
+    return _SID.fullmatch(text) is not None
+
+
 class StreamState(enum.Enum):
     """How far a stream has come."""
 
@@ -94,12 +99,12 @@ class MediaStream:
     def _check_start(message: Start) -> None:
         details = message.start
         for name, sid in (("streamSid", message.stream_sid), ("callSid", details.call_sid)):
-            if not _SID.fullmatch(sid):
+            if not is_sid(sid):
                 raise TwilioProtocolError(
                     f"start message with a {name} that is not 1 to 128 visible ASCII characters",
                     POLICY_VIOLATION,
                 )
-        if details.account_sid and not _SID.fullmatch(details.account_sid):
+        if details.account_sid and not is_sid(details.account_sid):
             raise TwilioProtocolError("start message with an odd accountSid", POLICY_VIOLATION)
         if len(details.custom_parameters) > MOST_PARAMETERS:
             raise TwilioProtocolError(

@@ -5,6 +5,7 @@ Source: Twilio, TwiML ``<Stream>``, ``<Connect>``, ``<Parameter>``, ``<Say>``, `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
@@ -12,6 +13,9 @@ CONTENT_TYPE = "text/xml"
 
 PARAMETER_CHARS = 500
 """Name and value of one ``<Parameter>`` together must stay under this."""
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML document may hold, whichever way it is written."""
 
 EMPTY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 """Nothing more to do: the call is over already."""
@@ -26,7 +30,8 @@ def connect(
         stream_url: A ``wss`` URL without a query: Twilio drops a query.
         action_url: Asked when the socket was closed.
         status_url: Told when the stream starts, stops or fails.
-        parameters: Given back in ``start``. One that is empty or too long is left out.
+        parameters: Given back in ``start``. One that is empty, too long, or has a character that XML
+            cannot say is left out.
 
     Raises:
         ValueError: ``stream_url`` has a query.
@@ -36,7 +41,7 @@ def connect(
     inner = "".join(
         f"<Parameter name={quoteattr(name)} value={quoteattr(value)}/>"
         for name, value in parameters.items()
-        if value and len(name) + len(value) < PARAMETER_CHARS
+        if value and len(name) + len(value) < PARAMETER_CHARS and not _NOT_XML.search(value)
     )
     return _response(
         f'<Connect action={quoteattr(action_url)} method="POST">'

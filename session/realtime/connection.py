@@ -33,7 +33,7 @@ AUTHENTICATION_FAILED = 3000
 """Close code of a bad key, after a handshake that succeeded."""
 
 GOING_AWAY = 1001
-"""Close code of an expired session."""
+"""Close code of an expired session; ours for a socket without a sign of life."""
 
 TOO_LARGE = 1009
 """Our close code for an event that is larger than any can be."""
@@ -53,6 +53,8 @@ class Closed:
         """In words for an engineer."""
         if self.by_us and self.code == TOO_LARGE:
             return f"the model sent an event of more than {MOST_MESSAGE_BYTES >> 20} MiB"
+        if self.by_us and self.code == GOING_AWAY:
+            return f"the model gave no sign of life for {2 * PING_S:.0f} s"
         if self.code == AUTHENTICATION_FAILED:
             return "the model refused the key (close 3000): check OPENAI_API_KEY"
         if self.code == GOING_AWAY:

@@ -50,6 +50,9 @@ STALL_CHECK_EVERY = 16
 
 TEXT = WSMsgType.TEXT
 
+_BY_PICOWS = (WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.GOING_AWAY)
+"""With what it closes by itself: a frame too large, no sign of life. We use neither."""
+
 NO_CLOSE_FRAME = 1006
 NO_CLOSE_CODE = 1005
 
@@ -221,10 +224,9 @@ class PicowsConnection(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
         handshake = transport.close_handshake
-        sent = handshake.sent if handshake is not None else None
-        if sent is not None and sent.code is WSCloseCode.MESSAGE_TOO_BIG:
-            # It was picows that found a frame too large; the peer may have answered since.
-            self._closed = Closed(TOO_LARGE, "", by_us=True)
+        code = handshake.sent.code if handshake is not None and handshake.sent is not None else None
+        if code is not None and code in _BY_PICOWS:
+            self._closed = Closed(code.value, "", by_us=True)  # the peer may have answered since
         if not self._ended.done():
             self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
 

@@ -280,15 +280,16 @@ async def test_a_model_that_has_vanished_is_noticed(
         between.carrying.clear()
 
         async def speak() -> None:
-            while speaking:
+            while speaking and not w.gateway.controls("call_finished"):
                 await w.gateway.send_audio(FRAME)
                 await asyncio.sleep(0.02)
 
         caller = asyncio.create_task(speak())
         finished = await w.gateway.wait_for("call_finished")
         took_s = time.monotonic() - began
-        caller.cancel()
+        await caller
         assert finished.outcome == fact_pb2.CALL_OUTCOME_MODEL_FAILED
+        assert "no sign of life" in finished.detail
         assert 0.4 < took_s < 5, "far from the two seconds of a closing handshake and more"
         await w.gateway.close()
         assert (await w.facts.wait_for("session_ended")).failed

@@ -192,6 +192,32 @@ def test_an_item_of_which_nothing_sounded_is_deleted_with_its_text(first: str) -
     assert talk.truncations == []
 
 
+@pytest.mark.parametrize("first", ["text", "audio"])
+def test_an_item_whose_sound_was_all_stale_is_deleted_with_its_text(first: str) -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.caller_speaks()
+    mixed = Mixed.__new__(Mixed)
+    mixed.__dict__.update(talk.__dict__)
+    mixed.kinds = [first, "audio" if first == "text" else "text"]
+    mixed.audio("R", "A", 500, content_index=mixed.kinds.index("audio"))
+    mixed.ends("incomplete")
+    assert mixed.to_caller == []
+    assert mixed.deletions == ["A"]
+
+
+def test_a_text_that_was_never_meant_for_the_ear_is_left_alone() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.caller_speaks()
+    item = {"id": "A", "type": "message", "role": "assistant", "status": "incomplete"}
+    item["content"] = [{"type": "output_text", "text": "Thinking."}]  # type: ignore[assignment]
+    talk.server("response.output_item.done", response_id="R", item=item)
+    talk.response_done("R", "cancelled")
+    assert talk.deletions == []
+    assert [f.audio_ms for f in talk.facts("item_generated")] == [0]
+
+
 def test_audio_of_a_part_that_was_announced_as_text_is_sound() -> None:
     talk = Talk()
     talk.response("R")

@@ -42,6 +42,7 @@ from asheard.v1.fact_pb2 import (
     SessionEnded,
     SessionLost,
     SessionStarted,
+    WordsTimed,
     WriterLost,
 )
 from asheard.v1.transcript_pb2 import Role, Transcript
@@ -59,6 +60,8 @@ from simulators.network import Path as Way
 from simulators.speech.corpus import corpus
 from simulators.twilio import Carrier
 from transcript.join import join
+from words.aligner.item import ItemAligner
+from words.timing import Speech
 
 WORKER, GATEWAY = "worker", "gateway"
 
@@ -89,7 +92,13 @@ class Line:
 
     words: list[str]
     middles_ms: list[float]
-    audio_ms: int
+    ulaw: bytes
+    language: str = "en"
+
+    @property
+    def audio_ms(self) -> int:
+        """Length, rounded down."""
+        return len(self.ulaw) // 8
 
 
 @dataclass(slots=True)
@@ -131,11 +140,11 @@ def lines(sets: Path | None) -> list[Line]:
     """All that may be said."""
     found = [
         Line([word.text for word in speech.words],
-             [(word.start_ms + word.end_ms) / 2 for word in speech.words], speech.duration_ms)
+             [(word.start_ms + word.end_ms) / 2 for word in speech.words], speech.ulaw)
         for speech in corpus().values()
     ]  # fmt: skip
     if sets is not None:
-        found += [Line(p.words, p.middles(), p.audio_ms) for p in pieces_in(sets, None)]
+        found += [Line(p.words, p.middles(), p.ulaw, p.language) for p in pieces_in(sets, None)]
     return [line for line in found if line.audio_ms > 1_500 and len(line.words) > 3]
 
 
@@ -326,6 +335,29 @@ class _Call:
         )
         self._session(now_ms, item_generated=generated)
 
+    def _words_timed(self, now_ms: int) -> None:
+        """A worker whose gateway is gone times what it does not know to be played."""
+        speech = Speech(
+            self._text,
+            self._line.ulaw[: 8 * self._received_ms],
+            self._line.language,
+            self._is_whole,
+        )
+        if not speech.ulaw:
+            return
+        aligner = ItemAligner(speech.language)
+        aligner.add_text(speech.text)
+        aligner.add_audio(speech.ulaw)
+        times = aligner.finish(speech.complete)
+        timed = WordsTimed(item_id="item", audio_ms=times.audio_ms)
+        timed.source.method, timed.source.refined = str(times.method), True
+        for word in times.words:
+            timed.words.add(
+                text_start=word.char_start, text_end=word.char_end,
+                start_ms=word.start_ms, end_ms=word.end_ms,
+            )  # fmt: skip
+        self._session(now_ms, words_timed=timed)
+
     # -- the end --------------------------------------------------------------------------------
 
     def _stops_ms(self, who: str) -> int:
@@ -341,6 +373,7 @@ class _Call:
         if self._killed == GATEWAY:
             if not self._is_whole:
                 self._item_generated(GenerationStatus.GENERATION_STATUS_CANCELLED, now_ms)
+            self._words_timed(now_ms)
             self._session(now_ms, session_ended=SessionEnded(reason="link lost", failed=True))
             return
         self._gateway(now_ms, session_lost=SessionLost(session_writer="session/1"))

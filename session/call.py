@@ -371,6 +371,7 @@ class Call:
         self._conversation.finish(failed=False)
         self._carry_out()
         if self._outcome is Outcome.LINK_LOST:
+            self._words.position_unknown()
             return "the link to the gateway broke"
         return "the media stream ended"
 

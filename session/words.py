@@ -196,6 +196,16 @@ class CallWords:
         if self._align == "cut":
             del self._parts[item_id, content_index]
 
+    def position_unknown(self) -> None:
+        """Nobody will say how much of the parts that are left was heard: the gateway is gone.
+
+        The transcript counts what was proven to be played, and needs to know which words that is.
+        """
+        for (item_id, content_index), part in list(self._parts.items()):
+            if not part.cut and not part.played:
+                part.cut = True
+                self._when_ready(item_id, content_index, part)
+
     async def drain(self, deadline_s: float) -> bool:
         """Wait for answers under way; False when ``deadline_s`` passed and some are lost."""
         self._follow_no_more()

@@ -391,7 +391,7 @@ class ItemPosition(_message.Message):
     high_ms: _builtins.int
     """high_ms is the most that can have been played."""
     sent_ms: _builtins.int
-    """sent_ms is how much audio of the part had been given to Twilio."""
+    """sent_ms is how much audio of the part had been given to Twilio; of a gateway that was lost, as far as it could tell."""
     @_builtins.property
     def evidence(self) -> Global___PositionEvidence:
         """evidence says which marks, which dates and which rule stand behind the range."""

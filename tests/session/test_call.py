@@ -408,6 +408,7 @@ async def test_the_loss_of_the_link_ends_its_calls_and_their_facts_are_whole(
     async with worker(agent=QUIET, directory=tmp_path) as w:
         model = await w.call()
         await model.begin("R", "A")
+        await model.text("R", "A", "Cash or credit?")
         await model.audio("R", "A", 500)
         await w.facts.wait_for("item_added")
         w.gateway.hang_up()
@@ -415,6 +416,8 @@ async def test_the_loss_of_the_link_ends_its_calls_and_their_facts_are_whole(
         assert ended.failed
         assert "link" in ended.reason
         assert len(w.facts.of("item_generated")) == 1
+        # Nobody says how much of it was heard. What is proven is counted in words.
+        assert [timed.source.refined for timed in w.facts.of("words_timed")] == [True]
         assert await w.metric('asheard_calls_total{outcome="link_lost"}') == 1
 
 

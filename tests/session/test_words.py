@@ -95,6 +95,20 @@ async def test_a_part_cut_while_it_was_generated_is_refined_when_all_of_it_is_th
     assert not timed.asked[0].complete
 
 
+async def test_what_a_gateway_that_is_gone_had_not_finished_is_timed() -> None:
+    timed = Timed()
+    timed.go.set()
+    for item in ("played", "cut", "playing", "cancelled"):
+        timed.words.audio(item, 0, spoken(600))
+        timed.words.generated(item, 0, TEXT, complete=item != "cancelled")
+    timed.words.played("played", 0)
+    timed.words.cut("cut", 0, TEXT)
+    timed.words.position_unknown()
+    assert await timed.words.drain(5)
+    assert sorted(fact.item_id for fact in timed.facts) == ["cancelled", "cut", "playing"]
+    assert timed.refined == [True] * 3
+
+
 async def test_what_was_played_is_not_timed() -> None:
     timed = Timed()
     timed.words.audio("A", 0, spoken(600))

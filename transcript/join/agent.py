@@ -117,7 +117,7 @@ def agent_turn(item: Item) -> Turn | None:
 
 def _hear(part: Part) -> _PartHeard:
     text = _text(part)
-    audio_ms = _audio_ms(part)
+    audio_ms = part.audio_ms
     position = _position(part, audio_ms)
     times, source, doubt = _best_times(part, text, audio_ms, position.sure_ms)
     to_end = _is_played_to_end(part, audio_ms, position)
@@ -160,16 +160,6 @@ def _text(part: Part) -> str:
             break  # a piece is still under way; what lies behind it cannot be placed
         text += piece.text[len(text) - piece.text_offset :]
     return text
-
-
-def _audio_ms(part: Part) -> int:
-    if part.generated is not None:
-        return max(0, part.generated.audio_ms)
-    known = [piece.audio_ms for piece in part.pieces]
-    known += [part.played_ms, part.sent_ms]
-    if part.fixed is not None:
-        known += [part.fixed.position.best_ms, part.fixed.position.sent_ms]
-    return max(0, *known)
 
 
 def _status(part: Part) -> GenerationStatus.ValueType | None:

@@ -1,12 +1,14 @@
 """What all writers together say about each conversation item, gathered in canonical order.
 
 Of a part that was playing when its stream was over without a PositionFixed (the gateway is lost, or
-had to give that fact up), the last that was proven stands: so much was heard, more is not claimed,
-and no more can have been heard than was sent.
+had to give that fact up), the last that was proven stands: so much was heard, and more is not claimed.
+Up to all that was generated may have been heard, for more may have been sent than the gateway could
+tell. Where the gateway is lost, that goes for parts as well of which it had told nothing yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from asheard.v1.fact_pb2 import (
@@ -20,7 +22,7 @@ from asheard.v1.fact_pb2 import (
     WordsTimed,
 )
 from asheard.v1.transcript_pb2 import ItemPosition, PositionEvidence, PositionRule, Role
-from transcript.join.lifecycle import is_over
+from transcript.join.lifecycle import is_complete, is_over
 from transcript.join.log import CallLog
 
 _AGENT, _CALLER = Role.ROLE_AGENT, Role.ROLE_CALLER
@@ -54,6 +56,17 @@ class Part:
     """When that was proven, on its stream's clock."""
     sent_ms: int = 0
     fixed: PositionFixed | None = None
+
+    @property
+    def audio_ms(self) -> int:
+        """All that was generated; until the worker's last word, all that is known to exist."""
+        if self.generated is not None:
+            return max(0, self.generated.audio_ms)
+        known = [piece.audio_ms for piece in self.pieces]
+        known += [self.played_ms, self.sent_ms]
+        if self.fixed is not None:
+            known += [self.fixed.position.best_ms, self.fixed.position.sent_ms]
+        return max(0, *known)
 
 
 @dataclass(slots=True)
@@ -110,7 +123,15 @@ def gather(log: CallLog) -> list[Item]:
             items.hear_gateway(fact, stream)
         if is_over(log, writer):
             items.end_stream()
+            if not is_complete(facts, "call_ended"):
+                items.lose_stream(_sessions_on(log, stream))
+    if log.closed and not log.streams:
+        items.lose_stream(_sessions_on(log, 0))
     return list(items.by_id.values())
+
+
+def _sessions_on(log: CallLog, stream: int) -> set[str]:
+    return {writer for writer, place in log.stream_of_session.items() if place == stream}
 
 
 class _Gathering:
@@ -209,21 +230,33 @@ class _Gathering:
         """No more is to be heard of the stream: what was playing stays as far as proven."""
         for (item_id, content_index), part in self._playing.items():
             if part.fixed is None:
-                self.by_id[item_id].left_playing.append(content_index)
-                part.fixed = _left_playing(item_id, content_index, part)
+                self._leave_playing(self.by_id[item_id], content_index, part)
+
+    def lose_stream(self, sessions: Collection[str]) -> None:
+        """The gateway is lost: of what these sessions generated, it may have played more than it told."""
+        for item in self.by_id.values():
+            if item.writer in sessions:
+                for content_index, part in item.parts.items():
+                    if part.fixed is None and part.audio_ms:
+                        self._leave_playing(item, content_index, part)
+
+    def _leave_playing(self, item: Item, content_index: int, part: Part) -> None:
+        item.left_playing.append(content_index)
+        part.fixed = _left_playing(item.item_id, content_index, part)
 
 
 def _left_playing(item_id: str, content_index: int, part: Part) -> PositionFixed:
     """The last word on a part of which its gateway could not say it."""
     proven_ms = max(0, part.played_ms)
     sent_ms = max(proven_ms, part.sent_ms)
+    high_ms = max(sent_ms, part.audio_ms)
     return PositionFixed(
         position=ItemPosition(
             item_id=item_id,
             content_index=content_index,
             low_ms=proven_ms,
             best_ms=proven_ms,
-            high_ms=sent_ms,
+            high_ms=high_ms,
             sent_ms=sent_ms,
             evidence=PositionEvidence(
                 rule=PositionRule.POSITION_RULE_PROVEN_ONLY, proven_at_ms=part.proven_at_ms

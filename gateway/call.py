@@ -69,6 +69,10 @@ SOCKET_AHEAD_BYTES = 16 * 1024
 """Written ahead of what the network took: 1.5 s of speech. What is in the socket can no longer be
 overtaken by a ``clear``, so it is no more than a slow network needs to keep up."""
 
+MOST_UNSENT_BYTES = 20 * 60 * 1000 * BYTES_PER_MS
+"""Of agent audio that waits behind Twilio's ten minutes: twenty minutes. No answer is as long; beyond it the
+rest of a part is dropped, and counts as unheard."""
+
 BACKED_UP_RETRY_S = 0.01
 """When a backed-up socket is looked at again: it holds enough for a second and more."""
 
@@ -145,6 +149,8 @@ class _Given(msgspec.Struct):
     """A part that the session worker gave us and whose position is not fixed yet."""
 
     audio_bytes: int = 0
+    cut: bool = False
+    """Whether the rest of it is dropped, since too much waited."""
     sent: bool = False
     """Whether the playhead knows of it."""
     played_ms: int = 0
@@ -186,6 +192,7 @@ class Call:
         self._encoder = Encoder(start.stream_sid)
         self._playhead = Playhead()
         self._unsent: deque[_Unsent] = deque()
+        self._unsent_bytes = 0
         self._given: dict[Part, _Given] = {}
         self._barge_ins: dict[int, BargeIn] = {}
         self._unanswered: set[int] = set()
@@ -388,10 +395,20 @@ class Call:
             given = self._given[part] = _Given()
         for piece, audio_bytes in split(payload):
             given.audio_bytes += audio_bytes
+            if given.cut or self._unsent_bytes + audio_bytes > MOST_UNSENT_BYTES:
+                self._cut(given)
+                continue
+            self._unsent_bytes += audio_bytes
             self._unsent.append(_Unsent(part, piece, audio_bytes))
         if last:
             self._unsent.append(_Unsent(part, b"", 0))
         self._pump()
+
+    def _cut(self, given: _Given) -> None:
+        """Take no more of a part: what follows a gap must not be taken for what was in it."""
+        if not given.cut:
+            given.cut = True
+            self._log.error("agent audio dropped: too much of it waits to be played")
 
     def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
         """The caller speaks: nothing more is to be heard of what was given before."""
@@ -399,6 +416,7 @@ class Call:
             return
         arrived_us = self._now_us()
         self._unsent.clear()
+        self._unsent_bytes = 0
         fence = self._playhead.interrupt(interrupt.interrupt_id, now_us=arrived_us)
         if fence is not None:
             self._sink.write(
@@ -434,6 +452,7 @@ class Call:
             if self._unsent[0].audio_bytes > self._playhead.room_bytes:
                 break
             unsent = self._unsent.popleft()
+            self._unsent_bytes -= unsent.audio_bytes
             if not unsent.audio_bytes:
                 self._playhead.end(unsent.part, now_us=now_us)
                 continue

@@ -225,6 +225,26 @@ async def test_twilios_buffer_is_never_filled_beyond_ten_minutes(stage: Stage) -
     assert stage.sink.audio_ms <= 600_000
 
 
+async def test_audio_without_end_is_cut_where_it_cannot_be_played_any_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_module, "MOST_UNSENT_BYTES", 8 * 2_000)
+    stage.sink.jammed = True
+    for _ in range(20):
+        stage.speak(1_000)
+    assert len(stage.call._unsent) <= 8
+    stage.sink.jammed, stage.sink.unsent = False, 0
+    await asyncio.sleep(0.05)
+    stage.speak(1_000, last=True)
+    stage.speak(500, "item2", last=True)
+    written_ms = stage.sink.audio_ms
+    assert written_ms < 5_000, "nothing is played behind the gap"
+    stage.call.receive_stop()
+    assert stage.positions()["item1"][1] == written_ms - 500
+    unheard = stage.registry.get_sample_value("asheard_unheard_audio_seconds_total")
+    assert unheard is not None and unheard > 3
+
+
 async def test_an_interrupt_with_nothing_playing_clears_nothing_and_is_answered_at_once(
     stage: Stage,
 ) -> None:

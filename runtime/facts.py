@@ -6,7 +6,7 @@ keeps everything until the service says that it is durable. Rules:
 
 1. **Bounds.** A fact, a batch and all that is kept are bounded in bytes as well as in number. Beyond
    what may be kept the newest are dropped and counted; their numbers stay missing, and so the
-   transcript never calls itself final on a false ground.
+   transcript does not call itself final before the writer counts as lost.
 2. **One bad fact stops nobody.** What can never be delivered is given up alone: too large or not
    valid when it is written; or refused by the service. Of a batch that is refused the first half is
    tried, and so on down to one fact. In its place, under its number, goes a small fact that says so

@@ -2,7 +2,8 @@
 
 One thread writes, a few read; the event loop waits for neither. All appends that wait when the
 writer becomes free are one transaction, so one flush to the disk makes them all durable (group
-commit): the more callers, the larger the groups, at the same rate of flushes. Every operation can
+commit): the more callers, the larger the groups, at the same rate of flushes. A fact that the
+database cannot take is found by halving its group, and refused alone. Every operation can
 be repeated, so over a network each is tried a second time on a new connection before it counts as
 failed; then the store is ``Unavailable``, until an attempt finds the database again.
 """
@@ -144,7 +145,7 @@ class SqlStore:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_facts = 0
         self._waiting_bytes = 0
-        # Checked in and out by the database like any process, and as easily forgotten.
+        # What a check writes when no process was heard of. Forgotten like a lost one, in the end.
         self._own_process = f"transcript/{uuid.uuid4().hex}"
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store reader")
@@ -385,6 +386,8 @@ class SqlStore:
         """Store what several handed in. Errors of the database are everybody's; a fault that one of
         them causes is found by taking each alone."""
         group = [job for job in group if job.future.set_running_or_notify_cancel()]
+        if not group:
+            return
         entries = [(fact, job.process) for job in group for fact in job.facts]
         try:
             outcomes = self._store(entries)

@@ -56,7 +56,8 @@ MOST_FRAME_BYTES = KEPT_BYTES
 
 DIRECT_BYTES = 2048
 """The longest frame that goes straight into the batch, 190 ms: what waits there is bounded by their
-number. Longer ones take their call's lane, which is bounded in bytes."""
+number. Longer ones take their call's lane, which is bounded in bytes. (The compiled way puts there what
+one read of a socket holds, 16 KiB at most.)"""
 
 BATCH_FRAMES = 1000
 """The most frames in a message, some 250 KB, so that control never waits behind a large one. A core

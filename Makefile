@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/asheard/v1/*.proto)
 KERNELS := words/aligner/kernel.c gateway/kernel.c session/kernel.c bench/load/kernel.c runtime/kernel.h
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all check fmt proto proto-check bench lock clean
+.PHONY: help setup run demo test test-all fuzz check fmt proto proto-check bench lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ demo: setup ## one bakery call through all services; exit 0 only if the heard tr
 
 test: setup ## the whole test suite
 	@exec $(BIN)/pytest -q $(PYTEST_ARGS)
+
+SECONDS ?= 60
+fuzz: setup ## odd input for each part; SECONDS=60 each; FUZZ_ARGS="--jobs 2 --seed 1 model"
+	@exec $(BIN)/python -m fuzz --seconds $(SECONDS) $(FUZZ_ARGS)
 
 bench: setup ## the benchmarks, each result as one JSON line
 	@exec $(BIN)/asheard bench all

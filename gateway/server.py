@@ -273,8 +273,11 @@ class PublicServer:
             urls = list(signature.socket_urls(self._base_url(request), MEDIA_PATH))
             self._check_signature(request, urls, [], b"")
         response = new_response()
-        if not response.can_prepare(request):
-            return web.Response(status=426, text="this is a WebSocket\n")
+        try:
+            if not response.can_prepare(request):
+                return web.Response(status=426, text="this is a WebSocket\n")
+        except ValueError as error:  # a key that is no base64
+            raise web.HTTPBadRequest(text="the handshake cannot be read\n") from error
         if self._admission.draining:
             # Twilio asks the action URL then, and another replica answers with a new stream.
             return web.Response(status=503, text="the gateway is draining\n")

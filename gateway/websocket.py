@@ -134,6 +134,8 @@ async def pump(response: DirectWebSocket, media_socket: MediaSocket) -> None:
             elif message.type is WSMsgType.ERROR:
                 code = getattr(message.data, "code", WSCloseCode.PROTOCOL_ERROR)
                 media_socket.receive_fault(f"no message that we take (close code {code})", code)
+    except ConnectionResetError:
+        pass  # a pong to a peer that has gone meanwhile
     except Exception as error:
         report(log, "fault while handling a media stream", error)
         guarded(log, media_socket.fail)

@@ -72,7 +72,10 @@ class _PeersFaults(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        if isinstance(error, ConnectionResetError):
+            return False  # who asked has gone meanwhile
+        # UnicodeError: of aiohttp's own, before our code is reached, such as for an odd Expect.
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError | UnicodeError):
             return True
         self._count()
         return False

@@ -77,7 +77,7 @@ class _Apart:
     def __call__(self) -> int:
         """Run it; 1 when something was found."""
         with tempfile.NamedTemporaryFile(prefix="fuzz-", suffix=".case") as file:
-            environment = {**os.environ, PROGRESS: file.name}
+            environment = {"GRPC_ENABLE_FORK_SUPPORT": "0", **os.environ, PROGRESS: file.name}
             status = subprocess.run(self._command, env=environment, check=False).returncode
             if status in (0, 1):
                 return status

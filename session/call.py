@@ -249,9 +249,13 @@ class Call:
         except Exception as raised:
             # One call's bug is not the other calls' end.
             error = _innermost(raised)
-            self._outcome = Outcome.FAILED
-            reason = f"internal error: {type(error).__name__}"
-            self._log.error("call failed by our own fault", exc_info=error)
+            if isinstance(error, _SessionFailed | OutletFull):
+                self._outcome = Outcome.MODEL_FAILED
+                reason = str(error)
+            else:
+                self._outcome = Outcome.FAILED
+                reason = f"internal error: {type(error).__name__}"
+                self._log.error("call failed by our own fault", exc_info=error)
             failed, detail = fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason
             self._surely("gateway told", lambda: self._outlet.finished(failed, detail))
         finally:

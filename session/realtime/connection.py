@@ -35,6 +35,9 @@ AUTHENTICATION_FAILED = 3000
 GOING_AWAY = 1001
 """Close code of an expired session; ours for a socket without a sign of life."""
 
+TOO_MUCH = 1008
+"""Our close code for a flood of events."""
+
 TOO_LARGE = 1009
 """Our close code for an event that is larger than any can be."""
 
@@ -53,6 +56,8 @@ class Closed:
         """In words for an engineer."""
         if self.by_us and self.code == TOO_LARGE:
             return f"the model sent an event of more than {MOST_MESSAGE_BYTES >> 20} MiB"
+        if self.by_us and self.code == TOO_MUCH:
+            return "the model sent more events at once than are taken"
         if self.by_us and self.code == GOING_AWAY:
             return f"the model gave no sign of life for {2 * PING_S:.0f} s"
         if self.code == AUTHENTICATION_FAILED:

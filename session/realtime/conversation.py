@@ -755,7 +755,7 @@ class Conversation:
         self._outputs.append(PartGenerated(item.item_id, content_index, part.text, item.completed))
 
     def _response_done(self, done: events.Response, now: float) -> None:
-        status = done.status or "completed"
+        status = done.status or "incomplete"  # of one that says nothing, nothing is claimed
         self._note(Note.RESPONSE, status if status in _GENERATION_STATUS else "other")
         self._count_usage(done.usage)
         response_id = done.id

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
@@ -36,7 +37,6 @@ from session.realtime.connection import (
     CLOSE_S,
     OPEN_S,
     STALLED_BYTES,
-    TOO_LARGE,
     UNACKNOWLEDGED_MS,
     Closed,
     RealtimeConnection,
@@ -44,6 +44,14 @@ from session.realtime.connection import (
 
 MOST_FRAGMENTS = 1024
 """Frames a message: also empty ones take room."""
+
+TURN_MESSAGES = 64
+"""Messages that are passed on in one turn of the event loop: some 3 ms of the oddest. More wait for
+the next turn, so that a model that floods its call is no pause of the others'."""
+
+MOST_WAITING = 4096
+"""Messages that may wait so, and twice the largest message in bytes: a quarter of an hour of deltas.
+With more the socket is dropped."""
 
 STALL_CHECK_EVERY = 16
 """Messages between two looks at what the network has not taken: a third of a second of audio."""
@@ -116,8 +124,11 @@ class PicowsConnection(WSListener):
     __slots__ = (
         "_transport",
         "_sent_unchecked",
-        "_early",
-        "_early_bytes",
+        "_waiting",
+        "_waiting_bytes",
+        "_turn_messages",
+        "_paused",
+        "_loop",
         "_fragments",
         "_fragment_bytes",
         "_on_message",
@@ -130,13 +141,20 @@ class PicowsConnection(WSListener):
         """None: not connected yet, or not any more."""
         self._sent_unchecked = 0
         """Messages since the last :meth:`check_stall`."""
-        self._early: list[bytes] = []
-        self._early_bytes = 0
+        self._waiting: deque[bytes] = deque()
+        """What came and is not passed on: nobody listens yet, or this turn has had its share."""
+        self._waiting_bytes = 0
+        self._turn_messages = 0
+        """Passed on in this turn of the event loop."""
+        self._paused = False
+        """Nothing more is read until what waits is passed on."""
+        self._loop = asyncio.get_running_loop()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
-        self._on_message: Callable[[bytes], None] = self._keep
+        self._on_message: Callable[[bytes], None] | None = None
+        """None: nobody listens yet."""
         self._closed: Closed | None = None
-        self._ended: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[Closed] = self._loop.create_future()
 
     # -- RealtimeConnection --------------------------------------------------------------------
 
@@ -149,15 +167,14 @@ class PicowsConnection(WSListener):
             self.check_stall()
 
     async def run(self, on_message: Callable[[bytes], None]) -> Closed:
+        self._on_message = on_message
+        self._next_turn()
         try:
-            for message in self._early:
-                on_message(message)
-            self._early.clear()
-            self._on_message = on_message
             return await asyncio.shield(self._ended)
         finally:
             # picows keeps us until the garbage collector comes; we do not keep the call.
             self._on_message = _ignore
+            self._waiting.clear()
 
     async def close(self) -> None:
         transport = self._transport
@@ -195,6 +212,8 @@ class PicowsConnection(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        if self._on_message is _ignore and kind is not WSMsgType.CLOSE:
+            return
         if kind is TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
             message = frame.get_payload_as_bytes()
             if self._fragments or not frame.fin:
@@ -204,17 +223,19 @@ class PicowsConnection(WSListener):
                     self._fragment_bytes > MOST_MESSAGE_BYTES
                     or len(self._fragments) > MOST_FRAGMENTS
                 ):
-                    self._refuse_size()
+                    self._refuse(WSCloseCode.MESSAGE_TOO_BIG)
                     return
                 if not frame.fin:
                     return
                 message = b"".join(self._fragments)
                 self._fragments.clear()
                 self._fragment_bytes = 0
-            try:
-                self._on_message(message)
-            except Exception as error:
-                self._fail(error)
+            if self._on_message is None or self._waiting or self._turn_messages >= TURN_MESSAGES:
+                self._let_wait(message)
+                return
+            if not self._turn_messages:
+                self._loop.call_soon(self._next_turn)
+            self._pass_on(message)
         elif kind is WSMsgType.CLOSE:
             self._closed = _read_close(frame.get_payload_as_bytes())
             if not transport.is_close_frame_sent:
@@ -227,29 +248,65 @@ class PicowsConnection(WSListener):
         code = handshake.sent.code if handshake is not None and handshake.sent is not None else None
         if code is not None and code in _BY_PICOWS:
             self._closed = Closed(code.value, "", by_us=True)  # the peer may have answered since
+        self._closed = self._closed or Closed(NO_CLOSE_FRAME, "")
+        if not self._waiting:
+            self._end()
+
+    # -- passing on ----------------------------------------------------------------------------
+
+    def _pass_on(self, message: bytes) -> None:
+        self._turn_messages += 1
+        if self._on_message is not None:
+            try:
+                self._on_message(message)
+            except Exception as error:
+                self._fail(error)
+
+    def _next_turn(self) -> None:
+        """A turn of the event loop begins: what waits comes first."""
+        self._turn_messages = 0
+        while self._waiting and self._turn_messages < TURN_MESSAGES:
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message)
+            self._pass_on(message)
+        if self._turn_messages:
+            self._loop.call_soon(self._next_turn)
+        if not self._waiting:
+            if self._paused and self._transport is not None:
+                with contextlib.suppress(RuntimeError):  # it is closing
+                    self._transport.underlying_transport.resume_reading()
+            self._paused = False
+            if self._closed is not None and self._transport is None:
+                self._end()
+
+    def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(self._closed or Closed(NO_CLOSE_FRAME, ""))
 
-    def _keep(self, message: bytes) -> None:
-        """What comes before anybody listens: a moment's worth."""
-        self._early_bytes += len(message)
-        if self._early_bytes > MOST_MESSAGE_BYTES:
-            self._refuse_size()
-            return
-        self._early.append(message)
+    def _let_wait(self, message: bytes) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            with contextlib.suppress(RuntimeError):  # it is closing
+                self._transport.underlying_transport.pause_reading()
+        self._waiting.append(message)
+        self._waiting_bytes += len(message)
+        if len(self._waiting) > MOST_WAITING or self._waiting_bytes > 2 * MOST_MESSAGE_BYTES:
+            self._refuse(WSCloseCode.POLICY_VIOLATION)
 
-    def _refuse_size(self) -> None:
+    def _refuse(self, code: WSCloseCode) -> None:
+        """The model sends more than is taken: drop the socket, with the reason."""
         self._on_message = _ignore
         self._fragments.clear()
-        self._closed = Closed(TOO_LARGE, "", by_us=True)
-        if not self._ended.done():
-            self._ended.set_result(self._closed)
+        self._waiting.clear()
+        self._closed = Closed(code.value, "", by_us=True)
+        self._end()
         if self._transport is not None:
-            self._transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
+            self._transport.send_close(code)
             self._transport.disconnect(graceful=False)
 
     def _fail(self, error: Exception) -> None:
         self._on_message = _ignore
+        self._waiting.clear()
         if not self._ended.done():
             self._ended.set_exception(error)
         if self._transport is not None:

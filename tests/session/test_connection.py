@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from runtime.errors import Unavailable
-from session.realtime.picows_connection import connect_picows
+from session.realtime.picows_connection import TURN_MESSAGES, connect_picows
 
 
 async def at(
@@ -173,3 +174,73 @@ async def test_a_refused_handshake_is_unavailable(status: int, said: str) -> Non
         port = next(iter(server.sockets)).getsockname()[1]
         with pytest.raises(Unavailable, match=said):
             await connect_picows(f"ws://127.0.0.1:{port}/", model="m", key="sk-secret")
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
+async def test_a_burst_is_passed_on_in_turns_in_order_and_to_its_end(n: int) -> None:
+    """So that other calls have their turns between."""
+
+    async def handler(socket: ServerConnection) -> None:
+        messages = [f"{i:05}" for i in range(n)]
+        for message in messages:
+            socket.protocol.send_text(message.encode())
+        socket.protocol.send_close(1000, "")
+        # In one write, so that it is one read.
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        await socket.wait_closed()
+
+    async def use(url: str) -> None:
+        connection = await connect_picows(url, model="m", key=None)
+        turn = 0
+        got: list[tuple[int, bytes]] = []
+
+        async def count_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        closed = await connection.run(lambda message: got.append((turn, message)))
+        counting.cancel()
+        assert [message for _, message in got] == [b"%05d" % i for i in range(n)]
+        assert closed.code == 1000
+        in_turn = Counter(turn for turn, _ in got)
+        assert max(in_turn.values()) <= 2 * TURN_MESSAGES, "two, where a read falls between"
+
+    await at(handler, use)
+
+
+async def test_a_flood_ends_the_session_with_that_reason() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        for _ in range(200_000):
+            socket.protocol.send_text(b"{")
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        await socket.wait_closed()
+
+    async def use(url: str) -> None:
+        connection = await connect_picows(url, model="m", key=None)
+        closed = await connection.run(lambda _: None)
+        assert closed.explain() == "the model sent more events at once than are taken"
+        await connection.close()
+
+    await at(handler, use)
+
+
+async def test_what_waits_when_a_call_ends_is_dropped() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        for _ in range(1000):
+            socket.protocol.send_text(b"{}")
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        await socket.wait_closed()
+
+    def fail(_message: bytes) -> None:
+        raise ZeroDivisionError
+
+    async def use(url: str) -> None:
+        connection = await connect_picows(url, model="m", key=None)
+        with pytest.raises(ZeroDivisionError):
+            await connection.run(fail)
+        await connection.close()
+
+    await at(handler, use)

@@ -877,7 +877,7 @@ Global___ItemProgressed: _TypeAlias = ItemProgressed  # noqa: Y015
 
 @_typing.final
 class ItemGenerated(_message.Message):
-    """ItemGenerated is the worker's last word on what was generated of a content part. It stands above all ItemProgressed."""
+    """ItemGenerated is the worker's last word on what was generated of a content part. It stands above all ItemProgressed. It is said again when text comes after it: the longest text stands, of texts of one length the later, and the later word on all else."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1129,7 +1129,7 @@ Global___ItemDeleted: _TypeAlias = ItemDeleted  # noqa: Y015
 
 @_typing.final
 class WordsTimed(_message.Message):
-    """WordsTimed says where the words of an item lie in its audio. A refined one stands above an estimate; among equals the later of one writer stands."""
+    """WordsTimed says where the words of an item lie in its audio. A refined one stands above an estimate; among equals the later of one writer stands. Of a part that was completed, only times that cover all of its text count."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

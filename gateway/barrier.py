@@ -7,12 +7,16 @@ call's code for others runs it through here, and so does each step by which a ca
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import ParamSpec
 
 from structlog.typing import FilteringBoundLogger
 
 Arguments = ParamSpec("Arguments")
+
+FAULTS = (Exception, asyncio.CancelledError)
+"""What a call's code may raise where no task runs it: there a cancellation is a fault like any other."""
 
 
 def guarded(
@@ -24,11 +28,11 @@ def guarded(
     """Do something that must not harm anything else; whether it came to its end.
 
     What it raises is logged, once, and goes no further; only what ends the process does
-    (``KeyboardInterrupt``, a cancelled task).
+    (``KeyboardInterrupt``, ``SystemExit``).
     """
     try:
         action(*args, **kwargs)
-    except Exception as error:
+    except FAULTS as error:
         report(log, "fault while ending or serving one call", error)
         return False
     return True

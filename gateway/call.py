@@ -35,7 +35,7 @@ import msgspec
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
-from gateway.barrier import guarded, report
+from gateway.barrier import FAULTS, guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
 from gateway.playout.clock import MOST_AHEAD_US
@@ -485,7 +485,7 @@ class Call:
         """Do what a timer is for. There is nobody above it who would end the call when it raises."""
         try:
             action()
-        except Exception as error:
+        except FAULTS as error:
             report(self._log, "fault in a timer of a call", error)
             self.end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
 

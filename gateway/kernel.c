@@ -483,11 +483,17 @@ read_seat(PyObject *seat)
     return answer == NULL ? -1 : 0;
 }
 
+static int
+ends_process(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* Reading a seat raised: end that one, by Seat.failed, and no other. -1: it raised what ends the process. */
 static int
 fail(PyObject *seat)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (ends_process())
         return -1;
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -501,7 +507,7 @@ fail(PyObject *seat)
     Py_XDECREF(traceback);
     if (none != NULL)
         return 0;
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (ends_process())
         return -1;
     PyErr_WriteUnraisable(seat);
     return 0;

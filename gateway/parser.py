@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp._websocket.helpers import websocket_mask
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
-from gateway.barrier import report
+from gateway.barrier import FAULTS, report
 from gateway.media_socket import MediaSocket
 from gateway.turns import Seat
 from runtime.log import get_log
@@ -57,7 +57,7 @@ class DirectParser(WebSocketReader):
         for content in contents:
             try:
                 owner.receive_text(content)
-            except Exception as error:
+            except FAULTS as error:
                 report(log, "fault while handling a media stream", error)
                 owner.fail()  # what that raises ends the socket, by its seat
         self._rest = data[end:]

@@ -21,7 +21,7 @@ import os
 import select
 from collections.abc import Callable
 
-from gateway.barrier import guarded, report
+from gateway.barrier import FAULTS, guarded, report
 from gateway.quick import QuickWay
 from runtime.log import get_log
 
@@ -88,7 +88,7 @@ class Seat:
             self.end()
         return data
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Reading it raised, or what took the data did: end this socket. Its protocol is told by the
         event loop, and ends the call. Never raises."""
         report(log, "fault while reading a media stream", error)
@@ -122,7 +122,7 @@ def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
             continue
         try:
             data = seat.read()
-        except Exception as error:
+        except FAULTS as error:
             guarded(log, seat.failed, error)
             continue
         if data:
@@ -130,7 +130,7 @@ def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
     for seat, data in read:
         try:
             seat.take(data)
-        except Exception as error:
+        except FAULTS as error:
             guarded(log, seat.failed, error)
 
 
@@ -240,7 +240,7 @@ class ReadingTurns:
         """Read what is ready; whether anything was. A fault is logged, and the next turn tries again."""
         try:
             return self._read()
-        except Exception as error:
+        except FAULTS as error:
             now_s = self._loop.time()
             if now_s - self._said_s >= SAID_EVERY_S:  # and not two hundred times a second
                 self._said_s = now_s

@@ -23,6 +23,9 @@ MOST_CONNECTIONS = 32
 """At a time: a few collectors and probes. They are among the descriptors that the public port leaves free
 (:data:`runtime.http.RESERVED_DESCRIPTORS`)."""
 
+SHUTDOWN_WAIT_S = 1.0
+"""How long an answer may take to be read once the service ends."""
+
 
 class AdminServer:
     """Serves metrics and probes.
@@ -53,7 +56,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._http = HttpPort(app, most_connections=MOST_CONNECTIONS)
+        self._http = HttpPort(app, most_connections=MOST_CONNECTIONS, shutdown_s=SHUTDOWN_WAIT_S)
         self._port = address.port
 
     @property

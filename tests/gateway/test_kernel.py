@@ -558,8 +558,11 @@ def test_a_call_that_awaits_a_date_is_pythons() -> None:
     uvloop.run(run())
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError, asyncio.CancelledError])
 @pytest.mark.parametrize("read", [read_ready, compiled], ids=["python", "compiled"])
-def test_what_one_socket_raises_ends_it_alone_and_the_others_are_read(read: ReadReady) -> None:
+def test_what_one_socket_raises_ends_it_alone_and_the_others_are_read(
+    read: ReadReady, fault: type[BaseException]
+) -> None:
     async def run() -> None:
         gateway = Gateway(read)
         gateway.open()
@@ -570,11 +573,11 @@ def test_what_one_socket_raises_ends_it_alone_and_the_others_are_read(read: Read
             nonlocal raised
             raised += 1
             if raised == 1:
-                raise ZeroDivisionError("ours")
+                raise fault("ours")
             begun()
 
         def fail() -> None:
-            raise ZeroDivisionError("in the clean-up too")
+            raise fault("in the clean-up too")
 
         gateway.link.batch.begun = fail_once
         gateway.sockets[0].fail = fail  # type: ignore[method-assign]

@@ -65,6 +65,21 @@ async def test_an_event_that_is_too_large_ends_that_session_alone(
         await neighbour_is_well(w, sound)
 
 
+@pytest.mark.parametrize("event", ["{", '{"type":"x"}', '{"type":"error","error":[]}'])
+async def test_a_flood_of_events_ends_that_session_alone(tmp_path: Path, event: str) -> None:
+    async with worker(agent=AGENT, directory=tmp_path) as w:
+        model, sound = await w.call(1), await w.call(2)
+        protocol = model._websocket.protocol
+        for _ in range(100_000):
+            protocol.send_text(event.encode())
+        model._websocket.transport.write(b"".join(protocol.data_to_send()))
+        finished = await w.gateway.wait_for("call_finished")
+        assert finished.detail == "the model sent more events at once than are taken"
+        await w.gateway.close()
+        assert (await w.facts.wait_for("session_ended")).failed
+        await neighbour_is_well(w, sound)
+
+
 async def test_minutes_of_audio_in_one_delta_arrive_in_pieces(tmp_path: Path) -> None:
     async with worker(agent=AGENT, directory=tmp_path) as w:
         model, sound = await w.call(1), await w.call(2)

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from words.aligner.readings import forms
 from words.heard import Heard
@@ -95,6 +96,9 @@ class _Unit:
 
 _MOST_FORMS = 24
 
+_USUAL_CHARACTERS = 40
+"""The longest words people use have as many; what is longer is not worth the memory."""
+
 
 def _units(words: Sequence[str], language: str) -> list[_Unit]:
     """Words that can be matched; punctuation alone is left out."""
@@ -103,6 +107,18 @@ def _units(words: Sequence[str], language: str) -> list[_Unit]:
 
 
 def _spoken(word: str, language: str) -> tuple[str, ...]:
+    """Plain spoken forms of one displayed word; those of usual words are remembered."""
+    if len(word) <= _USUAL_CHARACTERS:
+        return _spoken_usually(word, language)
+    return _spoken_forms(word, language)
+
+
+@lru_cache(maxsize=4096)
+def _spoken_usually(word: str, language: str) -> tuple[str, ...]:
+    return _spoken_forms(word, language)
+
+
+def _spoken_forms(word: str, language: str) -> tuple[str, ...]:
     """Plain spoken forms of one displayed word.
 
     Spaces are left out: whether it is "siebenunddreißig" or three words is a matter of spelling.
@@ -141,25 +157,26 @@ def _best_share(wanted: Sequence[_Unit], turn: Sequence[SaidWord], language: str
     """Share of the passage that was heard at its best occurrence; None: it does not occur."""
     said = [(word, _Unit(_spoken(word.text, language))) for word in turn]
     said = [(word, unit) for word, unit in said if unit.readings]
+    units = [unit for _, unit in said]
     best: float | None = None
     for start in range(len(said)):
-        end = _match_end(wanted, [unit for _, unit in said[start:]])
+        end = _match_end(wanted, units, start)
         if end is None:
             continue
-        covered = [word for word, _ in said[start : start + end]]
+        covered = [word for word, _ in said[start:end]]
         share = sum(word.counts for word in covered) / len(covered)
         best = share if best is None else max(best, share)
     return best
 
 
-def _match_end(wanted: Sequence[_Unit], said: Sequence[_Unit]) -> int | None:
-    """How many words of the turn the passage takes up from here, or None if it is not here.
+def _match_end(wanted: Sequence[_Unit], said: Sequence[_Unit], start: int) -> int | None:
+    """Where the passage ends in the turn if it begins at ``start``, or None if it does not.
 
     Both sides are expanded word by word; the states are places in both, with what one side has said
     ahead of the other.
     """
     seen: set[tuple[int, int, str, bool]] = set()
-    stack: list[tuple[int, int, str, bool]] = [(0, 0, "", True)]
+    stack: list[tuple[int, int, str, bool]] = [(0, start, "", True)]
     best: int | None = None
     while stack:
         state = stack.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,13 @@ def test_a_word_counts_when_half_of_it_was_played() -> None:
     assert check_heard(transcript, "one two", "en").result == HEARD
     assert check_heard(transcript, "three", "en").result == UNHEARD
     assert check_heard(transcript, "one two three four", "en").share == 0.5
+
+
+def test_a_very_long_turn_is_looked_through_in_linear_time() -> None:
+    words = [Word(text=f"word{n % 50}", heard=Heard.HEARD_FULL) for n in range(40_000)]
+    turn = Turn(role=Role.ROLE_AGENT, item_id="a", words=words)
+    began = time.process_time()
+    answer = check_heard(Transcript(turns=[turn]), "word1 word2 anything", "en")
+    assert answer.result == PassageResult.PASSAGE_RESULT_NOT_SAID
+    # Half a second of CPU; it was 75.
+    assert time.process_time() - began < 20

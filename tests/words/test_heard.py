@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from words.doubt import CUT_OFF, Doubt
+from words.doubt import CUT_OFF, EXACT, FOLLOWED, WHOLE, Doubt
 from words.heard import Heard, Position, heard
 from words.timing import Method, WordTime, WordTimes
 from words.tokenize import tokenize
@@ -184,8 +184,22 @@ def test_more_played_never_means_less_heard(
         at += gap + length
     known = times(text, spans, audio_ms=data.draw(st.integers(0, at + 100)))
     first, second = sorted(data.draw(st.tuples(st.integers(0, 9000), st.integers(0, 9000))))
-    less = heard(text, known, Position.exactly(first), played_to_end=False)
-    more = heard(text, known, Position.exactly(second), played_to_end=False)
+    further = data.draw(st.integers(0, 2000))
+    doubt = data.draw(st.sampled_from([EXACT, WHOLE, CUT_OFF, FOLLOWED]))
+    is_dated = data.draw(st.booleans())
+    less, more = (
+        heard(
+            text,
+            known,
+            Position(at, at + further // 2, at + further, is_dated),
+            played_to_end=False,
+            doubt=doubt,
+        )
+        for at in (first, second)
+    )
     assert more.heard_text.startswith(less.heard_text)
     assert text.startswith(more.heard_text)
     assert all(word.counts == (k < more.words_heard) for k, word in enumerate(more.words))
+    assert all(
+        one.fraction <= other.fraction for one, other in zip(less.words, more.words, strict=True)
+    )

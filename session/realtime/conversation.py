@@ -500,9 +500,10 @@ class Conversation:
         item = self._items.get(item_id)
         if item is None or not item.response_id or not item.announced:
             item = self._agent_item(events.Item(item_id), response_id)
-            if item is None or not item.speech:
-                return None
-            self._announce(item, self._last_item_id)
+            if item is not None and item.speech:
+                self._announce(item, self._last_item_id)
+        if item is None or not item.speech:
+            return None
         return item, item.part(content_index)
 
     def _text_part(
@@ -687,6 +688,9 @@ class Conversation:
             return
         if not known.speech:
             self._function_done(known, item)
+            response = self._responses.get(known.response_id)
+            if response is not None and not response.interrupted and known.call.item_completed:
+                self._call(known, response)
             return
         for content_index, content in enumerate((item.content or ())[:MOST_PARTS]):
             part = known.part(content_index)
@@ -766,9 +770,11 @@ class Conversation:
             return
         first = response_id not in self._ended
         for output in (done.output or ())[:MOST_ITEMS_A_RESPONSE]:
-            if first:
-                self._agent_item(output, response_id)
-            self._item_done(output, now)
+            known = self._agent_item(output, response_id) if first else None
+            if known is not None and not known.speech:
+                self._function_done(known, output)  # the response's own status decides
+            else:
+                self._item_done(output, now)
         if not first:
             return
         response = self._responses.get(response_id) or Response(response_id)
@@ -887,16 +893,13 @@ class Conversation:
             item.call.arguments_done = True
 
     def _function_done(self, item: Item, said: events.Item) -> None:
-        """An item that is a function call has ended."""
+        """An item that is a function call has ended: take in what is said of it."""
         call = item.call
         call.call_id = said.call_id or call.call_id
         call.name = said.name or call.name
         call.arguments = said.arguments or call.arguments
         call.item_completed |= said.status == "completed"
         call.broken_off |= said.status == "incomplete"
-        response = self._responses.get(item.response_id)
-        if call.item_completed and response is not None and not response.interrupted:
-            self._call(item, response)
 
     def _decide_calls(self, response: Response, status: str | None) -> None:
         """Rule 7: the response is over, so no call of it is left undecided."""

@@ -114,6 +114,20 @@ def test_what_is_cut_off_by_anything_is_not_carried_out(
     talk.was_never_called()
 
 
+@pytest.mark.parametrize("status", ["cancelled", "incomplete", "failed", None])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_call_known_only_from_a_response_that_was_cut_off_is_not_carried_out(
+    status: str | None, known: bool
+) -> None:
+    talk = Call()
+    if known:
+        talk.response("R")
+        talk.added()
+    talk.ends(status, item(WHOLE, "completed"))
+    talk.ends(status, item(WHOLE, "completed"))
+    talk.was_never_called()
+
+
 def test_a_call_without_any_end_is_not_carried_out() -> None:
     talk = Call()
     talk.response("R")

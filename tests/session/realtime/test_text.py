@@ -133,6 +133,18 @@ def test_an_item_known_only_from_its_responses_end_is_recorded_as_not_spoken() -
     assert (generated.text, generated.audio_ms) == (WHOLE, 0)
 
 
+def test_audio_and_text_of_a_function_call_are_nothing_that_was_said() -> None:
+    talk = Talk()
+    talk.response("R")
+    call = {"id": "F", "type": "function_call", "call_id": "c", "name": "f", "status": "completed"}
+    talk.server("response.output_item.done", response_id="R", item=call)
+    talk.audio("R", "F", 500)
+    talk.text("R", "F", "What is this?")
+    talk.response_done("R")
+    assert talk.to_caller == []
+    assert talk.facts("item_generated") == talk.facts("item_progressed") == []
+
+
 # --- text without sound -------------------------------------------------------------------------
 
 

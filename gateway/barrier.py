@@ -38,6 +38,13 @@ def guarded(
     return True
 
 
+def surely(log: FilteringBoundLogger, *steps: Callable[[], object]) -> None:
+    """Take the first step that comes to its end; each is for what the one before it raised."""
+    for step in steps:
+        if guarded(log, step):
+            return
+
+
 def report(log: FilteringBoundLogger, event: str, error: BaseException) -> None:
     """Log an exception with its traceback. Never raises, even when nothing can be logged."""
     try:

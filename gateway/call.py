@@ -62,7 +62,7 @@ from gateway.twilio.messages import (
     split,
 )
 from gateway.webhook import STREAM_PARAMETER, stream_number_of
-from runtime.facts import FactOutbox
+from runtime.facts import FactWriter
 from runtime.log import get_log
 
 SOCKET_AHEAD_BYTES = 16 * 1024
@@ -124,6 +124,16 @@ class Sink(Protocol):
     def unsent_bytes(self) -> int:
         """How much was written that the network has not taken."""
 
+    def abort(self) -> None:
+        """Close at once and without a word."""
+
+
+class FactWriters(Protocol):
+    """Where a call gets its writer of facts: :class:`runtime.facts.FactOutbox`, say."""
+
+    def writer(self, call_sid: str, writer: str) -> FactWriter:
+        """A writer for one stream of a call."""
+
 
 class Workers(Protocol):
     """The session workers, as calls and webhooks need them: :class:`gateway.links.Links`."""
@@ -141,7 +151,7 @@ class CallServices:
     """What all calls of a gateway share."""
 
     links: Workers
-    outbox: FactOutbox
+    outbox: FactWriters
     metrics: GatewayMetrics
 
 
@@ -487,7 +497,9 @@ class Call:
             action()
         except FAULTS as error:
             report(self._log, "fault in a timer of a call", error)
-            self.end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
+            outcome = fact_pb2.CALL_OUTCOME_DROPPED
+            if not guarded(self._log, self.end, outcome, INTERNAL_ERROR, "internal error"):
+                self.cut()
 
     # -- whether Twilio is there ---------------------------------------------------------------
 
@@ -679,7 +691,12 @@ class Call:
         for step in steps:
             guarded(self._log, step)
         self.abandon(outcome)
-        guarded(self._log, self._on_end, self._call_sid, outcome, code, reason)
+        if not guarded(self._log, self._on_end, self._call_sid, outcome, code, reason):
+            self.cut()
+
+    def cut(self) -> None:
+        """Lose the socket, when nothing else can end the call: who finds it closed sees to the rest."""
+        self._sink.abort()
 
     def abandon(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
         """Take the last steps of a call, whatever state it is in: its last fact, the worker's release,

@@ -31,7 +31,7 @@ import grpc
 import grpc.aio
 
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
-from gateway.barrier import report
+from gateway.barrier import guarded, report
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
 from runtime.credentials import Credentials
@@ -143,6 +143,9 @@ class LaneListener(Protocol):
 
     def stream_stopped(self) -> None:
         """Twilio told another gateway that the media stream is over."""
+
+    def cut(self) -> None:
+        """Lose the media stream: what should have ended the call has raised."""
 
 
 class Batch:
@@ -374,6 +377,7 @@ def end_lost(lane: Lane, metrics: GatewayMetrics, reason: str) -> None:
     except Exception as error:
         metrics.link_faults.labels("cleanup").inc()
         report(log.bind(call=lane.call_sid), "fault in the end of a call, which is dropped", error)
+        guarded(log, lane.listener.cut)
     lane.close(fact_pb2.CALL_OUTCOME_SESSION_LOST)
 
 

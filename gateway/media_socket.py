@@ -195,6 +195,10 @@ class MediaSocket:
         """End: a fault of our own met this call."""
         self._end(fact_pb2.CALL_OUTCOME_DROPPED, INTERNAL_ERROR, "internal error")
 
+    def cut(self) -> None:
+        """Lose the socket, when nothing else ends it; :meth:`disconnected` follows."""
+        self._transport.abort()
+
     def _start(self, message: Start) -> None:
         call_sid = message.start.call_sid
         self._log = self._log.bind(call=call_sid)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from asheard.v1 import fact_pb2
-from gateway.barrier import guarded
+from gateway.barrier import surely
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -58,6 +58,9 @@ class RunningCall(Protocol):
     def fail(self) -> None:
         """End: a fault of our own met this call."""
 
+    def cut(self) -> None:
+        """Lose the socket: whatever should have ended the call has raised."""
+
 
 class Registry:
     """Running calls by socket and by CallSid, and the endings of those that are over."""
@@ -86,8 +89,8 @@ class Registry:
         self._by_call_sid[call_sid] = call
         self._endings.pop(call_sid, None)
         # Whatever is wrong with the older one, the newer stream begins.
-        if older is not None and not guarded(log, older.supersede):
-            guarded(log, older.fail)
+        if older is not None:
+            surely(log, older.supersede, older.fail, older.cut)
 
     def ended(
         self, call: RunningCall, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType
@@ -124,8 +127,7 @@ class Registry:
             return ending is not None and ending.stream_sid == stream_sid
         if running.stream_sid != stream_sid:
             return False
-        if not guarded(log, running.stream_stopped):
-            guarded(log, running.fail)
+        surely(log, running.stream_stopped, running.fail, running.cut)
         return True
 
     def call_over(self, call_sid: str, attempt: int) -> bool:
@@ -139,8 +141,7 @@ class Registry:
         if running is None:
             ending = self._endings.get(call_sid)
             return ending is not None and ending.stream_number >= attempt
-        if not guarded(log, running.call_over):
-            guarded(log, running.fail)
+        surely(log, running.call_over, running.fail, running.cut)
         return True
 
     def stream_lost(self, call_sid: str, attempt: int) -> None:
@@ -153,8 +154,7 @@ class Registry:
         running = self._by_call_sid.get(call_sid)
         if running is None or running.stream_number != attempt:
             return
-        if not guarded(log, running.supersede):
-            guarded(log, running.fail)
+        surely(log, running.supersede, running.fail, running.cut)
 
     async def wait_empty(self) -> None:
         """Wait until no socket is open."""

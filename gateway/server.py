@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from gateway import nonce, webhook
 from gateway.barrier import guarded
 from gateway.call import CallServices
 from gateway.kernel import kernel
+from gateway.last_line import LastLine
 from gateway.media_socket import MediaSocket
 from gateway.metrics import outcome_label
 from gateway.nonce import NonceChecker
@@ -286,7 +288,9 @@ class PublicServer:
         if tcp is None:
             return response  # the peer has gone already
         transport = WebSocketTransport(tcp)
-        media_socket = MediaSocket(transport, self._services, self._registry, self._nonces)
+        last_line = LastLine(self._services.links, self._services.outbox)
+        services = replace(self._services, links=last_line, outbox=last_line)
+        media_socket = MediaSocket(transport, services, self._registry, self._nonces)
         seat: Seat | None = None
         try:
             response.direct.seat = seat = self._turns.join(tcp, response.direct.feed_data)
@@ -298,6 +302,7 @@ class PublicServer:
             if not guarded(log, media_socket.disconnected):
                 guarded(log, media_socket.fail)
                 guarded(log, self._registry.closed, media_socket)
+            guarded(log, last_line.end)
             if transport.close_sent:
                 tcp.close()  # both sides have said that they close
         return response

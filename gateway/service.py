@@ -11,7 +11,7 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from gateway.barrier import guarded
+from gateway.barrier import surely
 from gateway.call import CallServices
 from gateway.kernel import kernel
 from gateway.links import Links
@@ -161,8 +161,7 @@ class Gateway:
         log.info("gateway drains", calls=len(self._calls))
         await self._wait_for_calls(stop)
         for call in self._calls:
-            if not guarded(log, call.abort):
-                guarded(log, call.fail)
+            surely(log, call.abort, call.fail, call.cut)
         await self._links.close(LAST_WORDS_S)
         await self._public.close()
         flush_s = FLUSH_NOW_S if stop.now.is_set() else FLUSH_S

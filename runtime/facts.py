@@ -132,6 +132,13 @@ class FactWriter:
         self.call_sid = call_sid
         self.writer = writer
         """Name of the writer, as in ``Fact.writer``."""
+        self.closed = False
+        """Whether its closing fact is written: without one, no transcript of the call is ever final."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has written anything."""
+        return self._sequence > 0
 
     def write(self, **body: Any) -> None:
         """Number, date and post one fact: ``write(item_deleted=fact_pb2.ItemDeleted(...))``.
@@ -145,6 +152,8 @@ class FactWriter:
             raise AssertionError("a fact has exactly one body")
         self._sequence += 1
         self._outbox.post(self.call_sid, self.writer, self._sequence, body)
+        if "call_ended" in body or "session_ended" in body:
+            self.closed = True
 
 
 @dataclass(slots=True, eq=False)

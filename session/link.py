@@ -25,7 +25,7 @@ import grpc
 import grpc.aio
 
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
-from runtime.facts import FactOutbox
+from runtime.facts import FactOutbox, FactWriter
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from session.call import Call, CallSettings, Outcome, OutletFull
@@ -407,7 +407,7 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         outlet = CallOutlet(outbox, handle)
         call = Call(opened.call_sid, self._settings, outlet, writer)
         accepted = session_service_pb2.CallAccepted(session_writer=writer.writer)
-        running = self._run(call, outlet)
+        running = self._run(call, outlet, writer)
         try:
             task = self._calls.create_task(running, name=f"call {opened.call_sid}")
         except BaseException:
@@ -426,18 +426,30 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         for link in self._links:
             link.tell_stopped(stopped)
 
-    async def _run(self, call: Call, outlet: CallOutlet) -> None:
+    async def _run(self, call: Call, outlet: CallOutlet, writer: FactWriter) -> None:
         """A call's life. What it raises is its own end, not the other calls'."""
         try:
             await call.run()
-        except (Exception, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if cancelled and task is not None and task.cancelling():
                 raise  # somebody meant it
             self.count_fault("call")
             self._settings.metrics.calls.labels(Outcome.FAILED.value).inc()
             log.exception("fault in the end of a call, which is dropped")
-            outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, FAULT)
+            try:
+                outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, FAULT)
+            except Exception:
+                log.exception("the gateway is not told that a call was dropped")
+        finally:
+            if not writer.closed:
+                # A call that failed in its own end: its transcript must not wait for it for ever.
+                ended = fact_pb2.SessionEnded(reason=FAULT, failed=True)
+                try:
+                    writer.write(session_ended=ended)
+                except Exception:
+                    log.exception("the last fact of a call is not written")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -50,6 +50,9 @@ class Listener:
     def stream_stopped(self) -> None:
         self.heard.append(("stopped", None))
 
+    def cut(self) -> None:
+        self.heard.append(("cut", None))
+
     @property
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.heard]
@@ -389,7 +392,8 @@ class Faulty(Listener):
         raise RuntimeError("a bug")
 
 
-LISTENED = [name for name in vars(LaneListener) if not name.startswith("_")]
+LISTENED = [name for name in vars(LaneListener) if not name.startswith("_") and name != "cut"]
+"""All but the last resort."""
 
 
 @pytest.mark.usefixtures("impatient")
@@ -422,6 +426,7 @@ async def test_whatever_one_call_raises_ends_that_call_and_neither_the_link_nor_
                         link.end_lost(lane, pool._metrics, "told so")
                 await until(lambda lane=lane: lane.outcome is not None, f"its end, by {name}")  # type: ignore[misc]
                 assert ("lost" in call.kinds) is (once and name != "session_lost"), name
+                assert ("cut" in call.kinds) is ("lost" not in call.kinds), name
                 if name != "session_refused":
                     await until(lambda n=number: n in worker.closed, "the worker knows")  # type: ignore[misc]
         assert registry.get_sample_value("asheard_link_faults_total", {"where": "call"}) == 12

@@ -19,6 +19,9 @@ class FakeCall:
     def supersede(self) -> None:
         self.superseded = True
 
+    def cut(self) -> None:
+        raise AssertionError("nothing raised")
+
     def stream_stopped(self) -> None:
         self.said.append("stopped")
 

@@ -31,7 +31,7 @@ import grpc
 import grpc.aio
 
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
-from gateway.barrier import guarded, report
+from gateway.barrier import FAULTS, guarded, report
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
 from runtime.credentials import Credentials
@@ -362,7 +362,7 @@ def in_call(
     """
     try:
         action(*args, **kwargs)
-    except Exception as error:
+    except FAULTS as error:
         metrics.link_faults.labels("call").inc()
         report(log.bind(call=lane.call_sid), "fault of one call, which ends", error)
         end_lost(lane, metrics, FAULT)
@@ -374,7 +374,7 @@ def end_lost(lane: Lane, metrics: GatewayMetrics, reason: str) -> None:
         return
     try:
         lane.listener.session_lost(reason)
-    except Exception as error:
+    except FAULTS as error:
         metrics.link_faults.labels("cleanup").inc()
         report(log.bind(call=lane.call_sid), "fault in the end of a call, which is dropped", error)
         guarded(log, lane.listener.cut)
@@ -629,7 +629,7 @@ class Link:
                     self._flush_timer = None
                 try:
                     request = self._next_message()
-                except Exception:
+                except FAULTS:
                     self._fault("fault in making a message, which is lost")
                     continue
                 if request is not None:
@@ -737,7 +737,7 @@ class Link:
             if control.WhichOneof("body") == "load_report":
                 try:
                     self._take_report(control.load_report)
-                except Exception:
+                except FAULTS:
                     self._fault("fault in taking a load report")
                 continue
             lane = self._lanes.get(control.call)

@@ -235,11 +235,18 @@ append_regular(PyObject *call, const Frame *frame)
     return failed ? RAISED : DONE;
 }
 
+/* Whether what was raised is no fault of a call's: a cancellation is one, since no task runs here. */
+static int
+ends_process(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* End the call, and it alone, with what was raised. -1: that is no fault of a call's. */
 static int
 crash(PyObject *call)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (ends_process())
         return -1;
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
@@ -278,7 +285,7 @@ append_frame(PyObject *call, const Frame *frame)
 static int
 note_fault(PyObject **faults, PyObject *handle)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (ends_process())
         return -1;
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);

@@ -25,7 +25,7 @@ class Append(Protocol):
         now_unix_us: int,
         now: float,
         /,
-    ) -> list[tuple[int, Exception]] | None:
+    ) -> list[tuple[int, BaseException]] | None:
         """Do with each frame, in order, what :meth:`session.call.Call.receive_audio` does.
 
         Args:

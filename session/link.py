@@ -69,6 +69,9 @@ FAULT = "internal error"
 MOST_CONTENT_INDEX = 2**31 - 1
 _MOST_UINT32 = 2**32 - 1
 
+_FAULTS = (Exception, asyncio.CancelledError)
+"""What a call's code may raise where no task runs it: there a cancellation is a fault like any other."""
+
 _AnyControl = (
     session_service_pb2.CallAccepted
     | session_service_pb2.CallRefused
@@ -505,12 +508,12 @@ class _Link:
         for handle, call in list(self._calls.items()):
             try:
                 call.leave(Outcome.LINK_LOST)
-            except Exception as error:
+            except _FAULTS as error:
                 self.drop(handle, error)
         self._calls.clear()
         self._held.clear()
 
-    def drop(self, handle: int, error: Exception) -> None:
+    def drop(self, handle: int, error: BaseException) -> None:
         """A call has raised what its own barriers should have kept: end it without its help."""
         held = self._held.pop(handle, None)
         self._calls.pop(handle, None)
@@ -533,7 +536,7 @@ class _Link:
             if stopped.stream_sid in ("", held.stream_sid):
                 try:
                     self.outbox.control(handle, stream_stopped=stopped)
-                except Exception as error:
+                except _FAULTS as error:
                     self.drop(handle, error)
 
     async def _write(
@@ -553,7 +556,7 @@ class _Link:
                 turn.cancel()
             try:
                 response = outbox.take()
-            except Exception:
+            except _FAULTS:
                 self._service.count_fault("message")
                 log.exception("fault in making a message, which is lost")
                 continue
@@ -572,7 +575,7 @@ class _Link:
         for control in request.control:
             try:
                 self._control(control)
-            except Exception as error:
+            except _FAULTS as error:
                 self.drop(control.call, error)
         audio = request.caller_audio
         calls, payloads = audio.call, audio.payload
@@ -596,7 +599,7 @@ class _Link:
             if call is not None:
                 try:
                     call.receive_audio(payload, at_ms, received_us, now_unix_us)
-                except Exception as error:
+                except _FAULTS as error:
                     self.drop(handle, error)
 
     def _uneven(self, frames: int) -> None:
@@ -640,7 +643,7 @@ class _Link:
             return
         try:
             call, task = self._service.start(self.outbox, handle, opened)
-        except Exception:
+        except _FAULTS:
             self._service.count_fault("open")
             self._service.count_refused()
             log.exception("fault in opening a call, which is refused", call=opened.call_sid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -378,6 +379,8 @@ async def test_a_call_that_waits_is_taken_by_the_first_worker_that_has_room(
 class Faulty(Listener):
     """A call that has a bug in everything, and in its own end another one."""
 
+    _faults = itertools.cycle((RuntimeError, ZeroDivisionError, asyncio.CancelledError))
+
     def __init__(self, *callbacks: str) -> None:
         super().__init__()
         self._callbacks = callbacks
@@ -389,7 +392,7 @@ class Faulty(Listener):
 
     def _fault(self, *_: object) -> None:
         self.heard.append(("fault", None))
-        raise RuntimeError("a bug")
+        raise next(self._faults)("a bug")
 
 
 LISTENED = [name for name in vars(LaneListener) if not name.startswith("_") and name != "cut"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gc
 import sys
@@ -341,7 +342,7 @@ async def test_a_second_fault_ends_that_call_alone_without_its_help() -> None:
     dropped: list[tuple[int, str]] = []
     with (
         patch.object(Call, "crash", side_effect=RuntimeError("crash")),
-        patch.object(Call, "receive_audio", side_effect=RuntimeError("no barrier")),
+        patch.object(Call, "receive_audio", side_effect=asyncio.CancelledError("no barrier")),
         patch.object(_Link, "drop", lambda _, handle, error: dropped.append((handle, str(error)))),
     ):
         worker.receive(frames)

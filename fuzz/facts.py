@@ -230,7 +230,7 @@ def _check_agent(turn: Turn) -> None:
 
 
 def _texts(random: Random) -> int:
-    text = " ".join(_sentence(random) for _ in range(random.choice((1, 1, 3, 30))))
+    text = " ".join(_sentence(random) for _ in range(random.choice((1, 1, 3, 30, 2_000))))
     tokens = tokenize(text)
     for token in tokens:
         if text[token.char_start : token.char_end] != token.text or not token.text.strip():

@@ -34,6 +34,9 @@ CACHED_FACTS = 100_000
 THREAD_FROM_FACTS = 200
 """Joins of more facts than this run in a thread: they take more than about 2 ms."""
 
+THREAD_FROM_BYTES = 20_000
+"""And joins of larger ones: as many short words as one text may hold take two seconds."""
+
 STATES_PER_S = 10
 """The most states a watcher gets: as many as a person can see."""
 
@@ -332,7 +335,7 @@ class Calls:
         started = time.perf_counter()
         revision = cached.revision
         try:
-            if len(cached.facts) > THREAD_FROM_FACTS:
+            if _is_long(cached.facts):
                 transcript, cpu_s = await _in_thread(cached.facts, cached.known)
             else:
                 transcript, cpu_s = _timed_join(cached.facts, cached.known)
@@ -409,6 +412,13 @@ _SAID = {
     Outcome.SURPLUS: "call holds as much as a call may: facts thrown away",
 }
 """What is said in the log, once for each call, of facts that are thrown away."""
+
+
+def _is_long(facts: Sequence[Fact]) -> bool:
+    """Whether joining them would hold up the event loop."""
+    if len(facts) > THREAD_FROM_FACTS:
+        return True
+    return sum(fact.ByteSize() for fact in facts) > THREAD_FROM_BYTES
 
 
 def _timed_join(facts: Sequence[Fact], known: KnownTurns) -> tuple[Transcript, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -116,6 +117,25 @@ async def test_long_calls_are_joined_in_a_thread_to_the_same_end(
     monkeypatch.setattr(calls_module, "THREAD_FROM_FACTS", 0)
     assert await calls_of(store).get("CA1") == direct
     await store.close()
+
+
+async def test_a_long_text_is_joined_in_a_thread_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(facts: list[Fact], *rest: Any) -> Transcript:
+        threads.append(threading.current_thread())
+        return join(facts, *rest)
+
+    monkeypatch.setattr(calls_module, "join", noted)
+    store = open_sqlite(tmp_path / "facts.db")
+    await store.append(short_call("CA1"))
+    await store.append(short_call("CA2", text="a " * 10_000))
+    await calls_of(store).get("CA1")
+    await calls_of(store).get("CA2")
+    await store.close()
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 async def test_a_call_that_cannot_be_joined_does_not_hide_the_others(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +96,12 @@ def test_any_stretch_of_a_turn_is_found_with_its_share(
         assert answer.result is HEARD
     if heard == 0:
         assert answer.result is UNHEARD
+
+
+def test_looking_through_a_long_turn_takes_time_in_proportion() -> None:
+    turn = [SaidWord("\u5b57", Heard.FULL, counts=True)] * 40_000
+    began = time.process_time()
+    assert check_heard("cash or credit", [turn]).result is PassageResult.NOT_SAID
+    assert time.process_time() - began < 20, (
+        "it took 50 s when each word was looked at with all behind it"
+    )

@@ -35,7 +35,7 @@ import msgspec
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
-from gateway.barrier import FAULTS, guarded, report
+from gateway.barrier import FAULTS, Arguments, guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
 from gateway.playout.clock import MOST_AHEAD_US
@@ -350,6 +350,22 @@ class Call:
                 STOP_WAIT_S, self._timed, self._end_by_callback
             )
 
+    def stream_failed(self) -> None:
+        """Twilio told a webhook of an error of the stream, and does not say whether it goes on: it is over
+        if nothing more comes. Repeats are ignored."""
+        if not self._over and self._stopped_timer is None:
+            self._stopped_timer = self._loop.call_later(
+                STOP_WAIT_S, self._timed, self._end_unless_heard, self._now_us()
+            )
+
+    def _end_unless_heard(self, since_us: int) -> None:
+        self._stopped_timer = None
+        # What was under way came within the first half of the wait.
+        if self._last_heard_us > since_us + int(STOP_WAIT_S * 1e6) // 2:
+            self._log.warning("media stream goes on after an error that Twilio reported")
+        else:
+            self._end_by_callback()
+
     def call_over(self) -> None:
         """Twilio told a webhook that the call is over: as good as its ``stop``. Repeats are ignored."""
         if not self._over:
@@ -491,10 +507,12 @@ class Call:
         self._pump_handle = None
         self._pump()
 
-    def _timed(self, action: Callable[[], None]) -> None:
+    def _timed(
+        self, action: Callable[Arguments, None], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> None:
         """Do what a timer is for. There is nobody above it who would end the call when it raises."""
         try:
-            action()
+            action(*args, **kwargs)
         except FAULTS as error:
             report(self._log, "fault in a timer of a call", error)
             outcome = fact_pb2.CALL_OUTCOME_DROPPED
@@ -507,7 +525,7 @@ class Call:
         """See whether anything came lately; ask, and end the stream when there is no answer."""
         now_us = self._now_us()
         late_us = now_us - self._watch_due_us
-        heard_us = max(self._heard_us, self._playhead.clock.received_us or 0)
+        heard_us = self._last_heard_us
         if self._probed_us is not None and heard_us >= self._probed_us:
             self._probed_us = None
         if late_us > STOOD_STILL_US:
@@ -525,6 +543,11 @@ class Call:
                 self._probes += 1
                 self._sink.write(text_frame(self._encoder.mark(f"w{self._probes}")))
             self._watch_at(now_us + int(PROBE_WAIT_S * 1e6))
+
+    @property
+    def _last_heard_us(self) -> int:
+        """When anything last came of Twilio."""
+        return max(self._heard_us, self._playhead.clock.received_us or 0)
 
     def _watch_at(self, due_us: int) -> None:
         self._watch_due_us = due_us

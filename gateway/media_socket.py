@@ -182,6 +182,11 @@ class MediaSocket:
         if self._call is not None:
             self._call.stream_stopped()
 
+    def stream_failed(self) -> None:
+        """Twilio told a webhook of an error of the stream."""
+        if self._call is not None:
+            self._call.stream_failed()
+
     def call_over(self) -> None:
         """Twilio told a webhook that the call is over, and so the stream."""
         if self._call is not None:

@@ -46,6 +46,9 @@ class RunningCall(Protocol):
     def stream_stopped(self) -> None:
         """Twilio says that the stream is over."""
 
+    def stream_failed(self) -> None:
+        """Twilio says that the stream had an error; it may be over."""
+
     def call_over(self) -> None:
         """Twilio says that the call is over."""
 
@@ -116,10 +119,15 @@ class Registry:
 
     # -- what Twilio's callbacks say -----------------------------------------------------------
 
-    def stream_stopped(self, call_sid: str, stream_sid: str) -> bool:
+    def stream_stopped(self, call_sid: str, stream_sid: str, *, failed: bool = False) -> bool:
         """A media stream is over; whether it was one of ours, or is known to be over.
 
         One that is not the call's newest here is over already.
+
+        Args:
+            call_sid: The call.
+            stream_sid: The media stream.
+            failed: It had an error; it is over only if nothing more comes.
         """
         running = self._by_call_sid.get(call_sid)
         if running is None:
@@ -127,7 +135,8 @@ class Registry:
             return ending is not None and ending.stream_sid == stream_sid
         if running.stream_sid != stream_sid:
             return False
-        surely(log, running.stream_stopped, running.fail, running.cut)
+        over = running.stream_failed if failed else running.stream_stopped
+        surely(log, over, running.fail, running.cut)
         return True
 
     def call_over(self, call_sid: str, attempt: int) -> bool:

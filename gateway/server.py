@@ -221,7 +221,7 @@ class PublicServer:
         parameters = await self._signed_parameters(request)
         event = parameters.get("StreamEvent", "")
         self._metrics.stream_events.labels(event if event in STREAM_EVENTS else "other").inc()
-        if event == "stream-error":
+        if event == webhook.ERROR_EVENT:
             log.error(
                 "Twilio reports a stream error",
                 call=parameters.get("CallSid", ""),
@@ -229,9 +229,10 @@ class PublicServer:
                 error=_LONG_NUMBER.sub("…", parameters.get("StreamError", ""))[:300],
             )
         call_sid, stream_sid = parameters.get("CallSid", ""), parameters.get("StreamSid", "")
-        known = event not in webhook.OVER_EVENTS or not (call_sid and stream_sid)
-        if not (known or self._registry.stream_stopped(call_sid, stream_sid)):
-            self._services.links.announce_stopped(call_sid, stream_sid)
+        if event in webhook.OVER_EVENTS and call_sid and stream_sid:
+            failed = event == webhook.ERROR_EVENT
+            if not self._registry.stream_stopped(call_sid, stream_sid, failed=failed):
+                self._services.links.announce_stopped(call_sid, stream_sid)
         return web.Response(status=204)
 
     def _stream_is_over(self, call_sid: str, status: str, attempt: int) -> None:

@@ -19,7 +19,10 @@ STREAM_PARAMETER = "stream"
 OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 """Twilio's ``CallStatus`` of a call that is over, for good."""
 
-OVER_EVENTS = frozenset({"stream-stopped", "stream-error"})
+ERROR_EVENT = "stream-error"
+"""Twilio's ``StreamEvent`` of a media stream that had an error: as a rule it is over."""
+
+OVER_EVENTS = frozenset({"stream-stopped", ERROR_EVENT})
 """Twilio's ``StreamEvent`` of a media stream that is over."""
 
 MOST_STREAMS = 5

@@ -366,6 +366,20 @@ async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
     assert stage.ended == [("CA1", "DROPPED", 1000)]
 
 
+async def test_an_error_that_twilio_reports_ends_no_stream_that_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.2)
+    stage.call.stream_failed()
+    for ms in range(20, 400, 20):
+        await asyncio.sleep(0.02)
+        stage.media(ms)
+    assert stage.ended == []
+    stage.call.stream_failed()
+    await until(lambda: stage.ended, "nothing more came")
+    assert stage.ended == [("CA1", "COMPLETED", 1000)]
+
+
 async def test_a_call_that_is_over_by_twilios_callback_ends_at_once(stage: Stage) -> None:
     stage.speak(5_000, "item1")
     stage.call.call_over()

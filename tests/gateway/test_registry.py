@@ -25,6 +25,9 @@ class FakeCall:
     def stream_stopped(self) -> None:
         self.said.append("stopped")
 
+    def stream_failed(self) -> None:
+        self.said.append("failed")
+
     def call_over(self) -> None:
         self.said.append("over")
 
@@ -71,7 +74,8 @@ async def test_a_callback_ends_its_own_stream_and_no_newer_one() -> None:
     assert not registry.stream_stopped("CA1", "MZ1"), "none of ours"
     registry.started(older, "CA1")
     assert registry.stream_stopped("CA1", "MZ1")
-    assert older.said == ["stopped"]
+    assert registry.stream_stopped("CA1", "MZ1", failed=True)
+    assert older.said == ["stopped", "failed"]
     registry.started(newer, "CA1")
     assert not registry.stream_stopped("CA1", "MZ1")
     registry.stream_lost("CA1", 1)

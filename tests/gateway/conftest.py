@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.service import Gateway
+from runtime import facts
 from runtime.config import Address, GatewayConfig
 from runtime.process import Stop
 from tests.gateway.peers import RecordingTranscript, ScriptedWorker, TwilioEnd, until
@@ -106,6 +107,13 @@ async def world(
         for worker in workers:
             await worker.stop()
         await transcript.stop()
+
+
+@pytest.fixture(autouse=True)
+def facts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests wait for a call's last fact, and facts wait for company otherwise."""
+    monkeypatch.setattr(facts, "LINGER_S", 0.001)
+    monkeypatch.setattr(facts, "BUSY_S", 0.005)
 
 
 @pytest.fixture

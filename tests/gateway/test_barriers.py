@@ -20,7 +20,6 @@ from gateway.media_socket import MediaSocket
 from gateway.registry import Registry
 from gateway.turns import ReadingTurns, Seat
 from gateway.websocket import WebSocketTransport
-from runtime import facts
 from runtime.facts import FactWriter
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import TwilioEnd, until
@@ -169,7 +168,6 @@ async def test_what_one_call_raises_ends_that_call_alone(
     make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(service, "LAST_WORDS_S", 0.2)  # what had no end keeps its lane
-    monkeypatch.setattr(facts, "BUSY_S", 0.01)  # the last fact of each is waited for
     if way == "python":
         monkeypatch.setattr(server, "kernel", lambda: None)
     async with make_world() as here:

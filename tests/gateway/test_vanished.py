@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -170,6 +171,8 @@ async def test_a_system_without_these_options_and_without_epoll_serves_calls(
 
 
 def test_a_peer_that_vanishes_without_a_word_is_noticed_with_and_without_data_under_way() -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare, of Linux")
     began = time.monotonic()
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", CUT_OFF],

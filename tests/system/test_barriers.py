@@ -113,6 +113,11 @@ async def _is_stopped_by_webhook(system: OneProcess, phone: Phone) -> None:
     await system.post("/twilio/status", StreamEvent="stream-stopped", **sids)
 
 
+async def _failed_by_webhook(system: OneProcess, phone: Phone) -> None:
+    sids = {"CallSid": phone.call_sid, "StreamSid": phone.stream_sid}
+    await system.post("/twilio/status", StreamEvent="stream-error", StreamError="31921", **sids)
+
+
 async def _is_over_by_webhook(system: OneProcess, phone: Phone) -> None:
     await system.post("/twilio/voice?attempt=1", CallSid=phone.call_sid, CallStatus="completed")
 
@@ -127,6 +132,7 @@ ENDINGS: dict[str, Callable[[OneProcess, Phone], Awaitable[None]]] = {
     "sends nonsense": _sends_nonsense,
     "calls again": _calls_again,
     "stopped by webhook": _is_stopped_by_webhook,
+    "failed by webhook": _failed_by_webhook,
     "over by webhook": _is_over_by_webhook,
     "model lost": _loses_its_model,
 }

@@ -499,7 +499,7 @@ async def _strangers(
             elapsed = time.monotonic() - began
             if report.cases % 50 == 0:
                 report.end_bytes = memory_bytes(process.pid)
-                if elapsed < WARM_S:
+                if elapsed < WARM_S or not report.warm_bytes:
                     report.warm_bytes = report.end_bytes
                 elif report.end_bytes > report.warm_bytes + MOST_GROWTH_BYTES:
                     sizes = f"{report.warm_bytes >> 20} to {report.end_bytes >> 20} MB"

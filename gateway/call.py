@@ -108,6 +108,8 @@ STOP_WAIT_S = 2.0
 socket's last bytes by tenths of a second; and where the call goes on, Twilio asks for a new stream after
 about one."""
 
+_BY_CALLBACK = "media stream is over by Twilio's callback; its socket is still open"
+
 NORMAL_CLOSURE = 1000
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
@@ -342,13 +344,12 @@ class Call:
     def stream_stopped(self) -> None:
         """Twilio told a webhook, here or at another gateway, that the stream is over. Repeats are ignored.
 
-        The socket's own ``stop`` may be on its way, or its end, which would mean that the stream was
-        lost and the call goes on. If neither comes, this is as good as the ``stop``.
+        The socket's own ``stop`` may be on its way, or the word that the call is over
+        (:meth:`call_over`). If neither comes, the stream was lost: the call may go on in another one,
+        and its transcript must stay open for that.
         """
         if not self._over and self._stopped_timer is None:
-            self._stopped_timer = self._loop.call_later(
-                STOP_WAIT_S, self._timed, self._end_by_callback
-            )
+            self._stopped_timer = self._loop.call_later(STOP_WAIT_S, self._timed, self._end_stopped)
 
     def stream_failed(self) -> None:
         """Twilio told a webhook of an error of the stream, and does not say whether it goes on: it is over
@@ -364,16 +365,18 @@ class Call:
         if self._last_heard_us > since_us + int(STOP_WAIT_S * 1e6) // 2:
             self._log.warning("media stream goes on after an error that Twilio reported")
         else:
-            self._end_by_callback()
+            self._end_stopped()
 
     def call_over(self) -> None:
-        """Twilio told a webhook that the call is over: as good as its ``stop``. Repeats are ignored."""
+        """Twilio told a webhook, here or at another gateway, that the call is over: as good as its
+        ``stop``. Repeats are ignored."""
         if not self._over:
-            self._end_by_callback()
+            self._log.warning(_BY_CALLBACK)
+            self.receive_stop()
 
-    def _end_by_callback(self) -> None:
-        self._log.warning("media stream is over by Twilio's callback; its socket is still open")
-        self.receive_stop()
+    def _end_stopped(self) -> None:
+        self._log.warning(_BY_CALLBACK)
+        self.end(fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "stream stopped")
 
     # -- what the session worker says (LaneListener) -------------------------------------------
 

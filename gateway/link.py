@@ -144,6 +144,9 @@ class LaneListener(Protocol):
     def stream_stopped(self) -> None:
         """Twilio told another gateway that the media stream is over."""
 
+    def call_over(self) -> None:
+        """Twilio told another gateway that the call is over."""
+
     def cut(self) -> None:
         """Lose the media stream: what should have ended the call has raised."""
 
@@ -781,8 +784,10 @@ class Link:
                 if finished.outcome not in FINISHED_OUTCOMES:  # a worker of another version
                     finished.outcome = fact_pb2.CALL_OUTCOME_MODEL_FAILED
                 lane.listener.session_finished(finished)
-            case "stream_stopped":
+            case "stream_stopped" if control.stream_stopped.stream_sid:
                 lane.listener.stream_stopped()
+            case "stream_stopped":
+                lane.listener.call_over()
             case _ if not self._said_unknown:
                 self._said_unknown = True
                 log.warning("unknown control from a session worker", target=self.target)

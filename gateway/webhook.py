@@ -46,6 +46,7 @@ class Answer(enum.Enum):
 
 
 _OUTCOME_ANSWERS = {
+    # Whatever Twilio's status says: it may be older than the hang-up, and the transcript is final.
     fact_pb2.CALL_OUTCOME_COMPLETED: Answer.NOTHING,
     fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT: Answer.HANG_UP,
     fact_pb2.CALL_OUTCOME_REFUSED: Answer.LINES_BUSY,
@@ -75,8 +76,6 @@ def answer_after_stream(
     """
     if call_status not in ("", "in-progress"):
         return Answer.NOTHING
-    if call_status and outcome == fact_pb2.CALL_OUTCOME_COMPLETED:
-        outcome = None  # the stream was over, but the caller is still there
     answer = _OUTCOME_ANSWERS.get(outcome) if outcome is not None else None
     if answer is not None:
         return answer

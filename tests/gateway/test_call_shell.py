@@ -336,7 +336,7 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
     assert len(stage.ended) == 1, "it ends once"
 
 
-async def test_a_stream_that_is_over_by_twilios_callback_ends_as_by_its_stop(
+async def test_a_stream_that_is_over_by_twilios_callback_alone_was_lost(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
@@ -345,14 +345,25 @@ async def test_a_stream_that_is_over_by_twilios_callback_ends_as_by_its_stop(
     stage.call.stream_stopped()
     assert stage.ended == [], "its own stop may be on its way"
     await until(lambda: stage.ended, "the end")
+    assert stage.ended == [("CA1", "DROPPED", 1000)], "the call may go on in another stream"
+    causes = [
+        fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
+    ]
+    assert causes == [fact_pb2.POSITION_CAUSE_DROPPED]
+    stage.call.stream_stopped()
+    stage.call.call_over()
+    assert len(stage.ended) == 1, "it ends once"
+
+
+async def test_a_call_that_is_over_by_twilios_callback_ends_as_by_its_stop(stage: Stage) -> None:
+    stage.speak(5_000, "item1")
+    stage.call.stream_stopped()
+    stage.call.call_over()
     assert stage.ended == [("CA1", "COMPLETED", 1000)]
     causes = [
         fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
     ]
     assert causes == [fact_pb2.POSITION_CAUSE_HUNG_UP]
-    stage.call.stream_stopped()
-    stage.call.call_over()
-    assert len(stage.ended) == 1, "it ends once"
 
 
 async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
@@ -377,7 +388,7 @@ async def test_an_error_that_twilio_reports_ends_no_stream_that_goes_on(
     assert stage.ended == []
     stage.call.stream_failed()
     await until(lambda: stage.ended, "nothing more came")
-    assert stage.ended == [("CA1", "COMPLETED", 1000)]
+    assert stage.ended == [("CA1", "DROPPED", 1000)]
 
 
 async def test_a_call_that_is_over_by_twilios_callback_ends_at_once(stage: Stage) -> None:

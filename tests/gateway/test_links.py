@@ -51,6 +51,9 @@ class Listener:
     def stream_stopped(self) -> None:
         self.heard.append(("stopped", None))
 
+    def call_over(self) -> None:
+        self.heard.append(("over", None))
+
     def cut(self) -> None:
         self.heard.append(("cut", None))
 
@@ -406,7 +409,7 @@ async def test_whatever_one_call_raises_ends_that_call_and_neither_the_link_nor_
     registry = CollectorRegistry()
     async with linked(worker, registry=registry) as pool:
         _, good = await placed(pool, "CAgood")
-        assert {"agent_audio", "session_lost", "stream_stopped"} < set(LISTENED)
+        assert {"agent_audio", "session_lost", "stream_stopped", "call_over"} < set(LISTENED)
         number = 1
         for once in (True, False):  # then a second time, in the call's end
             for name in LISTENED:
@@ -424,7 +427,9 @@ async def test_whatever_one_call_raises_ends_that_call_and_neither_the_link_nor_
                     case "session_finished":
                         worker.finish(call=number)
                     case "stream_stopped":
-                        worker.say(call=number, stream_stopped=session_service_pb2.StreamStopped())
+                        worker.say(call=number, stream_stopped={"stream_sid": "MZ1"})
+                    case "call_over":
+                        worker.say(call=number, stream_stopped={})
                     case "session_lost":
                         link.end_lost(lane, pool._metrics, "told so")
                 await until(lambda lane=lane: lane.outcome is not None, f"its end, by {name}")  # type: ignore[misc]
@@ -432,8 +437,8 @@ async def test_whatever_one_call_raises_ends_that_call_and_neither_the_link_nor_
                 assert ("cut" in call.kinds) is ("lost" not in call.kinds), name
                 if name != "session_refused":
                     await until(lambda n=number: n in worker.closed, "the worker knows")  # type: ignore[misc]
-        assert registry.get_sample_value("asheard_link_faults_total", {"where": "call"}) == 12
-        assert registry.get_sample_value("asheard_link_faults_total", {"where": "cleanup"}) == 8
+        assert registry.get_sample_value("asheard_link_faults_total", {"where": "call"}) == 14
+        assert registry.get_sample_value("asheard_link_faults_total", {"where": "cleanup"}) == 9
         assert (worker.links, pool.up) == (1, 1)
         worker.speak("item", 20, call=1)
         await until(lambda: good.kinds == ["accepted", "audio"], "the neighbour goes on")

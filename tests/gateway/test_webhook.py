@@ -27,6 +27,7 @@ def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
         ("completed", fact_pb2.CALL_OUTCOME_DROPPED, 1, Answer.NOTHING),
         ("completed", None, 1, Answer.NOTHING),
         ("", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.NOTHING),
+        ("in-progress", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.NOTHING),
         # We ended it.
         ("in-progress", fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, 1, Answer.HANG_UP),
         ("in-progress", fact_pb2.CALL_OUTCOME_REFUSED, 1, Answer.LINES_BUSY),
@@ -36,8 +37,6 @@ def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
         ("in-progress", fact_pb2.CALL_OUTCOME_SESSION_LOST, 2, Answer.STREAM),
         ("in-progress", fact_pb2.CALL_OUTCOME_PROTOCOL_ERROR, 1, Answer.STREAM),
         ("in-progress", None, 1, Answer.STREAM),
-        # It was over, by `stop` or by a callback, and the call goes on.
-        ("in-progress", fact_pb2.CALL_OUTCOME_COMPLETED, 1, Answer.STREAM),
         ("", None, 1, Answer.STREAM),
         # But not for ever.
         ("in-progress", None, MOST_STREAMS - 1, Answer.STREAM),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import pybase64
@@ -254,14 +255,14 @@ class CallWords:
         if followed is not None and part.followed_text != part.text:
             followed.close()
             followed = None
-        answer = (
-            self._refine(speech) if followed is None else followed.finish(complete=part.complete)
-        )
         if estimate:
             self._owed[item_id, content_index] = speech
         task = asyncio.create_task(
-            self._answer(item_id, content_index, answer), name=f"words of {item_id}"
+            self._answer(item_id, content_index, speech, followed), name=f"words of {item_id}"
         )
+        if followed is not None:
+            # A call may end before the task begins, and then nobody else lets go of the item.
+            task.add_done_callback(partial(_give_up_if_cancelled, followed))
         part.answering = task
         self._refining.add(task)
         task.add_done_callback(self._refining.discard)
@@ -274,11 +275,16 @@ class CallWords:
                 del self._timed[next(iter(self._timed))]
 
     async def _answer(
-        self, item_id: str, content_index: int, answer: Awaitable[WordTimes | None]
+        self, item_id: str, content_index: int, speech: Speech, followed: Followed | None
     ) -> None:
         """Write the refined answer, and before it the estimate that is owed if it takes long."""
-        refined = asyncio.ensure_future(answer)
+        refined: asyncio.Future[WordTimes | None] | None = None
         try:
+            refined = asyncio.ensure_future(
+                self._refine(speech)
+                if followed is None
+                else followed.finish(complete=speech.complete)
+            )
             if (item_id, content_index) in self._owed:
                 await asyncio.wait({refined}, timeout=ESTIMATE_AFTER_S)
                 owed = self._owed.pop((item_id, content_index), None)
@@ -292,7 +298,8 @@ class CallWords:
             self._count("failed")
             return
         finally:
-            refined.cancel()
+            if refined is not None:
+                refined.cancel()
         self._count("none" if times is None else "refined")
         if times is not None:
             self._fact(item_id, content_index, times, refined=True)
@@ -341,3 +348,8 @@ def _estimate(speech: Speech) -> WordTimes:
     return proportional_times(
         tokenize(speech.text), len(speech.ulaw) // 8, complete=speech.complete
     )
+
+
+def _give_up_if_cancelled(followed: Followed, task: asyncio.Task[None]) -> None:
+    if task.cancelled():
+        followed.close()

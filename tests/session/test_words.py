@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import warnings
 
 import pytest
 
@@ -312,3 +314,28 @@ async def test_audio_of_timed_parts_is_kept_for_a_few_only() -> None:
     assert len(timed.words._timed) <= 4
     assert not timed.words._parts
     timed.words.close()
+
+
+async def test_a_call_that_ends_before_the_timing_begins_leaves_nothing_behind() -> None:
+    timed = Timed()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        timed.words.audio("A", 0, spoken(600))
+        timed.words.generated("A", 0, TEXT, complete=True)
+        timed.words.cut("A", 0, TEXT)
+        timed.words.close()
+        await asyncio.sleep(0.01)
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
+    assert timed.asked == []
+
+
+async def test_a_followed_part_is_given_up_when_its_call_ends_at_once() -> None:
+    followers: list[Follower] = []
+    timed = followed(followers)
+    timed.words.audio("A", 0, spoken(600))
+    timed.words.text("A", 0, TEXT)
+    timed.words.generated("A", 0, TEXT, complete=True)
+    timed.words.close()
+    await asyncio.sleep(0.01)
+    assert followers[0].closed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +18,7 @@ from bench.faults.neighbours import neighbours
 from bench.faults.phone import Phone
 from bench.faults.rows import Measure, Options, Values, scenario
 from bench.faults.stage import Stage, must, new_call_sid, seconds_until, stage
+from cli.system import Program
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -197,10 +198,13 @@ async def idle_connections(_options: Options) -> Values:
     Measure("until a webhook is answered again", "s", 30),
 )
 async def no_descriptors(_options: Options) -> Values:
-    async with ScriptedModel() as model, stage(model.url) as system:
-        pid = system.pid("gateway")
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (200, hard))
+    def adjust(program: Program) -> Program:
+        if program.name != "gateway":
+            return program
+        limited = ("sh", "-c", 'ulimit -n 200; exec "$0" "$@"', *program.command)
+        return replace(program, command=limited)
+
+    async with ScriptedModel() as model, stage(model.url, adjust=adjust) as system:
         host, _, port = system.listens().rpartition(":")
         idle = []
         for _ in range(400):

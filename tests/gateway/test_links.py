@@ -199,7 +199,7 @@ async def test_the_least_loaded_worker_is_asked_and_the_next_when_it_refuses() -
 async def test_a_worker_that_does_not_answer_is_told_so_and_the_next_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(link, "OPEN_ANSWER_S", 0.05)
+    monkeypatch.setattr(link, "OPEN_ANSWER_S", 1.0)
     silent, other = ScriptedWorker(), ScriptedWorker()
     silent.answers = False
     other.load = session_service_pb2.LoadReport(active_calls=5, max_calls=10)

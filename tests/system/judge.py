@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 from asheard.v1 import transcript_pb2
 from simulators import truth
+from simulators.realtime.session_truth import SessionTruth
 from simulators.twilio import CallTruth
 
 AGENT, CALLER = transcript_pb2.ROLE_AGENT, transcript_pb2.ROLE_CALLER
@@ -17,6 +21,13 @@ def agent_turns(transcript: transcript_pb2.Transcript) -> list[transcript_pb2.Tu
 def caller_turns(transcript: transcript_pb2.Transcript) -> list[transcript_pb2.Turn]:
     """What the caller said, in order."""
     return [turn for turn in transcript.turns if turn.role == CALLER]
+
+
+async def truly_heard(
+    calls: Iterable[CallTruth], sessions: Iterable[SessionTruth]
+) -> list[truth.HeardCall]:
+    """What was really heard; found in a thread, since the simulators of other tests must not wait."""
+    return await asyncio.to_thread(truth.join, list(calls), list(sessions))
 
 
 def assert_right(

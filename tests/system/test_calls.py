@@ -14,7 +14,6 @@ from cli.local import local_system
 from cli.system import clean_environment
 from gateway.playout import replay
 from gateway.playout.positions import PositionFixed
-from simulators import truth
 from simulators.network import Network, Path
 from simulators.realtime.script import AgentScript, Reply, Speak, say
 from simulators.realtime.script import bakery as bakery_agent
@@ -30,7 +29,8 @@ from simulators.twilio.script import (
     Step,
 )
 from simulators.twilio.script import bakery as bakery_caller
-from tests.system.judge import agent_turns, assert_right, caller_turns
+from tests.system.judge import agent_turns, assert_right, caller_turns, truly_heard
+from tests.system.together import together
 
 BAKERY_HEARD = [
     "Yes, I can help you place your order. What would you like?",
@@ -39,25 +39,26 @@ BAKERY_HEARD = [
 ]
 
 
-def test_the_demo_prints_the_bakery_call_and_is_right() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "cli.main", "demo"],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+@together
+async def test_the_demo_prints_the_bakery_call_and_is_right() -> None:
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", "demo",
+        env=clean_environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(110):
+        printed, errors = await demo.communicate()
+    text = printed.decode()
+    assert demo.returncode == 0, text + errors.decode()
     assert (
         "agent   That will be $9.05. Cash or credit? "
         "[unheard: We also have a store discount you can apply now.]"
-    ) in result.stdout
-    assert "Sorry for interrupting, do you also have coffee?" in result.stdout
-    assert "played of" in result.stdout
-    assert "ms after the caller began to speak" in result.stdout
+    ) in text
+    assert "Sorry for interrupting, do you also have coffee?" in text
+    assert "played of" in text
+    assert "ms after the caller began to speak" in text
 
 
+@together
 async def test_twenty_calls_at_once_are_all_final_and_right() -> None:
     logs = io.StringIO()
     async with local_system(bakery_agent(), logs, sessions=2) as system:
@@ -70,7 +71,7 @@ async def test_twenty_calls_at_once_are_all_final_and_right() -> None:
 
         callers = await asyncio.gather(*(call(i) for i in range(20)))
         transcripts = [await system.final_transcript(c.truth.call_sid) for c in callers]
-        heard = truth.join([c.truth for c in callers], system.realtime.sessions)
+        heard = await truly_heard([c.truth for c in callers], system.realtime.sessions)
     for transcript, joined, caller in zip(transcripts, heard, callers, strict=True):
         assert transcript.state == transcript_pb2.CALL_STATE_COMPLETED
         assert [t.heard_text for t in agent_turns(transcript)] == BAKERY_HEARD
@@ -79,6 +80,7 @@ async def test_twenty_calls_at_once_are_all_final_and_right() -> None:
         assert barge_in.flushed
 
 
+@together
 async def test_a_call_straight_to_the_media_socket_over_a_bad_network_is_right() -> None:
     network = Network(
         to_server=Path(delay_ms=80, jitter_ms=40), from_server=Path(delay_ms=80, jitter_ms=40)
@@ -86,11 +88,12 @@ async def test_a_call_straight_to_the_media_socket_over_a_bad_network_is_right()
     async with local_system(bakery_agent(), io.StringIO()) as system:
         call = await TwilioCaller(system.media_url, bakery_caller(), network=network).run()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
     assert_right(transcript, heard, call, position_ms=60)
     assert transcript.from_number == ""
 
 
+@together
 async def test_two_items_in_one_response_and_the_second_never_began() -> None:
     first = "Your order is ready."
     second = "We also have a store discount you can apply now."
@@ -101,7 +104,7 @@ async def test_two_items_in_one_response_and_the_second_never_began() -> None:
     async with local_system(agent, io.StringIO()) as system:
         call = await TwilioCaller(system.voice_url, caller).run()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
         [session] = system.realtime.sessions
     assert_right(transcript, heard, call)
     cut, unheard = agent_turns(transcript)[:2]
@@ -114,6 +117,7 @@ async def test_two_items_in_one_response_and_the_second_never_began() -> None:
     assert by_id[unheard.item_id].deleted
 
 
+@together
 async def test_a_false_alarm_clears_and_truncates_nothing() -> None:
     agent = AgentScript(replies=(say("Hello."), say("Sure.")))
     caller = CallerScript(
@@ -123,7 +127,7 @@ async def test_a_false_alarm_clears_and_truncates_nothing() -> None:
     async with local_system(agent, io.StringIO()) as system:
         call = await TwilioCaller(system.voice_url, caller).run()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
         [session] = system.realtime.sessions
     assert_right(transcript, heard, call)
     assert all(stream.flushes == [] for stream in call.streams)
@@ -132,6 +136,7 @@ async def test_a_false_alarm_clears_and_truncates_nothing() -> None:
 
 
 @pytest.mark.parametrize("action", [HangUp(), Drop()], ids=["hang-up", "drop"])
+@together
 async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:
     caller = CallerScript(steps=(Step(Press("4"), AgentPlayed(300)),),
                           end=Step(action, AgentPlayed(1500)))  # fmt: skip
@@ -139,7 +144,7 @@ async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:
         # Straight to the socket: after a drop nobody asks for another stream.
         call = await TwilioCaller(system.media_url, caller).run()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
     hung_up = isinstance(action, HangUp)
     assert transcript.state == (
         transcript_pb2.CALL_STATE_COMPLETED if hung_up else transcript_pb2.CALL_STATE_FAILED
@@ -151,6 +156,7 @@ async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:
     assert turn.heard_text != turn.generated_text
 
 
+@together
 async def test_the_stored_trace_of_a_call_replays_to_the_stored_positions() -> None:
     caller = CallerScript(
         steps=(Step(Say("No, wait."), AgentPlayed(900)),), end=Step(HangUp(), AgentPlayed(300))
@@ -158,11 +164,13 @@ async def test_the_stored_trace_of_a_call_replays_to_the_stored_positions() -> N
     async with local_system(bakery_agent(), io.StringIO()) as system:
         call = await TwilioCaller(system.voice_url, caller).run()
         transcript = await system.final_transcript(call.call_sid)
-        scenario = subprocess.run(
+        trace = await asyncio.to_thread(
+            subprocess.run,
             [sys.executable, "-m", "cli.main", "trace", call.call_sid,
              "--store", system.environment["ASHEARD_STORE"]],
             capture_output=True, text=True, timeout=30, check=True,
-        ).stdout  # fmt: skip
+        )  # fmt: skip
+        scenario = trace.stdout
     fixed = [answer for answer in replay.answers(scenario) if isinstance(answer, PositionFixed)]
     stored = [turn.position for turn in agent_turns(transcript)]
     assert [

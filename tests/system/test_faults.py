@@ -13,13 +13,13 @@ from websockets.exceptions import ConnectionClosed
 
 from asheard.v1 import transcript_pb2
 from cli.local import LocalSystem, local_system
-from simulators import truth
 from simulators.realtime import RealtimeSimulator
 from simulators.realtime.script import bakery as bakery_agent
 from simulators.twilio import TwilioCaller
 from simulators.twilio.script import AgentPlayed, CallerScript, HangUp, Step
 from simulators.twilio.script import bakery as bakery_caller
-from tests.system.judge import agent_turns, assert_right
+from tests.system.judge import agent_turns, assert_right, truly_heard
+from tests.system.together import together
 
 STREAM = "MZ" + "0" * 32
 CONNECTED = json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"})
@@ -62,6 +62,7 @@ async def closes_with(system: LocalSystem, frames: list[str | bytes]) -> int | N
         return socket.close_code
 
 
+@together
 async def test_bad_streams_end_alone_each_with_one_clear_line() -> None:
     logs = io.StringIO()
     async with local_system(bakery_agent(), logs) as system:
@@ -75,12 +76,13 @@ async def test_bad_streams_end_alone_each_with_one_clear_line() -> None:
             assert logs.getvalue().count("[warning") - before == 1, (name, logs.getvalue())
         call = await good
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
     assert codes == {name: code for name, (_, code) in BAD_STREAMS.items()}
     assert_right(transcript, heard, call)
     assert "Traceback" not in logs.getvalue()
 
 
+@together
 async def test_an_unknown_event_is_passed_over() -> None:
     logs = io.StringIO()
     unknown = json.dumps({"event": "weather", "sequenceNumber": "2", "streamSid": STREAM})
@@ -96,6 +98,7 @@ async def test_an_unknown_event_is_passed_over() -> None:
     assert logs.getvalue().count("weather") == 1
 
 
+@together
 async def test_signatures_are_demanded_when_there_is_a_token() -> None:
     logs = io.StringIO()
     settings = {"TWILIO_AUTH_TOKEN": "the-token", "ASHEARD_TWILIO_VALIDATE": "on"}
@@ -107,7 +110,7 @@ async def test_signatures_are_demanded_when_there_is_a_token() -> None:
             assert response.status == 403
         call = await TwilioCaller(system.voice_url, bakery_caller(), auth_token="the-token").run()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
     assert_right(transcript, heard, call)
     assert transcript.from_number == call.from_number
     assert call.from_number not in logs.getvalue()
@@ -115,6 +118,7 @@ async def test_signatures_are_demanded_when_there_is_a_token() -> None:
 
 
 @pytest.mark.parametrize("fault", ["unreachable", "bad key"])
+@together
 async def test_a_model_that_cannot_be_had_fails_the_call_with_one_clear_error(fault: str) -> None:
     logs = io.StringIO()
     settings = {"OPENAI_API_KEY": "sk-wrong-secret"}
@@ -135,6 +139,7 @@ async def test_a_model_that_cannot_be_had_fails_the_call_with_one_clear_error(fa
     assert "Traceback" not in logs.getvalue()
 
 
+@together
 async def test_a_killed_worker_ends_its_calls_and_the_next_call_is_served() -> None:
     logs = io.StringIO()
     long_call = CallerScript(end=Step(HangUp(), AgentPlayed(60_000)))
@@ -151,11 +156,12 @@ async def test_a_killed_worker_ends_its_calls_and_the_next_call_is_served() -> N
         await system.supervisor.ready()
         second = await TwilioCaller(system.voice_url, bakery_caller()).run()
         transcript = await system.final_transcript(second.call_sid)
-        heard = truth.join([second], system.realtime.sessions)
+        heard = await truly_heard([second], system.realtime.sessions)
     assert lost.state == transcript_pb2.CALL_STATE_FAILED
     assert_right(transcript, heard[0], second)
 
 
+@together
 async def test_the_transcript_service_may_die_in_the_middle_of_a_call() -> None:
     logs = io.StringIO()
     async with local_system(bakery_agent(), logs) as system:
@@ -168,6 +174,6 @@ async def test_the_transcript_service_may_die_in_the_middle_of_a_call() -> None:
         call = await calling
         await system.supervisor.ready()
         transcript = await system.final_transcript(call.call_sid)
-        [heard] = truth.join([call], system.realtime.sessions)
+        [heard] = await truly_heard([call], system.realtime.sessions)
     assert_right(transcript, heard, call)
     assert len(agent_turns(transcript)) == 3

@@ -2,7 +2,9 @@
 
 Options: messages up to 16 MiB (a batch of 10,000 facts, the transcript of a day-long call);
 keepalive pings find a peer that vanished without a word, and the server allows them: within half a
-minute as a rule, and within three seconds on the links that carry calls (:data:`LINK`).
+minute as a rule, and within three seconds on the links that carry calls (:data:`LINK`). Connections are
+bounded in number, and in time while nobody calls on them: what strangers open must never be all of the
+process' descriptors.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from runtime.config import Address
 from runtime.credentials import Credentials, Pem
 from runtime.errors import ConfigurationError
+from runtime.http import descriptor_bound
 
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -40,6 +43,14 @@ LINK = Liveness(ping_ms=700, answer_ms=2_200)
 until it is noticed. A peer that is halted for two seconds is not lost, nor one whose event loop is
 busy: gRPC answers pings in threads of its own, without Python."""
 
+HANDSHAKE_MS = 10_000
+"""How long a connection may take to begin HTTP/2, with TLS where there is any: as long as a request's
+header at the HTTP ports (:data:`runtime.http.HEADER_S`)."""
+
+IDLE_MS = 600_000
+"""How long a connection without a call is kept. Links and watchers always have one; writers have one every
+ten seconds; a reader that comes again connects again, without noticing."""
+
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -56,7 +67,14 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     # Two processes that share a port by accident would split the calls between them in silence.
     ("grpc.so_reuseport", 0),
+    ("grpc.max_connection_idle_ms", IDLE_MS),
 )
+
+
+def most_connections() -> int:
+    """To one gRPC port: a third of what strangers may have, since a service has up to three ports beside
+    the admin port (:func:`runtime.http.descriptor_bound`). One more is closed at once."""
+    return descriptor_bound() // 3
 
 
 def _keepalive(liveness: Liveness) -> list[tuple[str, int]]:
@@ -98,7 +116,12 @@ class GrpcServer:
         self._guarded = guard is not None
         self.server = grpc.aio.server(
             interceptors=() if guard is None else (guard,),
-            options=[*_SERVER_OPTIONS, *_keepalive(liveness)],
+            options=[
+                *_SERVER_OPTIONS,
+                ("grpc.max_allowed_incoming_connections", most_connections()),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                *_keepalive(liveness),
+            ],
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)

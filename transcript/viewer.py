@@ -7,6 +7,7 @@ strangers said on the telephone. A call that is under way reloads every two seco
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from runtime.config import Address, is_loopback
 from runtime.errors import ConfigurationError, NotFound, Unavailable
+from runtime.http import BODY_S, HttpPort, descriptor_bound
 from transcript import pages
 from transcript.access import Access, PermissionDenied, Unauthenticated
 from transcript.calls import Calls, JoinFailed
@@ -25,6 +27,9 @@ from transcript.store import CallQuery, Cursor, start_us
 PASS_COOKIE = "asheard_pass"
 PASS_DAYS = 30
 PAGE_CALLS = 50
+
+MOST_CONNECTIONS = 256
+"""People who look, with some connections each of a browser's."""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -59,7 +64,7 @@ class Viewer:
         app.router.add_get("/viewer.css", self._css)
         app.router.add_get("/login", self._login_form)
         app.router.add_post("/login", self._login)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._http = HttpPort(app, most_connections=min(MOST_CONNECTIONS, descriptor_bound() // 3))
         self._port = address.port
 
     @property
@@ -73,19 +78,16 @@ class Viewer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._address.host, self._address.port).start()
+            self._port = await self._http.start(self._address.host, self._address.port)
         except OSError as error:
-            await self._runner.cleanup()
             raise ConfigurationError(
                 f"ASHEARD_VIEWER_LISTEN={self._address}: {error.strerror}; choose another"
             ) from error
-        self._port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Close the port."""
-        await self._runner.cleanup()
+        await self._http.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -150,7 +152,7 @@ class Viewer:
         return _page(pages.login())
 
     async def _login(self, request: web.Request) -> web.Response:
-        token = (await request.post()).get("token", "")
+        token = await _posted_token(request)
         if not isinstance(token, str) or not self._access.may_read(token.strip()):
             return _page(pages.login(wrong=True), status=401)
         response = web.Response(status=303, headers={"Location": "/"})
@@ -163,6 +165,21 @@ class Viewer:
             secure=request.headers.get("X-Forwarded-Proto") == "https",
         )
         return response
+
+
+async def _posted_token(request: web.Request) -> object:
+    """What the form of the login page gave.
+
+    Raises:
+        HTTPException: It cannot be read, or does not come in time.
+    """
+    try:
+        async with asyncio.timeout(BODY_S):
+            return (await request.post()).get("token", "")
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    except (ValueError, LookupError) as error:  # a charset, an encoding or a form that is none
+        raise web.HTTPBadRequest from error
 
 
 def _cursor(value: str) -> Cursor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from asheard.v1.transcript_pb2 import Heard, Role, Transcript, Turn, Word
 from tests.transcript.call_facts import START_S, short_call
 from tests.transcript.running_server import Client, running
-from transcript import pages
+from transcript import pages, viewer
 
 Browser = aiohttp.ClientSession
 
@@ -186,3 +187,39 @@ def test_a_tool_and_a_silent_caller_are_shown() -> None:
     page = pages.transcript(Transcript(call_sid="CA1", turns=turns))
     assert "<code>quote({&quot;items&quot;: [&quot;&lt;b&gt;&quot;]})</code>" in page
     assert "<i>not transcribed</i>" in page
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/x-www-form-urlencoded; charset=klingon", b"token=x"),
+        ("application/x-www-form-urlencoded", b"token=\xff\xfe%ff"),
+        ("multipart/form-data", b"token"),
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_said_to_be_so(
+    client: Client, browser: Browser, content_type: str, body: bytes
+) -> None:
+    headers = {"Content-Type": content_type}
+    async with browser.post(at(client, "/login"), data=body, headers=headers) as response:
+        assert response.status in (400, 401)
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+
+
+async def test_connections_beyond_the_bound_are_refused(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer, "MOST_CONNECTIONS", 3)
+    async with running(tmp_path / "facts.db") as client:
+        port = client.server.viewer.port
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        async with browser.get(at(client, "/")) as response:
+            assert response.status == 503
+        for _, writer in idle:
+            writer.close()
+        async with asyncio.timeout(20):
+            while True:
+                async with browser.get(at(client, "/")) as response:
+                    if response.status == 200:
+                        break
+                await asyncio.sleep(0.05)

@@ -101,7 +101,7 @@ async def test_a_stop_told_to_one_gateway_reaches_the_one_that_has_the_stream(
         two.announce_stopped("", "MZ2")
         two.announce_stopped("CA2" * 1000, "MZ2")
         one.announce_stopped("CA3", "")  # of whichever stream
-        await until(lambda: second.kinds == ["accepted", "stopped"], "the word at the other")
+        await until(lambda: second.kinds == ["accepted", "over"], "the word at the other")
         assert other.kinds == ["accepted"]
         serving.cancel()
 

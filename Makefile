@@ -30,7 +30,7 @@ demo: setup ## one bakery call through all services; exit 0 only if the heard tr
 	@exec $(BIN)/asheard demo
 
 test: setup ## the whole test suite
-	@exec $(BIN)/pytest -q $(PYTEST_ARGS)
+	@exec $(BIN)/pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 SECONDS ?= 60
 fuzz: setup ## odd input for each part; SECONDS=60 each; FUZZ_ARGS="--jobs 2 --seed 1 model"

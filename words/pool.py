@@ -43,7 +43,7 @@ MOST_BYTES_WAITING = 8 << 20
 """Bytes written to a worker that it has not read: some 17 minutes of audio. It is stuck, then."""
 
 DEADLINE_S = 1.0
-"""The refined answer is asked for within a second (issue 4)."""
+"""Whoever watches a call is to have the refined answer within a second of the cut."""
 
 _START_DEADLINE_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0

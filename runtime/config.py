@@ -12,10 +12,10 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from runtime.errors import ConfigurationError
 from runtime.trust import MAKE_ONE, Trust
+from runtime.url import split_url
 
 Environment = Mapping[str, str]
 
@@ -171,8 +171,8 @@ class SessionConfig:
     def from_env(cls, env: Environment) -> SessionConfig:
         trust = Trust.from_env(env)
         url = env.get("ASHEARD_REALTIME_URL") or "wss://api.openai.com/v1/realtime"
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        parts = split_url(url)
+        if parts is None or parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ConfigurationError(
                 f"ASHEARD_REALTIME_URL={url!r}: give a ws:// or wss:// URL, without the model query"
             )
@@ -362,8 +362,14 @@ def public_url(env: Environment) -> str | None:
     value = env.get("ASHEARD_PUBLIC_URL")
     if not value:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+    parts = split_url(value)
+    if (
+        parts is None
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+    ):
         raise ConfigurationError(
             f"ASHEARD_PUBLIC_URL={value!r}: give the base URL that Twilio calls, "
             "such as https://voice.example.com"

@@ -11,13 +11,13 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 from msgspec import Meta
 
 from runtime.errors import ConfigurationError
+from runtime.url import split_url
 
 BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 """The bundled agent."""
@@ -305,8 +305,8 @@ def _faults(agent: Agent) -> list[tuple[str, str]]:
         if tool.name in names:
             faults.append((f"tools[{index}].name", f"{tool.name!r} is there twice"))
         names.add(tool.name)
-        parts = urlsplit(tool.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = split_url(tool.url)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             faults.append((f"tools[{index}].url", "give an http:// or https:// URL"))
         if tool.parameters.get("type") != "object":
             faults.append((f"tools[{index}].parameters", "give a JSON schema with `type: object`"))

@@ -11,13 +11,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from runtime.config import Address, is_loopback
 from runtime.errors import ConfigurationError, NotFound, Unavailable
 from runtime.http import BODY_S, HttpPort, descriptor_bound
+from runtime.url import split_url
 from transcript import pages
 from transcript.access import Access, PermissionDenied, Unauthenticated
 from transcript.calls import Calls, JoinFailed
@@ -123,7 +123,8 @@ class Viewer:
             return
         # On loopback a request may still come from afar: through a proxy or a tunnel on this
         # machine, or from a foreign page whose name was made to point here.
-        host = urlsplit(f"//{request.host}").hostname or ""
+        named = split_url(f"//{request.host}")
+        host = (named.hostname if named is not None else None) or ""
         direct = "X-Forwarded-For" not in request.headers and "Forwarded" not in request.headers
         peer = request.remote or ""
         self._access.admit(None, peer if direct and is_loopback(host) else "")

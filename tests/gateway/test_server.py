@@ -171,6 +171,20 @@ async def test_without_a_good_signature_nothing_is_served(
         assert here.metric("asheard_twilio_rejected_requests_total", reason="signature") == 1
 
 
+@pytest.mark.parametrize("host", ["[", "h:port"])
+async def test_a_host_that_makes_no_url_is_refused_like_a_bad_signature(
+    make_world: WorldMaker, host: str
+) -> None:
+    async with make_world(auth_token=TOKEN) as here:
+        with capture_logs() as lines:
+            async with here.http.get(
+                f"{here.url}/twilio/voice",
+                headers=signed("https://h/twilio/voice") | {"Host": host},
+            ) as response:
+                assert response.status == 403
+        assert "X-Twilio-Signature" in lines[0]["event"]
+
+
 async def test_a_signature_by_the_requests_own_host_is_good(make_world: WorldMaker) -> None:
     """No ASHEARD_PUBLIC_URL, a proxy that takes TLS off and does not tell."""
     async with make_world(auth_token=TOKEN) as here:

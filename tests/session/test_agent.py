@@ -90,6 +90,14 @@ def test_transcription_can_be_off() -> None:
             "tools[0].url: give an http:// or https:// URL",
         ),
         (
+            MINIMAL + "tools: [{name: f, description: d, url: 'http://[a/f'}]",
+            "tools[0].url: give an http:// or https:// URL",
+        ),
+        (
+            MINIMAL + "tools: [{name: f, description: d, url: 'http://a:99999/f'}]",
+            "tools[0].url: give an http:// or https:// URL",
+        ),
+        (
             MINIMAL
             + "tools: [{name: f, description: d, url: 'http://a'}, "
             + "{name: f, description: d, url: 'http://b'}]",

@@ -154,6 +154,7 @@ async def test_machines_bring_their_token(tmp_path: Path, browser: Browser) -> N
     [
         {"X-Forwarded-For": "203.0.113.9"},  # through a tunnel that ends on this machine
         {"Forwarded": "for=203.0.113.9"},
+        {"Host": "[127.0.0.1"},
         {"Host": "viewer.example.com"},  # a foreign page, with its name made to point here
     ],
 )

@@ -80,6 +80,13 @@ def test_a_signature_of_another_url_is_not_ours(signed: str) -> None:
     assert not is_valid(TOKEN, urls, sign(TOKEN, signed))
 
 
+@pytest.mark.parametrize("host", ["[", "[::1", "h:port", "h:99999", "]"])
+def test_a_host_that_makes_no_url_signs_nothing(host: str) -> None:
+    assert not is_valid(
+        TOKEN, [f"https://{host}/twilio/voice"], sign(TOKEN, "https://h/twilio/voice")
+    )
+
+
 def test_a_path_prefix_that_a_proxy_strips_belongs_to_the_signed_url() -> None:
     urls = list(socket_urls("https://example.com/voice-bridge", "/twilio/media"))
     assert is_valid(TOKEN, urls, sign(TOKEN, "wss://example.com/voice-bridge/twilio/media"))

@@ -19,13 +19,14 @@ from typing import TextIO
 
 import aiohttp
 
-from runtime.config import REUSE_PORT, Address, Environment, address
+from gateway.config import REUSE_PORT
+from runtime.config import Address, Environment, address
 from runtime.process import EXIT_FAILED, EXIT_USAGE, SUPERVISED
 
 QUICK_DEATH_S = 5.0
 """A process that dies so soon after its start will most likely do so again."""
 
-MOST_QUICK_DEATHS = 3
+MAX_QUICK_DEATHS = 3
 """So often in a row, and the supervisor gives up instead of spinning."""
 
 RESTART_AFTER_S = 1.0
@@ -323,7 +324,7 @@ class Supervisor:
             lived_s = loop.time() - started_at
             quick_deaths = quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
             self.say(f"{program.name} died: {_describe(status)}, after {lived_s:.1f} s")
-            if status == EXIT_USAGE or quick_deaths >= MOST_QUICK_DEATHS:
+            if status == EXIT_USAGE or quick_deaths >= MAX_QUICK_DEATHS:
                 self.exit_status = EXIT_USAGE if status == EXIT_USAGE else EXIT_FAILED
                 self.failed.set()
                 return

@@ -20,9 +20,9 @@ from asheard.v1 import fact_pb2
 from gateway.evidence import trace_event
 from gateway.playout.positions import Part, TraceEvent
 from gateway.playout.replay import scenario_text
-from runtime.config import TranscriptConfig
 from runtime.errors import NotFound
-from transcript.serve import open_store
+from transcript.config import TranscriptConfig
+from transcript.service import open_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

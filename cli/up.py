@@ -22,16 +22,12 @@ from cli.system import (
     plan,
     reachable,
 )
-from runtime.config import (
-    Environment,
-    GatewayConfig,
-    LogConfig,
-    SessionConfig,
-    TranscriptConfig,
-    address,
-)
+from gateway.config import GatewayConfig
+from runtime.config import Environment, LogConfig, address
 from runtime.credentials import Credentials
 from runtime.process import EXIT_DONE, SUPERVISED, Stop
+from session.config import SessionConfig
+from transcript.config import TranscriptConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ from fuzz.harness import Broken
 from runtime.errors import ConfigurationError
 from session.agent import BAKERY, Agent, greeting_instructions, load_agent, session_update
 
-MOST_MEMORY_BYTES = 1024 * 1024 * 1024
+MAX_MEMORY_BYTES = 1024 * 1024 * 1024
 """Beyond what the process has: a file of some kilobytes that needs more is a bomb."""
 
-_MOST_UPDATE_BYTES = 16 * 1024 * 1024
+_MAX_UPDATE_BYTES = 16 * 1024 * 1024
 
 _BITS = (
     "&a", "*a", "<<: *a", "&a [*a]", "- ", "? ", ": ", "!!binary", "!!python/object:os.system", "!!set",
@@ -67,7 +67,7 @@ class Agents:
 
     def __enter__(self) -> Agents:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY_BYTES, self._limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (used + MAX_MEMORY_BYTES, self._limits[1]))
         return self
 
     def __exit__(
@@ -94,7 +94,7 @@ class Agents:
     def _use(self, agent: Agent) -> None:
         """What was accepted can be sent to a model."""
         update = msgspec.json.encode(session_update(agent))
-        if len(update) > _MOST_UPDATE_BYTES:
+        if len(update) > _MAX_UPDATE_BYTES:
             raise Broken("what becomes of the file is larger than a model takes")
         greeting_instructions(agent)
 

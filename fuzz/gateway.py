@@ -35,7 +35,7 @@ from asheard.v1 import (
     session_service_pb2_grpc,
 )
 from cli.system import clean_environment, free_ports
-from fuzz.harness import MOST_FINDINGS, Report, memory_bytes
+from fuzz.harness import MAX_FINDINGS, Report, memory_bytes
 from transcript.facts import fault
 
 GOOD_CALLS = 8
@@ -65,7 +65,7 @@ said then. Facts are whole all the same."""
 ENOUGH_FRAMES = 2_000
 """With fewer nothing is said of 99 %."""
 
-MOST_GROWTH_BYTES = 100 * 1024 * 1024
+MAX_GROWTH_BYTES = 100 * 1024 * 1024
 """Of the gateway, after the first `WARM_S` with odd peers."""
 
 WARM_S = 10.0
@@ -501,12 +501,12 @@ async def _strangers(
                 report.end_bytes = memory_bytes(process.pid)
                 if elapsed < WARM_S or not report.warm_bytes:
                     report.warm_bytes = report.end_bytes
-                elif report.end_bytes > report.warm_bytes + MOST_GROWTH_BYTES:
+                elif report.end_bytes > report.warm_bytes + MAX_GROWTH_BYTES:
                     sizes = f"{report.warm_bytes >> 20} to {report.end_bytes >> 20} MB"
                     world.found("the gateway grows", sizes)
             if case is None and elapsed >= seconds:
                 break
-            if len(report.findings) >= MOST_FINDINGS:
+            if len(report.findings) >= MAX_FINDINGS:
                 break
         if case is not None:
             await asyncio.sleep(1.0)  # what it did may come out later
@@ -536,8 +536,8 @@ def _judge(world: _World) -> None:
     for call in world.good.values():
         if (reason := call.fault(halted=halted)) is not None:
             world.found(re.sub(r"\d+", "N", reason), f"{call.call_sid}: {reason}")
-    most_s = max(LATE_S, TIMES_QUIET * quiet.p99_s)
-    if len(loud.frames) >= ENOUGH_FRAMES and loud.p99_s > most_s:
+    max_s = max(LATE_S, TIMES_QUIET * quiet.p99_s)
+    if len(loud.frames) >= ENOUGH_FRAMES and loud.p99_s > max_s:
         world.found(
             "frames of good calls come late",
             f"99 % within {loud.p99_s * 1000:.1f} ms, {quiet.p99_s * 1000:.1f} without odd peers",

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from structlog.testing import capture_logs
 
-MOST_FINDINGS = 20
+MAX_FINDINGS = 20
 """A target with so many different ones ends: there is enough to do."""
 
 CASE_CPU_S = 10.0
@@ -29,7 +29,7 @@ a busy machine finds nothing."""
 WARM_CASES = 200
 """After so many cases a process has what it keeps for good: caches, arenas, imported modules."""
 
-MOST_GROWTH_BYTES = 150 * 1024 * 1024
+MAX_GROWTH_BYTES = 150 * 1024 * 1024
 """Beyond what it had when it was warm. Allocators do not give all back; a leak of a kilobyte a case is
 more than this after a few minutes."""
 
@@ -127,7 +127,7 @@ def run_cases(
     progress = os.environ.get(PROGRESS)
     with make() as cases, _logged() as logged, open(progress or os.devnull, "wb", 0) as under_way:
         number = 0 if case is None else case
-        while len(report.findings) < MOST_FINDINGS:
+        while len(report.findings) < MAX_FINDINGS:
             os.pwrite(under_way.fileno(), f"{number:12}".encode(), 0)
             with capture_logs() as logs:
                 try:
@@ -147,7 +147,7 @@ def run_cases(
                 report.warm_bytes = memory_bytes()
             elif report.cases % WARM_CASES == 0:
                 report.end_bytes = memory_bytes()
-                if report.end_bytes > report.warm_bytes + MOST_GROWTH_BYTES:
+                if report.end_bytes > report.warm_bytes + MAX_GROWTH_BYTES:
                     sizes = f"{report.warm_bytes >> 20} to {report.end_bytes >> 20} MB"
                     report.add(number, "memory grows", sizes)
                     report.warm_bytes = report.end_bytes

@@ -41,13 +41,13 @@ from transcript.facts import fault
 from words.proportional import ProportionalSource
 from words.timing import Speech, WordTimes
 
-MOST_PIECE_BYTES = 256 * 1024
+MAX_PIECE_BYTES = 256 * 1024
 """Of audio in one message to the gateway; a larger piece is to be split."""
 
-MOST_TO_MODEL_BYTES = 1024 * 1024
+MAX_TO_MODEL_BYTES = 1024 * 1024
 """Of one event to the model: instructions and the answers of functions, which are bounded."""
 
-MOST_EVENTS = 3_000
+MAX_EVENTS = 3_000
 
 _IDS = ("id", "item_id", "response_id", "previous_item_id", "call_id", "event_id")
 _QUIET = parse_agent("name: x\ninstructions: Be brief.\n", name="inline")
@@ -129,7 +129,7 @@ class Model:
                 {"type": "session.updated", "session": {"id": "sess_1"}},
             ]
         odd_json = random.random() < 0.2
-        for event in session[:MOST_EVENTS]:
+        for event in session[:MAX_EVENTS]:
             if odd_json and random.random() < 0.02:
                 yield mutate.as_json(random, event)
             else:
@@ -376,7 +376,7 @@ def _positions(random: Random, items: list[str]) -> session_service_pb2.Position
 
 
 def _check_to_model(data: bytes) -> None:
-    if len(data) > MOST_TO_MODEL_BYTES:
+    if len(data) > MAX_TO_MODEL_BYTES:
         raise Broken(f"an event of {len(data)} bytes to the model")
     try:
         event = json.loads(data)
@@ -390,7 +390,7 @@ def _check_audio(item_id: str, content_index: int, payload: bytes, last: bool) -
     message = session_service_pb2.AgentAudio(
         call=1, item_id=item_id, content_index=content_index, payload=payload, last=last
     )
-    if message.ByteSize() > MOST_PIECE_BYTES:
+    if message.ByteSize() > MAX_PIECE_BYTES:
         raise Broken("a piece of audio larger than a message takes")
     base64.b64decode(payload, validate=True)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
 
-MOST_WAY_US = 5_000_000
+MAX_WAY_US = 5_000_000
 """Longer between two wall clocks, or as much the other way: one of them is wrong. A link that is slower is
 given up (runtime/rpc.py)."""
 
-MOST_STAGE_US = 60_000_000
+MAX_STAGE_US = 60_000_000
 """What is longer is no part of a barge-in, but a fault of a clock or of a peer, and is not observed."""
 
 
@@ -31,12 +31,12 @@ def between_wall_clocks(sent_unix_us: int, now_unix_us: int) -> int | None:
         None when it is not known: the sender did not say, or the clocks are too far apart.
     """
     way_us = now_unix_us - sent_unix_us
-    return max(0, way_us) if sent_unix_us and abs(way_us) <= MOST_WAY_US else None
+    return max(0, way_us) if sent_unix_us and abs(way_us) <= MAX_WAY_US else None
 
 
 def is_plausible(duration_us: int) -> bool:
     """Whether a duration may be a barge-in's, or a part of one's."""
-    return 0 <= duration_us <= MOST_STAGE_US
+    return 0 <= duration_us <= MAX_STAGE_US
 
 
 @dataclass(slots=True)

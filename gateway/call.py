@@ -38,7 +38,7 @@ from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
 from gateway.barrier import FAULTS, Arguments, guarded, report
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
-from gateway.playout.clock import MOST_AHEAD_US
+from gateway.playout.clock import MAX_AHEAD_US
 from gateway.playout.playhead import LONG_TRACE, Playhead
 from gateway.playout.positions import (
     BYTES_PER_MS,
@@ -69,7 +69,7 @@ SOCKET_AHEAD_BYTES = 16 * 1024
 """Written ahead of what the network took: 1.5 s of speech. What is in the socket can no longer be
 overtaken by a ``clear``, so it is no more than a slow network needs to keep up."""
 
-MOST_UNSENT_BYTES = 20 * 60 * 1000 * BYTES_PER_MS
+MAX_UNSENT_BYTES = 20 * 60 * 1000 * BYTES_PER_MS
 """Of agent audio that waits behind Twilio's ten minutes: twenty minutes. No answer is as long; beyond it the
 rest of a part is dropped, and counts as unheard."""
 
@@ -83,7 +83,7 @@ TRACE_EVERY_US = 30_000_000
 """A trace is handed in when positions are fixed, in a long monologue every half minute, and when it is
 long: where inbound media is ragged, say."""
 
-AUDIO_AT_ONCE_US = MOST_AHEAD_US
+AUDIO_AT_ONCE_US = MAX_AHEAD_US
 """How much audio of the caller may be ahead of the time that has passed."""
 
 FINISH_MARGIN_S = 5.0
@@ -296,10 +296,10 @@ class Call:
         """See whether more audio came than anybody can have spoken by now. What went the quick way is
         as long as its timestamps say, or half of it."""
         self._received_due = (now_us + AUDIO_AT_ONCE_US) * BYTES_PER_MS // 1000
-        ahead = self._playhead.clock.ahead_us > MOST_AHEAD_US
+        ahead = self._playhead.clock.ahead_us > MAX_AHEAD_US
         if ahead or self._received_bytes > self._received_due:
             raise TwilioProtocolError(
-                f"audio more than {MOST_AHEAD_US // 1_000_000} s ahead of the time that has passed",
+                f"audio more than {MAX_AHEAD_US // 1_000_000} s ahead of the time that has passed",
                 POLICY_VIOLATION,
                 limit="pace",
             )
@@ -424,7 +424,7 @@ class Call:
             given = self._given[part] = _Given()
         for piece, audio_bytes in split(payload):
             given.audio_bytes += audio_bytes
-            if given.cut or self._unsent_bytes + audio_bytes > MOST_UNSENT_BYTES:
+            if given.cut or self._unsent_bytes + audio_bytes > MAX_UNSENT_BYTES:
                 self._cut(given)
                 continue
             self._unsent_bytes += audio_bytes

@@ -22,7 +22,7 @@ from gateway.playout.positions import (
     TraceKind,
 )
 
-MOST_TRACE_BYTES = 32 * 1024
+MAX_TRACE_BYTES = 32 * 1024
 """Of one ``PlayoutTraced``: some 800 events, and half of what a fact may have at the most."""
 
 _EVENT_HEADER_BYTES = 4
@@ -100,7 +100,7 @@ def playout_traced(trace: Iterable[TraceEvent]) -> Iterator[fact_pb2.PlayoutTrac
     for event in trace:
         traced = _traced(event)
         event_bytes = traced.ByteSize() + _EVENT_HEADER_BYTES
-        if piece_bytes and piece_bytes + event_bytes > MOST_TRACE_BYTES:
+        if piece_bytes and piece_bytes + event_bytes > MAX_TRACE_BYTES:
             yield piece
             piece, piece_bytes = fact_pb2.PlayoutTraced(), 0
         piece.events.append(traced)

@@ -48,7 +48,7 @@ static struct {
 
 static int64_t read_bytes, batch_frames, turn_frames, step_tolerance_us, most_ahead_us;
 
-enum { MOST_READ_BYTES = 16384 }; /* there is room for on the stack */
+enum { MAX_READ_BYTES = 16384 }; /* there is room for on the stack */
 
 static PyObject *name_end, *name_failed, *name_is_closing;
 
@@ -403,7 +403,7 @@ take_media(PyObject *quick, const Media *media)
 static Py_ssize_t
 take_all(PyObject *quick, const unsigned char *data, Py_ssize_t size)
 {
-    unsigned char text[MOST_READ_BYTES];
+    unsigned char text[MAX_READ_BYTES];
     Py_ssize_t at = 0;
     while (at < size) {
         Frame frame;
@@ -444,7 +444,7 @@ is_closing(PyObject *seat)
 static int
 read_seat(PyObject *seat)
 {
-    unsigned char data[MOST_READ_BYTES];
+    unsigned char data[MAX_READ_BYTES];
     const int closing = is_closing(seat);
     if (closing)
         return closing < 0 ? -1 : 0;
@@ -567,9 +567,9 @@ PyInit__kernel(void)
         || take_integer("gateway.link", "BATCH_FRAMES", &batch_frames) < 0
         || take_integer("gateway.link", "TURN_FRAMES", &turn_frames) < 0
         || take_integer("gateway.playout.clock", "STEP_TOLERANCE_US", &step_tolerance_us) < 0
-        || take_integer("gateway.playout.clock", "MOST_AHEAD_US", &most_ahead_us) < 0)
+        || take_integer("gateway.playout.clock", "MAX_AHEAD_US", &most_ahead_us) < 0)
         return NULL;
-    if (read_bytes < 1 || read_bytes > MOST_READ_BYTES || turn_frames < 1) {
+    if (read_bytes < 1 || read_bytes > MAX_READ_BYTES || turn_frames < 1) {
         PyErr_SetString(PyExc_ValueError, "the constants are not as gateway/kernel.c knows them");
         return NULL;
     }

@@ -51,7 +51,7 @@ long ago."""
 KEPT_BYTES = 64 * 1024
 """The same in base64 text, 6 s, for frames that are longer than Twilio's 20 ms."""
 
-MOST_FRAME_BYTES = KEPT_BYTES
+MAX_FRAME_BYTES = KEPT_BYTES
 """The longest frame that is passed on at all. Twilio's have 216."""
 
 DIRECT_BYTES = 2048
@@ -67,14 +67,14 @@ MESSAGE_BYTES = 1024 * 1024
 """Beyond this a message gets no more audio and no more control: a quarter of a second of a slow
 network, and far below the 16 MiB at which gRPC would break the link."""
 
-MOST_CONTROLS = 256
+MAX_CONTROLS = 256
 """Control of one call that may wait, for a message or for a worker: keys that are pressed by a
 machine. More of it is dropped."""
 
-MOST_CONTROL_BYTES = 4 * MESSAGE_BYTES
+MAX_CONTROL_BYTES = 4 * MESSAGE_BYTES
 """The largest control; positions of some ten thousand items at once have less."""
 
-MOST_ANNOUNCED = 10_000
+MAX_ANNOUNCED = 10_000
 """Stopped streams that wait to be told to one worker: minutes of a busy number's webhooks."""
 
 TURN_FRAMES = 10
@@ -96,7 +96,7 @@ REFUSAL_REASONS = {
 
 FINISHED_OUTCOMES = (fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, fact_pb2.CALL_OUTCOME_MODEL_FAILED)
 
-MOST_DETAIL_CHARS = 500
+MAX_DETAIL_CHARS = 500
 """The most of a worker's text that goes into the log."""
 
 RECONNECT_S = 2.5
@@ -308,7 +308,7 @@ class Lane:
                 batch.begun()
             batch.add(self.handle, payload, media_ms, received_unix_us)
             return True
-        if size > MOST_FRAME_BYTES:
+        if size > MAX_FRAME_BYTES:
             return False
         self.audio.append((payload, media_ms, received_unix_us))
         self.kept_bytes += size
@@ -328,11 +328,11 @@ class Lane:
 
     def send(self, control: session_service_pb2.GatewayControl) -> None:
         """Send control, ahead of audio; what comes before a worker took the call waits for it.
-        More than :data:`MOST_CONTROLS` at once are dropped."""
+        More than :data:`MAX_CONTROLS` at once are dropped."""
         if self.accepted and self.link is not None:
             control.call = self.handle
             self.link.post_for(self, control)
-        elif self.outcome is None and len(self.early) < MOST_CONTROLS:
+        elif self.outcome is None and len(self.early) < MAX_CONTROLS:
             self.early.append(control)
 
     def close(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
@@ -481,7 +481,7 @@ class Link:
         if lane.said_in != self._message:
             lane.said_in, lane.said = self._message, 0
         lane.said += 1
-        if lane.said <= MOST_CONTROLS and control.ByteSize() <= MOST_CONTROL_BYTES:
+        if lane.said <= MAX_CONTROLS and control.ByteSize() <= MAX_CONTROL_BYTES:
             self.post(control)
             return
         self._metrics.link_controls_dropped.inc()
@@ -492,7 +492,7 @@ class Link:
 
     def announce(self, stopped: session_service_pb2.StreamStopped) -> None:
         """Pass on that a media stream is over, to a worker that may have its call."""
-        if self.load is not None and len(self._control) < MOST_ANNOUNCED:
+        if self.load is not None and len(self._control) < MAX_ANNOUNCED:
             self.post(session_service_pb2.GatewayControl(stream_stopped=stopped))
 
     def hurry(self) -> None:
@@ -775,12 +775,12 @@ class Link:
             case "call_refused":
                 refused = control.call_refused
                 reason = REFUSAL_REASONS.get(refused.reason, "UNKNOWN_REASON")
-                self._refuse(lane, f"{reason} {refused.detail[:MOST_DETAIL_CHARS]}")
+                self._refuse(lane, f"{reason} {refused.detail[:MAX_DETAIL_CHARS]}")
             case "interrupt":
                 lane.listener.interrupted(control.interrupt)
             case "call_finished":
                 finished = control.call_finished
-                finished.detail = finished.detail[:MOST_DETAIL_CHARS]
+                finished.detail = finished.detail[:MAX_DETAIL_CHARS]
                 if finished.outcome not in FINISHED_OUTCOMES:  # a worker of another version
                     finished.outcome = fact_pb2.CALL_OUTCOME_MODEL_FAILED
                 lane.listener.session_finished(finished)

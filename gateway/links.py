@@ -26,10 +26,10 @@ REFRESH_S = 10.0
 REFRESH_WHEN_NONE_S = 1.0
 """The same while a name has no address: at the start, all services start at once."""
 
-LEAST_REFRESH_S = 0.25
+MIN_REFRESH_S = 0.25
 """The same while a call waits for a worker, however many wait."""
 
-MOST_SID_BYTES = 256
+MAX_SID_BYTES = 256
 """Of what a webhook names and every worker is told; Twilio's have 34."""
 
 _DNS = "dns:///"
@@ -98,7 +98,7 @@ class Links:
             call_sid: The call.
             stream_sid: The media stream. Empty: whichever the call has.
         """
-        if not call_sid or max(len(call_sid), len(stream_sid)) > MOST_SID_BYTES:
+        if not call_sid or max(len(call_sid), len(stream_sid)) > MAX_SID_BYTES:
             return
         stopped = session_service_pb2.StreamStopped(call_sid=call_sid, stream_sid=stream_sid)
         for link in (*self._links.values(), *self._parting):
@@ -206,9 +206,9 @@ class Links:
 
     async def _pause(self, pause_s: float) -> None:
         """Wait before a name is looked up again: less long when a call waits, but never not."""
-        await asyncio.sleep(min(pause_s, LEAST_REFRESH_S))
+        await asyncio.sleep(min(pause_s, MIN_REFRESH_S))
         try:
-            async with asyncio.timeout(pause_s - LEAST_REFRESH_S):
+            async with asyncio.timeout(pause_s - MIN_REFRESH_S):
                 await self._look_up.wait()
         except TimeoutError:
             return

@@ -31,11 +31,11 @@ class DirectParser(WebSocketReader):
 
     Args:
         queue: Gets what is not text, or not plain.
-        most_bytes: The longest message that is taken, in bytes.
+        max_bytes: The longest message that is taken, in bytes.
     """
 
-    def __init__(self, queue: WebSocketDataQueue, most_bytes: int) -> None:
-        super().__init__(queue, most_bytes, compress=False, decode_text=False)
+    def __init__(self, queue: WebSocketDataQueue, max_bytes: int) -> None:
+        super().__init__(queue, max_bytes, compress=False, decode_text=False)
         self.owner: MediaSocket | None = None
         """Gets the messages. Until there is one, they wait."""
         self.seat: Seat | None = None

@@ -49,7 +49,7 @@ from runtime.log import get_log
 
 log = get_log(__name__)
 
-MOST_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 """Twilio's webhooks have some hundred bytes of parameters."""
 
 SHUTDOWN_WAIT_S = 3.0
@@ -60,7 +60,7 @@ STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
 _LONG_NUMBER = re.compile(r"\+?\d{7,}")
 """What may be a telephone number in a text of Twilio; its error codes have five digits."""
 
-_MOST_URL_CHARS = 200
+_MAX_URL_CHARS = 200
 """Of what is logged of a URL: its host is whatever the request says."""
 
 
@@ -110,7 +110,7 @@ class PublicServer:
         self._auth_token = auth_token
         self._nonces = NonceChecker(auth_token) if auth_token is not None else None
         self._port = address.port
-        app = web.Application(client_max_size=MOST_BODY_BYTES)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post(VOICE_PATH, self._voice)
         app.router.add_get(VOICE_PATH, self._voice)
         app.router.add_post(STATUS_PATH, self._status)
@@ -119,7 +119,7 @@ class PublicServer:
         app.middlewares.append(_refuse_malformed)
         self._http = HttpPort(
             app,
-            most_connections=descriptor_bound(),
+            max_connections=descriptor_bound(),
             on_closed=lambda reason: self._metrics.closed_connections.labels(reason).inc(),
             shutdown_s=SHUTDOWN_WAIT_S,
         )
@@ -336,13 +336,13 @@ class PublicServer:
             "request rejected: X-Twilio-Signature is " + ("wrong" if given else "missing"),
             method=request.method,
             path=request.path,
-            expected_url=urls[0].partition("?")[0][:_MOST_URL_CHARS],
+            expected_url=urls[0].partition("?")[0][:_MAX_URL_CHARS],
         )
         raise web.HTTPForbidden(text="X-Twilio-Signature is missing or wrong\n")
 
 
 async def _read_body(request: web.Request) -> bytes:
-    """A request's body: at most :data:`MOST_BODY_BYTES`, within :data:`runtime.http.BODY_S`."""
+    """A request's body: at most :data:`MAX_BODY_BYTES`, within :data:`runtime.http.BODY_S`."""
     try:
         async with asyncio.timeout(http.BODY_S):
             return await request.read()

@@ -13,13 +13,13 @@ from prometheus_client import CollectorRegistry
 
 from gateway.barrier import surely
 from gateway.call import CallServices
+from gateway.config import GatewayConfig
 from gateway.kernel import kernel
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.registry import Registry
 from gateway.server import PublicServer
 from runtime.admin import AdminServer
-from runtime.config import GatewayConfig
 from runtime.credentials import Credentials
 from runtime.facts import FactOutbox
 from runtime.log import get_log

@@ -25,7 +25,7 @@ ERROR_EVENT = "stream-error"
 OVER_EVENTS = frozenset({"stream-stopped", ERROR_EVENT})
 """Twilio's ``StreamEvent`` of a media stream that is over."""
 
-MOST_STREAMS = 5
+MAX_STREAMS = 5
 """Streams of one call before we give up: each one lost is a second or two of silence."""
 
 LINES_BUSY = "All our lines are busy at the moment. Please call again in a few minutes."
@@ -79,12 +79,12 @@ def answer_after_stream(
     answer = _OUTCOME_ANSWERS.get(outcome) if outcome is not None else None
     if answer is not None:
         return answer
-    return Answer.STREAM if attempt < MOST_STREAMS else Answer.OUT_OF_ORDER
+    return Answer.STREAM if attempt < MAX_STREAMS else Answer.OUT_OF_ORDER
 
 
 def attempt_of(text: str) -> int:
     """The attempt that an action URL names; the last one when the text makes no sense."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else MOST_STREAMS
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else MAX_STREAMS
 
 
 def stream_number_of(text: str) -> int:

@@ -20,7 +20,7 @@ from gateway.barrier import guarded, report
 from gateway.media_socket import MediaSocket
 from gateway.parser import DirectParser
 from gateway.twilio.frames import close_frame
-from gateway.twilio.messages import MOST_MESSAGE_BYTES
+from gateway.twilio.messages import MAX_MESSAGE_BYTES
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -101,7 +101,7 @@ class DirectWebSocket(web.WebSocketResponse[bool]):
         self._ws_protocol = protocol
         self._writer = writer
         self._reader = WebSocketDataQueue(request.protocol, 2**16, loop=asyncio.get_running_loop())
-        self._parser = self.direct = DirectParser(self._reader, MOST_MESSAGE_BYTES)
+        self._parser = self.direct = DirectParser(self._reader, MAX_MESSAGE_BYTES)
         request.protocol.set_parser(self.direct)
         request.protocol.keep_alive(False)
 
@@ -115,7 +115,7 @@ def new_response() -> DirectWebSocket:
         autoping=True,
         heartbeat=None,
         compress=False,
-        max_msg_size=MOST_MESSAGE_BYTES,
+        max_msg_size=MAX_MESSAGE_BYTES,
         decode_text=False,
     )
 

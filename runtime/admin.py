@@ -19,7 +19,7 @@ from runtime.config import Address
 from runtime.errors import ConfigurationError
 from runtime.http import HttpPort
 
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 """At a time: a few collectors and probes. They are among the descriptors that the public port leaves free
 (:data:`runtime.http.RESERVED_DESCRIPTORS`)."""
 
@@ -56,7 +56,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._http = HttpPort(app, most_connections=MOST_CONNECTIONS, shutdown_s=SHUTDOWN_WAIT_S)
+        self._http = HttpPort(app, max_connections=MAX_CONNECTIONS, shutdown_s=SHUTDOWN_WAIT_S)
         self._port = address.port
 
     @property

@@ -5,7 +5,6 @@
     ├── PeerProtocolError    Twilio, OpenAI or a tool broke its protocol: end that stream
     ├── InvalidRequest       our RPC's caller sent nonsense            INVALID_ARGUMENT
     ├── NotFound             no such call                              NOT_FOUND
-    ├── CapacityExceeded     full, not broken: ask another             RESOURCE_EXHAUSTED
     └── Unavailable          upstream or store out of reach, draining  UNAVAILABLE
 
 A fault of our own code is an ordinary Python exception. Texts never hold secrets, speech,
@@ -33,10 +32,6 @@ class InvalidRequest(AsheardError):
 
 class NotFound(AsheardError):
     """There is no such call."""
-
-
-class CapacityExceeded(AsheardError):
-    """There is no room for another call here; another instance may have it."""
 
 
 class Unavailable(AsheardError):

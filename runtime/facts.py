@@ -53,7 +53,7 @@ request costs the database a flush to its disk: at a hundred calls, 4 a second i
 HEARTBEAT_S = 10.0
 """A request at least this often. The service takes a process for dead after nine of them."""
 
-MOST_FACT_BYTES = 256 * 1024
+MAX_FACT_BYTES = 256 * 1024
 """The largest fact. Everything that grows with what a peer sends is bounded or split before it is
 written, far below this (see ``tests/runtime/test_fact_sizes.py``): a larger one is a fault of ours."""
 
@@ -321,10 +321,10 @@ class FactOutbox:
         dropped = fact_pb2.FactDropped(body=name)
         try:
             data = _serialised(call_sid, writer, sequence, now_ns, body)
-            if len(data) <= MOST_FACT_BYTES:
+            if len(data) <= MAX_FACT_BYTES:
                 return _Kept(data, time.monotonic())
             reason, dropped.bytes = "too_large", len(data)
-            dropped.reason = f"larger than {MOST_FACT_BYTES} bytes"
+            dropped.reason = f"larger than {MAX_FACT_BYTES} bytes"
         except Exception as error:  # its text may quote the fact's
             reason, dropped.reason = "invalid", f"cannot be serialised: {type(error).__name__}"
         self._count_drop(reason, call_sid, writer, sequence, name, dropped.bytes, dropped.reason)

@@ -38,7 +38,7 @@ RESERVED_DESCRIPTORS = 256
 """Of a process' descriptors, what connections of strangers do not get: 128 that the kernel has accepted and
 nobody has counted yet, 32 of the admin port, and links, facts, probes, files."""
 
-MOST_CONNECTIONS = 10_000
+MAX_CONNECTIONS = 10_000
 """To one port, where the system sets no lower limit: twenty times the calls of a core."""
 
 _BACKLOG = 128
@@ -59,8 +59,8 @@ def descriptor_bound() -> int:
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit in (resource.RLIM_INFINITY, -1):
-        return MOST_CONNECTIONS
-    return min(MOST_CONNECTIONS, limit - min(RESERVED_DESCRIPTORS, limit // 2))
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, limit - min(RESERVED_DESCRIPTORS, limit // 2))
 
 
 class _PeersFaults(logging.Filter):
@@ -94,7 +94,7 @@ class HttpPort:
 
     Args:
         app: With all its routes; must not have been served before.
-        most_connections: At a time.
+        max_connections: At a time.
         on_closed: Told why, for the metrics, when a connection is closed that asked for nothing: one of
             :data:`CLOSED`.
         shutdown_s: How long open requests may take once the port is closed.
@@ -104,7 +104,7 @@ class HttpPort:
         self,
         app: web.Application,
         *,
-        most_connections: int,
+        max_connections: int,
         on_closed: Callable[[str], None] = lambda reason: None,
         shutdown_s: float = 60.0,
     ) -> None:
@@ -118,7 +118,7 @@ class HttpPort:
             lingering_time=LINGER_S,
         )
         self._server: asyncio.Server | None = None
-        self.most_connections = most_connections
+        self.max_connections = max_connections
         self.on_closed = on_closed
         self.connections: dict[asyncio.BaseTransport, _Connection] = {}
         """Those that are served, by transport."""
@@ -191,7 +191,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         both_ways = cast(asyncio.Transport, transport)  # as those of all TCP servers
-        if len(self._port.connections) >= self._port.most_connections:
+        if len(self._port.connections) >= self._port.max_connections:
             self._port.on_closed(OVER_LIMIT)
             both_ways.write(_BUSY)
             both_ways.close()

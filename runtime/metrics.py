@@ -29,19 +29,19 @@ LAG_PERIOD_S = 0.1
 of one frame (20 ms) often enough."""
 
 
-MOST_APART_US = 10_000_000
+MAX_APART_US = 10_000_000
 """Between readings of two machines' wall clocks, microseconds. What is measured by them takes
 milliseconds, and seconds after a halt; more is a clock that was set, or is wrong."""
 
 
-def passed_us(earlier_unix_us: int, later_unix_us: int, most_us: int = MOST_APART_US) -> int | None:
+def passed_us(earlier_unix_us: int, later_unix_us: int, max_us: int = MAX_APART_US) -> int | None:
     """What passed between readings of two machines' wall clocks, in microseconds.
 
-    None: it cannot be told. It would be negative or more than ``most_us``, so that the clocks
+    None: it cannot be told. It would be negative or more than ``max_us``, so that the clocks
     differ, or one of them was set.
     """
     passed = later_unix_us - earlier_unix_us
-    return passed if 0 <= passed <= most_us else None
+    return passed if 0 <= passed <= max_us else None
 
 
 class FrameHistogram(Collector):

@@ -71,7 +71,7 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def most_connections() -> int:
+def max_connections() -> int:
     """To one gRPC port: a third of what strangers may have, since a service has up to three ports beside
     the admin port (:func:`runtime.http.descriptor_bound`). One more is closed at once."""
     return descriptor_bound() // 3
@@ -118,7 +118,7 @@ class GrpcServer:
             interceptors=() if guard is None else (guard,),
             options=[
                 *_SERVER_OPTIONS,
-                ("grpc.max_allowed_incoming_connections", most_connections()),
+                ("grpc.max_allowed_incoming_connections", max_connections()),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 *_keepalive(liveness),
             ],

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from runtime.errors import ConfigurationError
 
-LEAST_SECRET = 32
+MIN_SECRET = 32
 """Characters of a secret at the least: 128 bits in hexadecimal, which nobody guesses at any pace."""
 
-MOST_SECRET = 1024
+MAX_SECRET = 1024
 """Characters at the most: gRPC takes 8 KiB of metadata with a request, names and all."""
 
-MOST_SECRETS = 8
+MAX_SECRETS = 8
 """At once: two while one replaces the other; every request is compared with each."""
 
 MAKE_ONE = "openssl rand -hex 32"
@@ -108,15 +108,15 @@ def secrets_in(text: str, source: str) -> tuple[str, ...]:
     secrets = tuple(line for raw in text.splitlines() if (line := raw.strip()))
     if not secrets:
         raise ConfigurationError(f"{source} holds no secret: make one with `{MAKE_ONE}`")
-    if len(secrets) > MOST_SECRETS:
+    if len(secrets) > MAX_SECRETS:
         raise ConfigurationError(
-            f"{source} holds {len(secrets)} secrets: at most {MOST_SECRETS}, one a line"
+            f"{source} holds {len(secrets)} secrets: at most {MAX_SECRETS}, one a line"
         )
     for number, secret in enumerate(secrets, 1):
-        if not LEAST_SECRET <= len(secret) <= MOST_SECRET:
+        if not MIN_SECRET <= len(secret) <= MAX_SECRET:
             raise ConfigurationError(
-                f"{source}: secret {number} has {len(secret)} characters: give {LEAST_SECRET} to "
-                f"{MOST_SECRET}, such as `{MAKE_ONE}` makes"
+                f"{source}: secret {number} has {len(secret)} characters: give {MIN_SECRET} to "
+                f"{MAX_SECRET}, such as `{MAKE_ONE}` makes"
             )
         if not all("!" <= char <= "~" for char in secret):
             raise ConfigurationError(
@@ -154,7 +154,7 @@ class Pace:
     """
 
     EVERY_S = 60.0
-    MOST_PEERS = 256
+    MAX_PEERS = 256
     """Beyond so many, all others share a place."""
 
     def __init__(self) -> None:
@@ -163,11 +163,11 @@ class Pace:
 
     def due(self, peer: str, now_s: float) -> int | None:
         """Note a refusal; how many a line should report, None when none is due."""
-        if peer not in self._peers and len(self._peers) >= self.MOST_PEERS:
+        if peer not in self._peers and len(self._peers) >= self.MAX_PEERS:
             gone = [key for key, (due_s, _) in self._peers.items() if due_s <= now_s]
             for key in gone:
                 del self._peers[key]
-            if len(self._peers) >= self.MOST_PEERS:
+            if len(self._peers) >= self.MAX_PEERS:
                 peer = ""
         due_s, count = self._peers.get(peer, (now_s, 0))
         if now_s < due_s:

@@ -22,13 +22,13 @@ from runtime.url import split_url
 BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 """The bundled agent."""
 
-MOST_FILE_BYTES = 256 * 1024
+MAX_FILE_BYTES = 256 * 1024
 """Of an agent file: fifty pages of instructions. The model's context holds a quarter of a megabyte."""
 
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 """Keys and values of a file, aliases followed: nine lines of aliases can stand for a billion."""
 
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """How deep they are nested; JSON schemas of functions come to ten or so."""
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -123,10 +123,10 @@ def load_agent(path: Path | None) -> Agent:
     path = path or BAKERY
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_FILE_BYTES + 1)
-        if len(data) > MOST_FILE_BYTES:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise ConfigurationError(
-                f"agent file {path}: larger than {MOST_FILE_BYTES // 1024} KiB; shorten it"
+                f"agent file {path}: larger than {MAX_FILE_BYTES // 1024} KiB; shorten it"
             )
         text = data.decode()
     except OSError as error:
@@ -186,8 +186,8 @@ class _Loader(yaml.SafeLoader):
     """PyYAML looks a thousand characters ahead at each bracket: 50,000 of them take it a minute."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        if self.flow_level >= MOST_DEPTH:
-            raise _TooMuch(f"nested deeper than {MOST_DEPTH} levels")
+        if self.flow_level >= MAX_DEPTH:
+            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels")
         super().fetch_flow_collection_start(TokenClass)
 
 
@@ -216,7 +216,7 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[
     """How many values a node has and how deep, aliases followed; each node is looked at once.
 
     Raises:
-        _TooMuch: More than `MOST_VALUES` or `MOST_DEPTH`, or it contains itself.
+        _TooMuch: More than `MAX_VALUES` or `MAX_DEPTH`, or it contains itself.
     """
     inside: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
@@ -235,10 +235,10 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[
     for one in inside:
         more, deeper = _extent(one, known)
         values, depth = values + more, max(depth, deeper + 1)
-        if values > MOST_VALUES:
-            raise _TooMuch(f"more than {MOST_VALUES} values, aliases followed")
-        if depth > MOST_DEPTH:
-            raise _TooMuch(f"nested deeper than {MOST_DEPTH} levels, aliases followed")
+        if values > MAX_VALUES:
+            raise _TooMuch(f"more than {MAX_VALUES} values, aliases followed")
+        if depth > MAX_DEPTH:
+            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels, aliases followed")
     known[id(node)] = values, depth
     return values, depth
 

@@ -23,7 +23,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from runtime.errors import Unavailable
 from runtime.facts import FactWriter
 from runtime.log import get_log
-from runtime.metrics import MOST_APART_US, passed_us
+from runtime.metrics import MAX_APART_US, passed_us
 from session.agent import Agent
 from session.metrics import SessionMetrics
 from session.realtime import events, faults
@@ -59,7 +59,7 @@ KEPT_FRAMES = 1_100
 KEPT_BYTES = 512 * 1024
 """The same in base64 text, for frames that are longer than Twilio's 20 ms."""
 
-MOST_FRAME_BYTES = 64 * 1024
+MAX_FRAME_BYTES = 64 * 1024
 """The longest frame of the caller's that is taken, 6 s: what a gateway passes on at most."""
 
 TRANSCRIPTION_S = 3.0
@@ -68,7 +68,7 @@ TRANSCRIPTION_S = 3.0
 WORDS_S = 3.0
 """How long refined word times are waited for after the call; they take a second."""
 
-MOST_WAITED_US = 60_000_000
+MAX_WAITED_US = 60_000_000
 """The longest time to the first audio of an answer that is believed, with function calls in it."""
 
 AFTER_FAILURE_S = 600.0
@@ -202,7 +202,7 @@ class Call:
         """
         try:
             size = len(payload)
-            if size > MOST_FRAME_BYTES:
+            if size > MAX_FRAME_BYTES:
                 self._settings.metrics.unappended_frames.labels("too_long").inc()
                 return
             if self._kept is None:
@@ -436,7 +436,7 @@ class Call:
             self._append_silence(fill_ms)
         connection.send(events.append_audio(payload))
         passed = now_unix_us - received_unix_us
-        if 0 <= passed <= MOST_APART_US:
+        if 0 <= passed <= MAX_APART_US:
             self._frame_forward.observe(passed / 1_000_000)
         else:
             self._frame_forward.leave_out()
@@ -508,7 +508,7 @@ class Call:
             raise
         if self._stopped_unix_us is not None and audio.payload:
             now_unix_us = time.time_ns() // 1000
-            waited_us = passed_us(self._stopped_unix_us, now_unix_us, MOST_WAITED_US)
+            waited_us = passed_us(self._stopped_unix_us, now_unix_us, MAX_WAITED_US)
             if waited_us is not None:
                 self._settings.metrics.first_audio.observe(waited_us / 1_000_000)
             self._stopped_unix_us = None

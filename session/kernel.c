@@ -12,7 +12,7 @@
 #define MOST ((int64_t)1 << 60)
 
 /* To this a difference of microseconds is a double exactly, as Python's division has it. */
-#define MOST_EXACT ((int64_t)1 << 53)
+#define MAX_EXACT ((int64_t)1 << 53)
 
 static PyObject *call_class, *clock_class, *connection_class, *histogram_class;
 
@@ -178,7 +178,7 @@ append_regular(PyObject *call, const Frame *frame)
 
     int64_t media_ms, received_unix_us, now_unix_us;
     if (!ordinary(frame->media_ms, &media_ms) || !ordinary(frame->received_unix_us, &received_unix_us)
-        || !ordinary(frame->now_unix_us, &now_unix_us) || now_unix_us - received_unix_us > MOST_EXACT)
+        || !ordinary(frame->now_unix_us, &now_unix_us) || now_unix_us - received_unix_us > MAX_EXACT)
         return NOT_REGULAR;
 
     /* InputClock.receive, of a timestamp that follows. */
@@ -384,8 +384,8 @@ PyInit__kernel(void)
         || take_integer(clock, "BYTES_PER_MS", &bytes_per_ms) < 0
         || take_integer(clock, "FRAME_MS", &frame_ms) < 0
         || take_integer(socket, "STALL_CHECK_EVERY", &stall_check_every) < 0
-        || take_integer("session.call", "MOST_FRAME_BYTES", &most_frame_bytes) < 0
-        || take_integer("runtime.metrics", "MOST_APART_US", &most_apart_us) < 0
+        || take_integer("session.call", "MAX_FRAME_BYTES", &most_frame_bytes) < 0
+        || take_integer("runtime.metrics", "MAX_APART_US", &most_apart_us) < 0
         || take(socket, "TEXT", &text_message) < 0
         || take(events, "AUDIO_BEGINS", &audio_begins) < 0
         || take(events, "AUDIO_ENDS", &audio_ends) < 0)

@@ -48,17 +48,17 @@ KEPT_BYTES = 8 * 1024 * 1024
 """The most audio of a call that waits for its gateway. Ten minutes, all that Twilio would keep, are
 6.4 MB; a call that has more waiting ends."""
 
-MOST_CONTROLS = 256
+MAX_CONTROLS = 256
 """The most control of a call that waits for its gateway, interrupts as a rule: beyond it a call ends
 too."""
 
 CONTROL_BYTES = 1024 * 1024
 """The most control in a message. More waits for the next, and audio behind it."""
 
-MOST_ITEM_ID_BYTES = 1024
+MAX_ITEM_ID_BYTES = 1024
 """The longest item id that is passed on; the API's have some thirty letters."""
 
-MOST_DETAIL_CHARS = 500
+MAX_DETAIL_CHARS = 500
 """The most of a text for the gateway's log."""
 
 LOAD_REPORT_S = 1.0
@@ -66,8 +66,8 @@ LOAD_REPORT_S = 1.0
 FAULT = "internal error"
 """What a gateway is told of a fault of ours; the log says more."""
 
-MOST_CONTENT_INDEX = 2**31 - 1
-_MOST_UINT32 = 2**32 - 1
+MAX_CONTENT_INDEX = 2**31 - 1
+_MAX_UINT32 = 2**32 - 1
 
 _FAULTS = (Exception, asyncio.CancelledError)
 """What a call's code may raise where no task runs it: there a cancellation is a fault like any other."""
@@ -128,8 +128,8 @@ class Outbox:
             OutletFull: Too much of the call's waits already.
         """
         message = _control(call, body)
-        if self._said[call] >= MOST_CONTROLS:
-            raise OutletFull(f"the gateway did not take {MOST_CONTROLS} messages of the call")
+        if self._said[call] >= MAX_CONTROLS:
+            raise OutletFull(f"the gateway did not take {MAX_CONTROLS} messages of the call")
         self._said[call] += 1
         self._control.append(message)
         self.posted.set()
@@ -245,9 +245,9 @@ class CallOutlet:
 
     def audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
         urgent = item_id != self._item_id
-        if urgent and len(item_id.encode()) > MOST_ITEM_ID_BYTES:
+        if urgent and len(item_id.encode()) > MAX_ITEM_ID_BYTES:
             raise ValueError(f"an item id of {len(item_id)} letters cannot be passed on")
-        if not 0 <= content_index <= MOST_CONTENT_INDEX:
+        if not 0 <= content_index <= MAX_CONTENT_INDEX:
             raise ValueError(f"content_index {content_index} cannot be passed on")
         cut = 0
         while len(payload) - cut > PIECE_BYTES:
@@ -277,7 +277,7 @@ class CallOutlet:
 
 def _readable(detail: str) -> str:
     """A text as a message can hold it: not too long, and nothing that is no character."""
-    return detail[:MOST_DETAIL_CHARS].encode(errors="replace").decode()
+    return detail[:MAX_DETAIL_CHARS].encode(errors="replace").decode()
 
 
 class SessionService(session_service_pb2_grpc.SessionServiceServicer):
@@ -362,7 +362,7 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
             active_calls=self.active_calls,
             max_calls=self._max_calls,
             # A worker that was halted for an hour and more is as late as the field can say.
-            event_loop_lag_us=min(int(self._lag.recent_s * 1_000_000), _MOST_UINT32),
+            event_loop_lag_us=min(int(self._lag.recent_s * 1_000_000), _MAX_UINT32),
             draining=self._draining,
         )
 

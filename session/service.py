@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from asheard.v1 import session_service_pb2, session_service_pb2_grpc
 from runtime.admin import AdminServer
-from runtime.config import SessionConfig
 from runtime.credentials import Credentials
 from runtime.facts import FactOutbox
 from runtime.guard import Guard
@@ -23,6 +22,7 @@ from runtime.process import Stop
 from runtime.rpc import LINK, GrpcServer
 from session.agent import load_agent
 from session.call import CallSettings
+from session.config import SessionConfig
 from session.kernel import kernel
 from session.link import SessionService
 from session.metrics import SessionMetrics

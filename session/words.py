@@ -51,7 +51,7 @@ class Followed(Protocol):
 Follow = Callable[[str], Followed | None]
 """Begins to follow a part in a language. None: there is no room, it is refined as a whole later."""
 
-MOST_TIMED_WORDS = 10_000
+MAX_TIMED_WORDS = 10_000
 """Of a part: an hour of quick speech, and 180 KB of facts. Of more nothing is said; a transcript then
 takes the words for spread over the audio in proportion."""
 
@@ -314,7 +314,7 @@ class CallWords:
         )
 
     def _fact(self, item_id: str, content_index: int, times: WordTimes, *, refined: bool) -> None:
-        if len(times.words) > MOST_TIMED_WORDS:
+        if len(times.words) > MAX_TIMED_WORDS:
             return
         if self._closed:
             return

@@ -17,7 +17,7 @@ from simulators.realtime.session_truth import AgentItem, SessionTruth, SpokenWor
 from simulators.speech.g711 import BYTES_PER_MS
 from simulators.twilio.call_truth import CallTruth
 
-_LEAST_MATCH_BYTES = 64
+_MIN_MATCH_BYTES = 64
 _SILENT = {0xFF, 0x7F}
 """Positive and negative zero of µ-law."""
 
@@ -237,7 +237,7 @@ class _Sent:
                 yield start, start + common, at
                 start, at = start + common, at + common
                 continue
-            head = wanted[:_LEAST_MATCH_BYTES]
+            head = wanted[:_MIN_MATCH_BYTES]
             found = self.audio.find(head, at) if _tells(head) else -1
             if found < 0:
                 yield start, end, None
@@ -258,7 +258,7 @@ class _Sent:
 
 def _tells(stretch: bytes) -> bool:
     """Whether it says anything that two stretches have this in common: silence is everywhere."""
-    return len(stretch) >= _LEAST_MATCH_BYTES and not set(stretch) <= _SILENT
+    return len(stretch) >= _MIN_MATCH_BYTES and not set(stretch) <= _SILENT
 
 
 def _common(a: bytes, b: bytes) -> int:

@@ -43,13 +43,13 @@ STATES_PER_S = 10
 JOIN_SHARE = 0.5
 """Of one core, what joins of watched calls may take between them: longer joins come less often."""
 
-LEAST_JOIN_SHARE = 0.1
+MIN_JOIN_SHARE = 0.1
 """What joins of one watched call may take, however many are watched."""
 
 POLL_S = 1.0
 """How often a watcher looks for facts that came through another service to a shared store."""
 
-MOST_PROCESSES = 10_000
+MAX_PROCESSES = 10_000
 """The most processes whose signs of life wait to be stored. There are some dozens."""
 
 REMEMBERED = 10_000
@@ -133,7 +133,7 @@ class Calls:
         Raises:
             Unavailable: Nothing is promised; hand them in again.
         """
-        if process and len(self._alive) < MOST_PROCESSES:
+        if process and len(self._alive) < MAX_PROCESSES:
             self._alive.add(process)
         if not facts:
             # A sign of life costs no transaction: the next check of the store writes it. While the
@@ -241,7 +241,7 @@ class Calls:
                     return
                 cached = self._cache.get(call_sid)
                 join_s = cached.join_s if cached else 0.0
-                share = max(JOIN_SHARE / len(self._watchers), LEAST_JOIN_SHARE)
+                share = max(JOIN_SHARE / len(self._watchers), MIN_JOIN_SHARE)
                 await self._pause(max(1 / STATES_PER_S, join_s / share))
                 if not changed.is_set():
                     try:

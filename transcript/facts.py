@@ -17,22 +17,22 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from asheard.v1.fact_pb2 import Fact
 
-MOST_FACT_BYTES = 256 * 1024
+MAX_FACT_BYTES = 256 * 1024
 """A minute of speech is 1 KB of text and 5 KB of word times; writers split what grows with the call."""
 
-MOST_NAME = 256
+MAX_NAME = 256
 """Characters of an id or a name. Those of Twilio and OpenAI have 20 to 40, SIP addresses up to 255."""
 
-MOST_REASON = 4_096
+MAX_REASON = 4_096
 """Characters of a text for engineers."""
 
-MOST_SEQUENCE = 10_000_000
+MAX_SEQUENCE = 10_000_000
 """A hundred times as many facts as a call may hold."""
 
-MOST_CONTENT_INDEX = 1_023
+MAX_CONTENT_INDEX = 1_023
 """Items have one or two parts."""
 
-MOST_MS = 10 * 86_400_000
+MAX_MS = 10 * 86_400_000
 """Ten days either way, in milliseconds: ten times the longest call. Sums of them stay far within
 what the transcript's fields can hold."""
 
@@ -65,10 +65,10 @@ def fault(fact: Fact) -> str | None:
         return "call_sid: give Twilio's identifier of the call"
     if not _WRITER.fullmatch(fact.writer):
         return 'writer: give "gateway/<stream_sid>" or "session/<id>"'
-    if not 1 <= fact.sequence <= MOST_SEQUENCE:
-        return f"sequence: number the facts of a writer from 1, up to {MOST_SEQUENCE}"
-    if fact.ByteSize() > MOST_FACT_BYTES:
-        return f"fact: at most {MOST_FACT_BYTES} bytes"
+    if not 1 <= fact.sequence <= MAX_SEQUENCE:
+        return f"sequence: number the facts of a writer from 1, up to {MAX_SEQUENCE}"
+    if fact.ByteSize() > MAX_FACT_BYTES:
+        return f"fact: at most {MAX_FACT_BYTES} bytes"
     body = fact.WhichOneof("body")
     if body is None:
         # What we do not know may be the body of a newer writer, and is kept for a newer reader.
@@ -105,19 +105,19 @@ def _message_fault(message: Message) -> str | None:
 
 
 def _name_fault(value: str) -> str | None:
-    return f"at most {MOST_NAME} characters" if len(value) > MOST_NAME else None
+    return f"at most {MAX_NAME} characters" if len(value) > MAX_NAME else None
 
 
 def _reason_fault(value: str) -> str | None:
-    return f"at most {MOST_REASON} characters" if len(value) > MOST_REASON else None
+    return f"at most {MAX_REASON} characters" if len(value) > MAX_REASON else None
 
 
 def _ms_fault(value: int) -> str | None:
-    return None if -MOST_MS <= value <= MOST_MS else "is not a time within any call"
+    return None if -MAX_MS <= value <= MAX_MS else "is not a time within any call"
 
 
 def _index_fault(value: int) -> str | None:
-    return None if 0 <= value <= MOST_CONTENT_INDEX else f"give 0 to {MOST_CONTENT_INDEX}"
+    return None if 0 <= value <= MAX_CONTENT_INDEX else f"give 0 to {MAX_CONTENT_INDEX}"
 
 
 def _count_fault(value: int) -> str | None:
@@ -138,7 +138,7 @@ def _words_fault(words: Any) -> str | None:
     for word in words:
         if word.text_start < 0 or word.text_end < word.text_start:
             return "a word must begin before it ends, and not before the text"
-        if not (0 <= word.start_ms <= MOST_MS and 0 <= word.end_ms <= MOST_MS):
+        if not (0 <= word.start_ms <= MAX_MS and 0 <= word.end_ms <= MAX_MS):
             return "a word's time is not within any item"
     return None
 

@@ -10,7 +10,7 @@ from asheard.v1.transcript_service_pb2 import CheckHeardResponse, PassageResult
 from runtime.errors import InvalidRequest
 from words import heard, passage
 
-MOST_CHARACTERS = 2_000
+MAX_CHARACTERS = 2_000
 """A disclosure takes some hundred; beyond this it is a page, which is asked for in sentences."""
 
 _FATES = {
@@ -25,8 +25,8 @@ def check_passage(text: str) -> None:
     Raises:
         InvalidRequest: The passage is too long.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise InvalidRequest(f"passage: at most {MOST_CHARACTERS} characters; ask for sentences")
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidRequest(f"passage: at most {MAX_CHARACTERS} characters; ask for sentences")
 
 
 def check_heard(transcript: Transcript, text: str, language: str) -> CheckHeardResponse:

@@ -1,298 +1,254 @@
-"""The two gRPC servicers: check the request, ask :class:`transcript.calls.Calls`, answer."""
+"""The transcript service as a whole: store, gRPC, viewer and admin port, started and drained.
+
+It is ready while the store takes what is written and answers. When the store is lost, appends and
+reads get UNAVAILABLE, writers keep their facts and try again, and everything goes on by itself when
+the store is back. A store that this version cannot use ends the service.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
-from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-import grpc
-import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import CollectorRegistry
 
-from asheard.v1.ingest_service_pb2 import (
-    AppendFactsRequest,
-    AppendFactsResponse,
-    RejectedFact,
-)
-from asheard.v1.ingest_service_pb2_grpc import IngestServiceServicer
-from asheard.v1.transcript_pb2 import CallState
-from asheard.v1.transcript_service_pb2 import (
-    CheckHeardRequest,
-    CheckHeardResponse,
-    DeleteTranscriptRequest,
-    DeleteTranscriptResponse,
-    GetTranscriptRequest,
-    GetTranscriptResponse,
-    ListCallsRequest,
-    ListCallsResponse,
-    WatchTranscriptRequest,
-    WatchTranscriptResponse,
-)
-from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceServicer
-from runtime.config import Scope
-from runtime.errors import (
-    AsheardError,
-    ConfigurationError,
-    InvalidRequest,
-    NotFound,
-    Unavailable,
-)
-from runtime.guard import authorization
+from asheard.v1 import ingest_service_pb2, transcript_service_pb2
+from asheard.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
+from asheard.v1.transcript_service_pb2_grpc import add_TranscriptServiceServicer_to_server
+from runtime.admin import AdminServer
+from runtime.credentials import Credentials
+from runtime.errors import ConfigurationError, Unavailable
+from runtime.guard import Guard
 from runtime.log import get_log
-from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
-from transcript.calls import Calls, JoinFailed, Once
-from transcript.facts import fault, is_call_sid, is_process
+from runtime.metrics import LoopLag
+from runtime.process import Stop
+from runtime.rpc import GrpcServer
+from transcript.access import Access
+from transcript.calls import Calls
+from transcript.config import TranscriptConfig
 from transcript.metrics import TranscriptMetrics
-from transcript.passages import check_heard, check_passage, spoken_language
-from transcript.store import CallQuery, Cursor, Outcome, start_us
+from transcript.rpc import IngestService, TranscriptService
+from transcript.store import Store
+from transcript.store_postgres import open_postgres
+from transcript.store_sqlite import open_sqlite
+from transcript.sweeper import Sweeper
+from transcript.viewer import Viewer
 
 log = get_log(__name__)
 
-_Bound = Literal["started_after", "started_before"]
+READING = transcript_service_pb2.DESCRIPTOR.services_by_name["TranscriptService"].full_name
+INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 
-Context = grpc.aio.ServicerContext[Any, Any]
+CHECK_EVERY_S = 5.0
+"""How often something small is written to the store and read from it, which tells whether it works
+and keeps the processes' signs of life: one commit. A request that cannot be stored asks at once."""
 
-MOST_FACTS = 10_000
-"""In one request; see AppendFactsRequest."""
+CHECK_LOST_EVERY_S = 1.0
+"""The same while it does not work, so that everybody goes on soon."""
 
-USUAL_PAGE_SIZE = 100
-MOST_PAGE_SIZE = 1000
+APPEND_FAULT_S = 10.0
+"""How long the store counts as lost after an append that failed while checks pass: a damaged file may
+take some writes and not others. Writers try again every five seconds at least."""
 
-_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
-"""The years 1 to 9999 in seconds since 1970: what a Timestamp may hold."""
+RESTARTED_AFTER_S = 1.0
+"""A task of the service that failed is started again after this."""
 
-_STATUS: dict[type[AsheardError], grpc.StatusCode] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    ConfigurationError: grpc.StatusCode.UNAVAILABLE,  # a store that cannot be used
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-}
+GRACE_S = 5.0
+"""What requests under way get at a drain: an append takes milliseconds, and who is refused finds
+another instance or tries again."""
 
 
-class _Answering:
-    """Turns what goes wrong inside into the status of the call."""
+def open_store(url: str) -> Store:
+    """The store that ASHEARD_STORE names.
 
-    def __init__(self, context: Context, metrics: TranscriptMetrics) -> None:
-        self._context = context
-        self._metrics = metrics
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    if url.startswith("sqlite:///"):
+        return open_sqlite(Path(url.removeprefix("sqlite:///")))
+    return open_postgres(url)
 
-    async def __aenter__(self) -> None:
-        pass
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, Unavailable):
-            self._metrics.store_errors.inc()
-        if isinstance(error, AsheardError):
-            for known, status in _STATUS.items():
-                if isinstance(error, known):
-                    await self._context.abort(status, str(error))
-        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            if not isinstance(error, JoinFailed):  # of which the log knows
-                log.error("request failed", exc_info=error)
-            await self._context.abort(
-                grpc.StatusCode.INTERNAL, "a fault of the transcript service's; its log tells more"
+class TranscriptServer:
+    """The running service; ports of 0 are chosen by the system, and known after :meth:`start`."""
+
+    def __init__(self, config: TranscriptConfig) -> None:
+        self._config = config
+        credentials = Credentials(config.trust)
+        registry = CollectorRegistry()
+        self._metrics = TranscriptMetrics(registry)
+        self._lag = LoopLag(registry)
+        self._not_ready: str | None = "the store was not asked yet"
+        self._draining = False
+        self._append_failed_at = float("-inf")
+        self._store = open_store(config.store)
+        self._calls = Calls(self._store, self._metrics)
+        self._sweeper = Sweeper(
+            self._store,
+            self._calls,
+            self._metrics,
+            grace_s=config.stream_grace_s,
+            lost_s=config.writer_lost_s,
+        )
+        # Four signs of life at least until a process counts as lost.
+        self._check_every_s = min(CHECK_EVERY_S, config.writer_lost_s / 4)
+        self.unusable = asyncio.Event()
+        """The store cannot be used by this version."""
+        self.fault: ConfigurationError | None = None
+        """Why."""
+        access = Access(config.api_tokens)
+        self.grpc = GrpcServer(config.listen, [READING], credentials=credentials)
+        """For readers."""
+        self.ingest = GrpcServer(
+            config.ingest,
+            [INGEST],
+            credentials=credentials,
+            guard=Guard("ingest", credentials, self._metrics.refusals),
+        )
+        """For the system's own writers. A port of its own: who may read need not reach it."""
+        add_IngestServiceServicer_to_server(
+            IngestService(self._calls, self._metrics), self.ingest.server
+        )
+        add_TranscriptServiceServicer_to_server(
+            TranscriptService(self._calls, access, self._metrics), self.grpc.server
+        )
+        self.viewer = Viewer(config.viewer, self._calls, access)
+        self.admin = AdminServer(config.admin, registry, ready=lambda: self._not_ready)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the ports.
+
+        Raises:
+            ConfigurationError: A port cannot be listened at.
+        """
+        await self.admin.start()
+        await self.ingest.start()
+        await self.grpc.start()
+        await self.viewer.start()
+        self._tasks = [
+            asyncio.create_task(self._keep(name, run), name=name)
+            for name, run in (
+                ("loop lag", self._lag.run),
+                ("index of calls", self._calls.run),
+                ("store check", self._watch_store),
+                ("sweeper", self._sweeper.run),
             )
+        ]
 
+    async def drain(self, grace_s: float = GRACE_S) -> None:
+        """Take no new requests, finish those under way, end the watches."""
+        self._draining = True
+        self._not_ready = "draining"
+        self._calls.close()
+        await asyncio.gather(self.grpc.stop(grace_s), self.ingest.stop(grace_s))
 
-class IngestService(IngestServiceServicer):
-    """Takes facts from the system's own writers."""
+    async def close(self) -> None:
+        """Close everything."""
+        await asyncio.gather(self.grpc.stop(0), self.ingest.stop(0))
+        await self.viewer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._store.close()
+        await self.admin.close()
 
-    def __init__(self, calls: Calls, metrics: TranscriptMetrics) -> None:
-        self._calls = calls
-        self._metrics = metrics
-        self._said = Once()
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the service; whatever it raises is said, and it is started again."""
+        while True:
+            try:
+                await run()
+                return
+            except (Unavailable, ConfigurationError):
+                pass  # The store check says so.
+            except Exception as error:
+                self._metrics.tasks_failed.labels(name).inc()
+                log.error("task failed", task=name, exc_info=error)
+            await asyncio.sleep(RESTARTED_AFTER_S)
 
-    async def AppendFacts(
-        self, request: AppendFactsRequest, context: Context
-    ) -> AppendFactsResponse:
-        """Store the facts of a request; durable when this returns."""
-        async with _Answering(context, self._metrics):
-            if len(request.facts) > MOST_FACTS:
-                raise InvalidRequest(f"facts: at most {MOST_FACTS} in one request")
-            if not is_process(request.process):
-                raise InvalidRequest("process: give at most 128 characters without spaces")
-            return await self._append(request)
+    async def _watch_store(self) -> None:
+        while not self._draining:
+            reason = await self._check_store()
+            if reason is not None and self._not_ready != reason:
+                log.error("store lost", reason=reason)
+            elif reason is None and self._not_ready is not None:
+                log.info("store ready")
+            self._set_ready(reason)
+            for server in (self.grpc, self.ingest):
+                await server.set_serving(self._not_ready is None)
+            try:
+                async with asyncio.timeout(
+                    self._check_every_s if reason is None else CHECK_LOST_EVERY_S
+                ):
+                    if reason is not None:
+                        await asyncio.Event().wait()
+                    await self._calls.append_failed.wait()
+            except TimeoutError:
+                pass
 
-    async def _append(self, request: AppendFactsRequest) -> AppendFactsResponse:
-        response = AppendFactsResponse()
-        places: list[int] = []
-        for place, fact in enumerate(request.facts):
-            if (reason := fault(fact)) is None:
-                places.append(place)
-            else:
-                self._metrics.rejected.labels("malformed").inc()
-                response.rejected.append(RejectedFact(index=place, reason=reason))
-        facts = [request.facts[place] for place in places]
-        if response.rejected and not facts:
-            return response
-        outcomes = await self._calls.append(facts, request.process)
-        for place, fact, outcome in zip(places, facts, outcomes, strict=True):
-            kind = fact.writer.partition("/")[0]
-            self._metrics.facts.labels(kind, outcome.value).inc()
-            if outcome is Outcome.CONFLICTING:
-                self._metrics.rejected.labels("conflicting").inc()
-                if self._said.first("conflict", fact.call_sid):
-                    log.error(
-                        "fact conflicts with a stored one",
-                        call=fact.call_sid,
-                        writer=fact.writer,
-                        sequence=fact.sequence,
-                    )
-                reason = "sequence: another fact of this writer has this number"
-                response.rejected.append(RejectedFact(index=place, reason=reason))
-            elif outcome is Outcome.UNSTORABLE:
-                self._metrics.rejected.labels("unstorable").inc()
-                reason = "fact: the database cannot take it"
-                response.rejected.append(RejectedFact(index=place, reason=reason))
-        response.rejected.sort(key=lambda rejected: rejected.index)
-        return response
-
-
-class TranscriptService(TranscriptServiceServicer):
-    """What a CRM calls."""
-
-    def __init__(self, calls: Calls, access: Access, metrics: TranscriptMetrics) -> None:
-        self._calls = calls
-        self._access = access
-        self._metrics = metrics
-
-    async def GetTranscript(
-        self, request: GetTranscriptRequest, context: Context
-    ) -> GetTranscriptResponse:
-        """Answer with the transcript as it stands."""
-        async with _Answering(context, self._metrics):
-            self._admit(context)
-            _need_call_sid(request.call_sid)
-            return GetTranscriptResponse(transcript=await self._calls.get(request.call_sid))
-
-    async def WatchTranscript(
-        self, request: WatchTranscriptRequest, context: Context
-    ) -> AsyncIterator[WatchTranscriptResponse]:
-        """Answer with the present state and every change, until it is final."""
-        async with _Answering(context, self._metrics):
-            self._admit(context)
-            _need_call_sid(request.call_sid)
-            async for transcript in self._calls.watch(request.call_sid):
-                yield WatchTranscriptResponse(transcript=transcript)
-
-    async def ListCalls(self, request: ListCallsRequest, context: Context) -> ListCallsResponse:
-        """Answer with a page of calls."""
-        async with _Answering(context, self._metrics):
-            self._admit(context)
-            query = _query(request)
-            # One more than asked for tells whether there is another page.
-            calls = await self._calls.list(query)
-            page = calls[: query.limit - 1]
-            response = ListCallsResponse(calls=page)
-            if len(calls) > len(page):
-                last = Cursor(start_us(page[-1]), page[-1].call_sid)
-                response.next_page_token = _page_token(last, request)
-            return response
-
-    async def DeleteTranscript(
-        self, request: DeleteTranscriptRequest, context: Context
-    ) -> DeleteTranscriptResponse:
-        """Forget a call."""
-        async with _Answering(context, self._metrics):
-            self._admit(context, Scope.DELETE)
-            _need_call_sid(request.call_sid)
-            await self._calls.delete(request.call_sid)
-            log.info("transcript deleted", call=request.call_sid)
-            return DeleteTranscriptResponse()
-
-    async def CheckHeard(self, request: CheckHeardRequest, context: Context) -> CheckHeardResponse:
-        """Answer whether a passage was heard."""
-        async with _Answering(context, self._metrics):
-            self._admit(context)
-            _need_call_sid(request.call_sid)
-            check_passage(request.passage)
-            transcript, facts = await self._calls.get_with_facts(request.call_sid)
-            # In a thread: a long call is a long text to look through.
-            return await asyncio.to_thread(
-                check_heard, transcript, request.passage, spoken_language(facts)
-            )
-
-    def _admit(self, context: Context, scope: Scope = Scope.READ) -> None:
-        bears = authorization(context.invocation_metadata())
+    async def _check_store(self) -> str | None:
+        """Why the store does not work; None when it does."""
+        alive = self._calls.take_alive()
+        loop = asyncio.get_running_loop()
+        if self._calls.append_failed.is_set():
+            self._calls.append_failed.clear()
+            self._append_failed_at = loop.time()
         try:
-            self._access.admit(bears, peer_host(context.peer()), scope)
-        except Unauthenticated as error:
-            self._metrics.refusals.note("transcript", context.peer(), str(error))
-            raise
-
-
-def _need_call_sid(call_sid: str) -> None:
-    if not call_sid:
-        raise InvalidRequest("call_sid: is required")
-    if not is_call_sid(call_sid):
-        raise NotFound("call_sid: there is no such call")
-
-
-def _query(request: ListCallsRequest) -> CallQuery:
-    if not 0 <= request.page_size <= MOST_PAGE_SIZE:
-        raise InvalidRequest(f"page_size: give 1 to {MOST_PAGE_SIZE}, or 0 for {USUAL_PAGE_SIZE}")
-    if request.state not in CallState.values():
-        raise InvalidRequest("state: is not a state of a call")
-    return CallQuery(
-        limit=(request.page_size or USUAL_PAGE_SIZE) + 1,
-        started_after_us=_time_us(request, "started_after"),
-        started_before_us=_time_us(request, "started_before"),
-        number=request.number,
-        state=request.state or None,
-        behind=_cursor(request),
-    )
-
-
-def _time_us(request: ListCallsRequest, name: _Bound) -> int | None:
-    if not request.HasField(name):
+            await self._store.check(alive)
+        except (Unavailable, ConfigurationError) as error:
+            self._calls.give_back_alive(alive)
+            self._append_failed_at = float("-inf")  # the check knows: it will know the end, too
+            if isinstance(error, ConfigurationError):
+                self.fault = error
+                self.unusable.set()
+            return str(error)
+        except Exception as error:
+            self._calls.give_back_alive(alive)
+            log.error("store check failed", exc_info=error)
+            return f"the store check failed, a fault of ours ({type(error).__name__})"
+        if loop.time() < self._append_failed_at + APPEND_FAULT_S:
+            return self._calls.append_fault
         return None
-    time: Timestamp = getattr(request, name)
-    if not 0 <= time.nanos < 1_000_000_000:
-        raise InvalidRequest(f"{name}: nanos must be from 0 to 999999999")
-    if not _FIRST_S <= time.seconds <= _LAST_S:
-        raise InvalidRequest(f"{name}: is not a time of the years 1 to 9999")
-    return time.seconds * 1_000_000 + -(-time.nanos // 1_000)  # up: bounds are on whole µs
+
+    def _set_ready(self, reason: str | None) -> None:
+        self._metrics.store_up.set(reason is None)
+        self._calls.trouble = reason
+        if not self._draining:
+            self._not_ready = reason
 
 
-def _page_token(cursor: Cursor, request: ListCallsRequest) -> str:
-    value = json.dumps([cursor.start_us, cursor.call_sid, _filters(request)])
-    return base64.urlsafe_b64encode(value.encode()).decode()
+async def serve(config: TranscriptConfig, stop: Stop) -> None:
+    """Serve until ``stop`` asks for a drain; a second signal ends it at once.
 
-
-def _cursor(request: ListCallsRequest) -> Cursor | None:
-    if not request.page_token:
-        return None
+    Raises:
+        ConfigurationError: A port or the store cannot be used. A database that is away may be found
+            to be unusable later, when it answers.
+    """
+    server = TranscriptServer(config)
     try:
-        value = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
-    except (ValueError, binascii.Error):
-        value = None
-    match value:
-        case [int(start), str(call_sid), str(filters)] if abs(start) < 1 << 63:
-            if filters != _filters(request):
-                raise InvalidRequest("page_token: was given for other filters; begin anew")
-            if is_call_sid(call_sid):
-                return Cursor(start, call_sid)
-    raise InvalidRequest("page_token: give next_page_token of the page before, unchanged")
-
-
-def _filters(request: ListCallsRequest) -> str:
-    """What must not change from page to page."""
-    filters = ListCallsRequest(number=request.number, state=request.state)
-    if request.HasField("started_after"):
-        filters.started_after.CopyFrom(request.started_after)
-    if request.HasField("started_before"):
-        filters.started_before.CopyFrom(request.started_before)
-    digest = binascii.crc32(filters.SerializeToString(deterministic=True))
-    return f"{digest:08x}"
+        await server.start()
+        log.info(
+            "serving",
+            grpc=server.grpc.port,
+            ingest=server.ingest.port,
+            viewer=server.viewer.port,
+            trust=config.trust.means,
+        )
+        asked = asyncio.create_task(stop.draining.wait())
+        unusable = asyncio.create_task(server.unusable.wait())
+        await asyncio.wait({asked, unusable}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        unusable.cancel()
+        if server.fault is not None:
+            raise ConfigurationError(f"ASHEARD_STORE: {server.fault}")
+        log.info("draining")
+        drained = asyncio.create_task(server.drain())
+        hurry = asyncio.create_task(stop.now.wait())
+        await asyncio.wait({drained, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        drained.cancel()
+        await asyncio.gather(drained, hurry, return_exceptions=True)
+    finally:
+        await server.close()
+        log.info("stopped")

@@ -56,14 +56,14 @@ class Outcome(enum.Enum):
     """The database cannot take it (rule 7). Not stored."""
 
 
-MOST_CALL_FACTS = 100_000
+MAX_CALL_FACTS = 100_000
 """The most facts of one call. The busiest day there can be, 28 for every 20 seconds, has 121,000; a
 call of four hours, beyond which Twilio ends it unless told otherwise, has 20,000."""
 
-MOST_CALL_BYTES = 32 * 1024 * 1024
+MAX_CALL_BYTES = 32 * 1024 * 1024
 """The most bytes of one call's facts: 335 each, for as many as there may be."""
 
-MOST_CALL_WRITERS = 200
+MAX_CALL_WRITERS = 200
 """The most writers of one call: a media stream and a session for each time that it was continued."""
 
 CLOSING = frozenset({"call_ended", "session_ended"})

@@ -28,9 +28,9 @@ from runtime.errors import AsheardError, NotFound, Unavailable
 from runtime.log import get_log
 from transcript.store import (
     LISTED,
-    MOST_CALL_BYTES,
-    MOST_CALL_FACTS,
-    MOST_CALL_WRITERS,
+    MAX_CALL_BYTES,
+    MAX_CALL_FACTS,
+    MAX_CALL_WRITERS,
     Behind,
     CallQuery,
     OpenCall,
@@ -571,11 +571,11 @@ def _store_in_call(
 
 def _is_surplus(call: _Call, fact: Fact, size: int) -> bool:
     """Whether a fact is beyond what a call may hold (rule 6 of the store)."""
-    if fact.writer not in call.writers and len(call.writers) >= MOST_CALL_WRITERS:
+    if fact.writer not in call.writers and len(call.writers) >= MAX_CALL_WRITERS:
         return True
-    if call.revision < MOST_CALL_FACTS and call.fact_bytes + size <= MOST_CALL_BYTES:
+    if call.revision < MAX_CALL_FACTS and call.fact_bytes + size <= MAX_CALL_BYTES:
         return False
-    room = call.revision < MOST_CALL_FACTS + 2 * MOST_CALL_WRITERS
+    room = call.revision < MAX_CALL_FACTS + 2 * MAX_CALL_WRITERS
     return not (room and size <= CLOSING_BYTES and closes(fact))
 
 

@@ -28,7 +28,7 @@ PASS_COOKIE = "asheard_pass"
 PASS_DAYS = 30
 PAGE_CALLS = 50
 
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 """People who look, with some connections each of a browser's."""
 
 _HEADERS = {
@@ -64,7 +64,7 @@ class Viewer:
         app.router.add_get("/viewer.css", self._css)
         app.router.add_get("/login", self._login_form)
         app.router.add_post("/login", self._login)
-        self._http = HttpPort(app, most_connections=min(MOST_CONNECTIONS, descriptor_bound() // 3))
+        self._http = HttpPort(app, max_connections=min(MAX_CONNECTIONS, descriptor_bound() // 3))
         self._port = address.port
 
     @property

@@ -5,7 +5,6 @@ The way through this package:
 * :mod:`words.timing`        the values every part speaks: ``WordTime``, ``WordTimes``, the source protocol
 * :mod:`words.tokenize`      text to words, with exact character offsets
 * :mod:`words.heard`         word times and a playback position to the heard transcript
-* :mod:`words.provider`      word times a speech provider sent itself
 * :mod:`words.aligner`       word times by forced alignment of the audio with its text
 * :mod:`words.proportional`  word times by counting characters, when there is nothing better
 * :mod:`words.passage`       was this price, this disclosure heard?

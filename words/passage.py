@@ -94,7 +94,7 @@ class _Unit:
     readings: tuple[str, ...]
 
 
-_MOST_FORMS = 24
+_MAX_FORMS = 24
 
 _USUAL_CHARACTERS = 40
 """The longest words people use have as many; what is longer is not worth the memory."""
@@ -129,7 +129,7 @@ def _spoken_forms(word: str, language: str) -> tuple[str, ...]:
             heads = [""]
             for slot in form:
                 options = ["".join(_plain(part) for part in option) for option in slot]
-                heads = [head + option for head in heads for option in options][:_MOST_FORMS]
+                heads = [head + option for head in heads for option in options][:_MAX_FORMS]
             found.update(dict.fromkeys(heads))
         found[_figures(word)] = None
     else:

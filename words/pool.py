@@ -35,11 +35,11 @@ from words.tokenize import TextJoiner, Token
 
 log = get_log(__name__)
 
-MOST_ITEMS = 64
+MAX_ITEMS = 64
 """Items open on one worker: at 4 ms of work for a second of audio it could follow some 250 that speak
 in real time; a model speaks several times faster than that."""
 
-MOST_BYTES_WAITING = 8 << 20
+MAX_BYTES_WAITING = 8 << 20
 """Bytes written to a worker that it has not read: some 17 minutes of audio. It is stuck, then."""
 
 DEADLINE_S = 1.0
@@ -136,22 +136,22 @@ class PooledItem:
 class AlignerPool:
     """Worker processes that align; one for each event loop that needs one."""
 
-    def __init__(self, *, workers: int = 1, most_items: int = MOST_ITEMS) -> None:
+    def __init__(self, *, workers: int = 1, max_items: int = MAX_ITEMS) -> None:
         """Describe the pool; :meth:`start` starts it.
 
         Args:
             workers: Processes. One follows the agents of some hundred calls.
-            most_items: Items open at a time on each.
+            max_items: Items open at a time on each.
 
         Raises:
             ValueError: A number below 1.
         """
-        if workers < 1 or most_items < 1:
+        if workers < 1 or max_items < 1:
             raise ValueError(
-                f"workers and most_items must be 1 or more, got {workers} and {most_items}"
+                f"workers and max_items must be 1 or more, got {workers} and {max_items}"
             )
         self.figures = PoolFigures()
-        self._workers = [_WorkerProcess(most_items, self.figures) for _ in range(workers)]
+        self._workers = [_WorkerProcess(max_items, self.figures) for _ in range(workers)]
         self._numbers = itertools.count(1)
 
     async def start(self) -> None:
@@ -209,10 +209,10 @@ def extended(known: WordTimes, tokens: Sequence[Token], audio_ms: int) -> WordTi
 class _WorkerProcess:
     """One process: its pipes, its items, its replacement when it dies."""
 
-    def __init__(self, most_items: int, figures: PoolFigures) -> None:
+    def __init__(self, max_items: int, figures: PoolFigures) -> None:
         self.items: dict[int, PooledItem] = {}
         self.figures = figures
-        self._most_items = most_items
+        self._max_items = max_items
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -226,7 +226,7 @@ class _WorkerProcess:
     @property
     def accepts(self) -> bool:
         """Alive, loaded, and with room."""
-        return self._ready.is_set() and len(self.items) < self._most_items
+        return self._ready.is_set() and len(self.items) < self._max_items
 
     def open(self, number: int, language: str) -> PooledItem:
         """Begin an item."""
@@ -244,7 +244,7 @@ class _WorkerProcess:
         if process is None or process.stdin is None or not self._ready.is_set():
             return False
         transport = process.stdin.transport
-        if transport.is_closing() or transport.get_write_buffer_size() > MOST_BYTES_WAITING:
+        if transport.is_closing() or transport.get_write_buffer_size() > MAX_BYTES_WAITING:
             return False
         process.stdin.write(wire.encode(message))
         return True

@@ -34,7 +34,7 @@ _SPEECH_FRAMES = (30, 70)
 """The caller speaks for 0.6 to 1.4 s."""
 _ANSWER_FRAMES = 33
 """About what passes between the caller's last word and the agent's first."""
-_LEAST_PAUSE_FRAMES = 10
+_MIN_PAUSE_FRAMES = 10
 _PATIENCE_FRAMES = 250
 """5 s without an answer, and the caller speaks again."""
 
@@ -234,7 +234,7 @@ class Call(WSListener):
     def _pause(self, heard_bytes: int) -> int:
         """How long the caller is quiet, so that the agent has half of the time."""
         speech = sum(_SPEECH_FRAMES) // 2
-        return max(_LEAST_PAUSE_FRAMES, heard_bytes // tag.FRAME_BYTES - speech - _ANSWER_FRAMES)
+        return max(_MIN_PAUSE_FRAMES, heard_bytes // tag.FRAME_BYTES - speech - _ANSWER_FRAMES)
 
     def _begin_to_speak(self, number: int) -> int:
         if self._playout.playing:
@@ -350,7 +350,7 @@ class Callers:
 
     async def _place(self) -> Call | None:
         number, self._numbers = self._numbers, self._numbers + 1
-        call = Call(self._plan, number % tag.MOST_CALLS, self._beat)
+        call = Call(self._plan, number % tag.MAX_CALLS, self._beat)
         try:
             await ws_connect(lambda: call, self._plan.url)
         except (OSError, WSError):

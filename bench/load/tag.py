@@ -22,7 +22,7 @@ ONSET = 1
 END = 2
 """Flag: voice detection is to say with this frame that the caller has spoken."""
 
-MOST_CALLS = 0x10000
+MAX_CALLS = 0x10000
 
 _MAGIC = b"\xa5\x5a"
 _TAG = struct.Struct(">2sBxHIQ")

@@ -12,7 +12,7 @@ from typing import cast
 import grpc
 
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
-from runtime.config import ReaderConfig
+from cli.read.config import ReaderConfig
 from runtime.errors import (
     AsheardError,
     ConfigurationError,

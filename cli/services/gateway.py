@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from cli.services import many
+from gateway.config import GatewayConfig
 from gateway.service import serve
-from runtime.config import Environment, GatewayConfig
+from runtime.config import Environment
 from runtime.process import Stop, run_service
 
 

@@ -13,9 +13,11 @@ import os
 import signal
 
 from cli.system import Program, Supervisor, plan_processes
-from runtime.config import Environment, GatewayConfig, SessionConfig
+from gateway.config import GatewayConfig
+from runtime.config import Environment
 from runtime.credentials import Credentials
 from runtime.process import EXIT_DONE, Stop
+from session.config import SessionConfig
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from cli.services import many
-from runtime.config import Environment, SessionConfig
+from runtime.config import Environment
 from runtime.process import Stop, run_service
+from session.config import SessionConfig
 from session.service import serve
 
 

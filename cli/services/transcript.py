@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from runtime.config import Environment, TranscriptConfig
+from runtime.config import Environment
 from runtime.process import Stop, run_service
-from transcript.serve import serve
+from transcript.config import TranscriptConfig
+from transcript.service import serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,12 +42,12 @@ AHEAD_TOLERANCE_US = 100_000
 """How far a jump may outrun real time before it is a fault: the network may be faster than it was
 by its jitter. What is wrongly believed or not believed moves an estimate by no more than this."""
 
-MOST_AHEAD_US = 30_000_000
+MAX_AHEAD_US = 30_000_000
 """How far readings may outrun real time before the stream is given up: a network, or this process, that
 stood still while a stream began delivers what it kept in one heap, and half a minute is more than
 any connection survives. Beyond it, somebody plays a recording into the model."""
 
-MOST_GAPS = 1_000
+MAX_GAPS = 1_000
 """Gaps that are remembered. The dates of a stretch need the few within it."""
 
 STALL_US = 250_000
@@ -160,7 +160,7 @@ class MediaClock:
         reading_us = timestamp_ms * 1000 + self._offset_us
         if not -STEP_TOLERANCE_US <= reading_us - before_us - self._frame_us <= STEP_TOLERANCE_US:
             return False
-        if reading_us <= before_us or reading_us - now_us - self._first_us > MOST_AHEAD_US:
+        if reading_us <= before_us or reading_us - now_us - self._first_us > MAX_AHEAD_US:
             return False
         self.newest_ms = timestamp_ms
         self.reading_us = reading_us
@@ -195,7 +195,7 @@ class MediaClock:
                 self._offset_us = reading_us - timestamp_ms * 1000
             if reading_us - before_us > self._frame_us + STEP_TOLERANCE_US:
                 self._gaps[before_us] = _Gap(before_us, reading_us, received_us)
-                if len(self._gaps) > MOST_GAPS:
+                if len(self._gaps) > MAX_GAPS:
                     del self._gaps[next(iter(self._gaps))]
             self._fastest_us = min(self._fastest_us, now_us - reading_us)
         self.newest_ms = timestamp_ms

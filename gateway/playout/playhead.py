@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.playout.clock import MOST_AHEAD_US, Date, MediaClock, Stamp
+from gateway.playout.clock import MAX_AHEAD_US, Date, MediaClock, Stamp
 from gateway.playout.estimate import (
     Ending,
     Stop,
@@ -82,14 +82,14 @@ UNKNOWN_WAY_US = 300_000
 SLOWEST_WAY_US = 700_000
 """With the wait on top of it a second: positions are wanted while the caller is still speaking."""
 
-MOST_UNEXPECTED = 100
+MAX_UNEXPECTED = 100
 """Echoes of marks that nobody waits for, that are looked at. A network's repeats are a few; a peer that
 sends more is only counted."""
 
-MOST_NAME_CHARS = 32
+MAX_NAME_CHARS = 32
 """What is kept of a name that is not ours."""
 
-MOST_MEDIA_TRACED = 10_000
+MAX_MEDIA_TRACED = 10_000
 """Trace events about inbound media that does not tick on regularly, two of each. Beyond it a replay knows
 the media clock only from what else was traced."""
 
@@ -227,7 +227,7 @@ class Playhead:
             return False
         self._note_media(before)
         if not clock.awaited:
-            return clock.ahead_us > MOST_AHEAD_US or len(self._trace) >= LONG_TRACE
+            return clock.ahead_us > MAX_AHEAD_US or len(self._trace) >= LONG_TRACE
         clock.awaited = False
         self._settle_due(now_us)
         return True
@@ -237,8 +237,8 @@ class Playhead:
         if self._over:
             return
         if name not in self._marks and name not in self._fences and name not in self._late:
-            name = name[:MOST_NAME_CHARS]
-            if self._unexpected >= MOST_UNEXPECTED:
+            name = name[:MAX_NAME_CHARS]
+            if self._unexpected >= MAX_UNEXPECTED:
                 self._count_unexpected(name)
                 self.counts.ignored_echoes += 1
                 return
@@ -711,7 +711,7 @@ class Playhead:
 
     def _note_media(self, before: tuple[int | None, int | None, int]) -> None:
         """Trace two media messages, the one before and the newest: only so is the step told."""
-        if self._media_traced >= MOST_MEDIA_TRACED:
+        if self._media_traced >= MAX_MEDIA_TRACED:
             return
         self._media_traced += 2
         clock = self._clock

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 
-MOST_FIELDS = 500
+MAX_FIELDS = 500
 """Twilio sends some thirty, SIP headers of a call among them."""
 
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
@@ -40,9 +40,9 @@ def read(body: bytes, content_type: str, charset: str | None) -> list[tuple[str,
             body.decode(),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MAX_FIELDS,
         )
     except UnicodeDecodeError as error:
         raise BadForm("the form is not UTF-8") from error
     except ValueError as error:
-        raise BadForm(f"the form has more than {MOST_FIELDS} fields") from error
+        raise BadForm(f"the form has more than {MAX_FIELDS} fields") from error

@@ -35,23 +35,23 @@ POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 """Close code: more than we take at once."""
 
-MOST_MESSAGE_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024
 """Of one message. Twilio's have 400 bytes; ``start`` may have some kilobytes of parameters."""
 
-MOST_PAYLOAD_CHARS = 21_336
+MAX_PAYLOAD_CHARS = 21_336
 """Of base64 text in one media message: two seconds. Twilio sends 20 ms, other carriers up to 100. What
 waits for a slow session worker is bounded in frames, and so in bytes."""
 
-MOST_KEY_CHARS = 8
+MAX_KEY_CHARS = 8
 """In one ``dtmf`` message; Twilio sends one."""
 
-MOST_PARAMETERS = 100
+MAX_PARAMETERS = 100
 """Custom parameters in ``start``. Twilio names no limit; ours are five."""
 
-MOST_PARAMETER_CHARS = 500
+MAX_PARAMETER_CHARS = 500
 """In the value of one. Twilio takes no longer ones (TwiML ``<Parameter>``), so a longer one is not ours."""
 
-_MOST_FAULT_CHARS = 200
+_MAX_FAULT_CHARS = 200
 """Of what is logged about a malformed message: it names fields, and fields may have any name."""
 
 _VALUE = re.compile(r"'.*'", re.DOTALL)
@@ -108,7 +108,7 @@ class StartDetails(msgspec.Struct, frozen=True, rename="camel"):
     def parameter(self, name: str) -> str:
         """One custom parameter; empty when it is missing, not text, or longer than any of ours."""
         value = self.custom_parameters.get(name)
-        return value if isinstance(value, str) and len(value) <= MOST_PARAMETER_CHARS else ""
+        return value if isinstance(value, str) and len(value) <= MAX_PARAMETER_CHARS else ""
 
 
 class Start(_Message, frozen=True):
@@ -135,7 +135,7 @@ class MediaDetails(msgspec.Struct, frozen=True, gc=False):
         Raises:
             TwilioProtocolError: The payload is not base64, or too long.
         """
-        if len(self.payload) > MOST_PAYLOAD_CHARS:
+        if len(self.payload) > MAX_PAYLOAD_CHARS:
             raise TwilioProtocolError(
                 "media.payload of more than two seconds", MESSAGE_TOO_BIG, limit="payload"
             )
@@ -173,7 +173,7 @@ class Mark(_Message, frozen=True):
 class DtmfDetails(msgspec.Struct, frozen=True, gc=False):
     """Which key. Sensitive: it may be a digit of a card."""
 
-    digit: Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_KEY_CHARS)]
+    digit: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_CHARS)]
 
     def __repr__(self) -> str:
         return "DtmfDetails(digit=hidden)"
@@ -256,7 +256,7 @@ def _no_json(error: Exception) -> TwilioProtocolError:
 def _without_value(fault: msgspec.ValidationError) -> str:
     """The fault as msgspec words it: it names types and paths, and what it quotes is left out."""
     text = _VALUE.sub("…", str(fault).replace("Object ", "").replace("`", ""))
-    return text[:_MOST_FAULT_CHARS]
+    return text[:_MAX_FAULT_CHARS]
 
 
 class Encoder:

@@ -16,7 +16,7 @@ import enum
 import re
 
 from gateway.twilio.messages import (
-    MOST_PARAMETERS,
+    MAX_PARAMETERS,
     POLICY_VIOLATION,
     Connected,
     Dtmf,
@@ -106,9 +106,9 @@ class MediaStream:
                 )
         if details.account_sid and not is_sid(details.account_sid):
             raise TwilioProtocolError("start message with an odd accountSid", POLICY_VIOLATION)
-        if len(details.custom_parameters) > MOST_PARAMETERS:
+        if len(details.custom_parameters) > MAX_PARAMETERS:
             raise TwilioProtocolError(
-                f"start message with more than {MOST_PARAMETERS} parameters",
+                f"start message with more than {MAX_PARAMETERS} parameters",
                 POLICY_VIOLATION,
                 limit="parameters",
             )

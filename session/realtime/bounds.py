@@ -7,54 +7,54 @@ sense, the session ends with a reason. No bound is within reach of a real conver
 
 from __future__ import annotations
 
-MOST_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """One event, fragments together. The largest in use are ``session.updated``, which repeats an agent's
 instructions and functions, and six minutes of audio in one delta. Beyond it the session ends."""
 
-MOST_ID_CHARS = 256
+MAX_ID_CHARS = 256
 """Of an item, a response, a function call, a function's name: the API's have 20 to 64."""
 
-MOST_PARTS = 32
+MAX_PARTS = 32
 """Content parts an item: ``content_index`` is below this. The API's items have one or two."""
 
-MOST_ITEMS = 512
+MAX_ITEMS = 512
 """The agent's items that are remembered at a time; those that are over and settled go first."""
 
-MOST_ITEMS_A_RESPONSE = 64
+MAX_ITEMS_A_RESPONSE = 64
 
-MOST_RESPONSES = 16
+MAX_RESPONSES = 16
 """Responses under way at a time. The API has one, and stragglers of those before it; with more, the
 oldest counts as over."""
 
-MOST_REMEMBERED = 256
+MAX_REMEMBERED = 256
 """Ids of what is over, to know stragglers by: those come within seconds."""
 
-MOST_TEXT_CHARS = 60_000
+MAX_TEXT_CHARS = 60_000
 """Text of a part: an hour of speech; in four bytes each less than the largest fact. More is dropped."""
 
-MOST_CALLER_TEXT_CHARS = 16 * 1024
+MAX_CALLER_TEXT_CHARS = 16 * 1024
 """Transcript of one item of the caller's: a quarter of an hour of speech. More is dropped."""
 
-MOST_PART_AUDIO_BYTES = 600 * 8000
+MAX_PART_AUDIO_BYTES = 600 * 8000
 """Audio of a part: ten minutes, which is what Twilio's buffer holds. More is dropped."""
 
-MOST_HELD_AUDIO_BYTES = 1800 * 8000
+MAX_HELD_AUDIO_BYTES = 1800 * 8000
 """Audio of all parts of which it is not decided what the caller heard: half an hour. More is
 dropped."""
 
-MOST_PIECE_CHARS = 64 * 1024
+MAX_PIECE_CHARS = 64 * 1024
 """Base64 of one piece for the gateway: six seconds, so that no link's message is large for one
 call. A larger delta is split; a multiple of four, since base64 falls apart there and nowhere else."""
 
-MOST_ARGUMENTS_CHARS = 60_000
+MAX_ARGUMENTS_CHARS = 60_000
 """Arguments of a function call: the model's own limit of output is a quarter of this."""
 
-MOST_CALLS = 16
+MAX_CALLS = 16
 """Function calls under way at a time, each an HTTP request."""
 
-MOST_FACTS = 20_000
+MAX_FACTS = 20_000
 """Facts of a session: an hour of quick talk comes to some 8,000. Beyond it the session ends, since all
 calls of a worker share one way to the transcript service."""
 
-MOST_FACT_BYTES = 16 * 1024 * 1024
+MAX_FACT_BYTES = 16 * 1024 * 1024
 """The same in bytes: an hour of speech is some 100 KB of text, and each is written a few times."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
-from session.realtime.bounds import MOST_CALLER_TEXT_CHARS, MOST_REMEMBERED
+from session.realtime.bounds import MAX_CALLER_TEXT_CHARS, MAX_REMEMBERED
 from session.realtime.outputs import Note, Noted, WriteFact
 
 PROGRESS_S = 0.5
@@ -49,7 +49,7 @@ class CallerTranscripts:
             return []
         outputs = self._begin(item_id)
         transcript = self._coming[item_id]
-        taken = text[: MOST_CALLER_TEXT_CHARS - len(transcript.text)]
+        taken = text[: MAX_CALLER_TEXT_CHARS - len(transcript.text)]
         if len(taken) < len(text):
             outputs.append(Noted(Note.DROPPED, "caller_text"))
         transcript.text += taken
@@ -60,8 +60,8 @@ class CallerTranscripts:
 
     def completed(self, item_id: str, text: str) -> list[_Output]:
         """All of it came."""
-        outputs = self._end(item_id, text[:MOST_CALLER_TEXT_CHARS], failed=False)
-        if outputs and len(text) > MOST_CALLER_TEXT_CHARS:
+        outputs = self._end(item_id, text[:MAX_CALLER_TEXT_CHARS], failed=False)
+        if outputs and len(text) > MAX_CALLER_TEXT_CHARS:
             outputs.append(Noted(Note.DROPPED, "caller_text"))
         return outputs
 
@@ -80,7 +80,7 @@ class CallerTranscripts:
         """Make room for a transcript; the oldest gives way."""
         outputs: list[_Output] = []
         if item_id not in self._coming:
-            if len(self._coming) >= MOST_REMEMBERED:
+            if len(self._coming) >= MAX_REMEMBERED:
                 outputs = self._give_up(next(iter(self._coming)))
             self._coming[item_id] = _Transcript()
         return outputs
@@ -93,7 +93,7 @@ class CallerTranscripts:
         if item_id in self._complete:
             return []
         self._complete[item_id] = None
-        if len(self._complete) > MOST_REMEMBERED:
+        if len(self._complete) > MAX_REMEMBERED:
             del self._complete[next(iter(self._complete))]
         self._coming.pop(item_id, None)
         return [_fact(item_id, text, complete=True, failed=failed)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from session.realtime.bounds import MOST_MESSAGE_BYTES
+from session.realtime.bounds import MAX_MESSAGE_BYTES
 
 OPEN_S = 10.0
 """Deadline of TCP, TLS and the handshake: 0.5 to 0.75 s is usual."""
@@ -55,7 +55,7 @@ class Closed:
     def explain(self) -> str:
         """In words for an engineer."""
         if self.by_us and self.code == TOO_LARGE:
-            return f"the model sent an event of more than {MOST_MESSAGE_BYTES >> 20} MiB"
+            return f"the model sent an event of more than {MAX_MESSAGE_BYTES >> 20} MiB"
         if self.by_us and self.code == TOO_MUCH:
             return "the model sent more events at once than are taken"
         if self.by_us and self.code == GOING_AWAY:

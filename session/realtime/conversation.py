@@ -40,19 +40,19 @@ from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from session.agent import Agent, greeting_instructions, session_update
 from session.realtime import agreed, events
 from session.realtime.bounds import (
-    MOST_ARGUMENTS_CHARS,
-    MOST_CALLS,
-    MOST_FACT_BYTES,
-    MOST_FACTS,
-    MOST_HELD_AUDIO_BYTES,
-    MOST_ITEMS,
-    MOST_ITEMS_A_RESPONSE,
-    MOST_PART_AUDIO_BYTES,
-    MOST_PARTS,
-    MOST_PIECE_CHARS,
-    MOST_REMEMBERED,
-    MOST_RESPONSES,
-    MOST_TEXT_CHARS,
+    MAX_ARGUMENTS_CHARS,
+    MAX_CALLS,
+    MAX_FACT_BYTES,
+    MAX_FACTS,
+    MAX_HELD_AUDIO_BYTES,
+    MAX_ITEMS,
+    MAX_ITEMS_A_RESPONSE,
+    MAX_PART_AUDIO_BYTES,
+    MAX_PARTS,
+    MAX_PIECE_CHARS,
+    MAX_REMEMBERED,
+    MAX_RESPONSES,
+    MAX_TEXT_CHARS,
 )
 from session.realtime.caller import CallerTranscripts
 from session.realtime.cuts import Cuts
@@ -95,7 +95,7 @@ three to four times as fast, and over after two or three of them."""
 _REMEMBERED_ITEMS = 256
 """Items that are over and settled are forgotten beyond this: a late event cannot be that late."""
 
-_MOST_TOKENS = 10**9
+_MAX_TOKENS = 10**9
 """What is counted of a response's usage at most; a counter does not go back."""
 
 _INTERRUPTED = "The caller interrupted you before this call was complete. It was not carried out."
@@ -426,7 +426,7 @@ class Conversation:
         )
         if not playing or self._closing:
             return
-        if len(self._pending_interrupts) >= MOST_REMEMBERED:
+        if len(self._pending_interrupts) >= MAX_REMEMBERED:
             del self._pending_interrupts[next(iter(self._pending_interrupts))]
         self._interrupts += 1
         self._pending_interrupts[self._interrupts] = _PendingInterrupt(now + POSITIONS_S, playing)
@@ -440,7 +440,7 @@ class Conversation:
             return None
         response = self._responses.get(response_id)
         if response is None:
-            if len(self._responses) >= MOST_RESPONSES:
+            if len(self._responses) >= MAX_RESPONSES:
                 self._note(Note.DROPPED, "response")
                 oldest = next(iter(self._responses.values()))
                 self._response_over(oldest, fact_pb2.GENERATION_STATUS_INCOMPLETE)
@@ -459,7 +459,7 @@ class Conversation:
         if known is None:
             if item.type not in ("message", "function_call") or item.id in self._announced_callers:
                 return None
-            if response is not None and len(response.items) >= MOST_ITEMS_A_RESPONSE:
+            if response is not None and len(response.items) >= MAX_ITEMS_A_RESPONSE:
                 self._note(Note.DROPPED, "item")
                 return None
             known = self._new_item(item)
@@ -472,7 +472,7 @@ class Conversation:
         return known
 
     def _new_item(self, item: events.Item) -> Item:
-        if len(self._items) >= MOST_ITEMS:
+        if len(self._items) >= MAX_ITEMS:
             self._make_room()
         known = self._items[item.id] = Item(item.id, "", speech=item.type == "message")
         return known
@@ -483,7 +483,7 @@ class Conversation:
             self._items.values(),
             key=lambda item: 0 if item.settled else 1 + (item.response_id in self._responses),
         )
-        for item in by_need[: MOST_ITEMS // 8]:
+        for item in by_need[: MAX_ITEMS // 8]:
             if not item.settled:
                 self._note(Note.DROPPED, "item")
             if not item.done:
@@ -574,7 +574,7 @@ class Conversation:
 
     def _stand_for(self, item_id: str, previous: str) -> None:
         self._stand_in[item_id] = previous
-        if len(self._stand_in) > MOST_REMEMBERED:
+        if len(self._stand_in) > MAX_REMEMBERED:
             del self._stand_in[next(iter(self._stand_in))]
 
     def _part_added(self, event: events.PartAdded) -> None:
@@ -598,8 +598,8 @@ class Conversation:
             return
         item, part = found
         if (
-            part.received_bytes + n_bytes > MOST_PART_AUDIO_BYTES
-            or self._held_bytes + n_bytes > MOST_HELD_AUDIO_BYTES
+            part.received_bytes + n_bytes > MAX_PART_AUDIO_BYTES
+            or self._held_bytes + n_bytes > MAX_HELD_AUDIO_BYTES
         ):
             part.short = True
         if part.short:  # once something is missing, what follows would be at the wrong place
@@ -617,11 +617,9 @@ class Conversation:
                 self._cut(item, event.content_index, part)
         else:
             part.sent = True
-            for at in range(0, len(payload) or 1, MOST_PIECE_CHARS):
+            for at in range(0, len(payload) or 1, MAX_PIECE_CHARS):
                 self._outputs.append(
-                    ToCaller(
-                        event.item_id, event.content_index, payload[at : at + MOST_PIECE_CHARS]
-                    )
+                    ToCaller(event.item_id, event.content_index, payload[at : at + MAX_PIECE_CHARS])
                 )
         self._progress(event.item_id, event.content_index, part, now)
 
@@ -640,10 +638,10 @@ class Conversation:
 
     def _bounded(self, text: str, before: int = 0) -> str:
         """As much of a text as a part may have."""
-        if before + len(text) <= MOST_TEXT_CHARS:
+        if before + len(text) <= MAX_TEXT_CHARS:
             return text
         self._note(Note.DROPPED, "text")
-        return text[: max(0, MOST_TEXT_CHARS - before)]
+        return text[: max(0, MAX_TEXT_CHARS - before)]
 
     def _progress(self, item_id: str, content_index: int, part: Part, now: float) -> None:
         if part.written_at is not None and now < part.written_at + PROGRESS_S:
@@ -692,7 +690,7 @@ class Conversation:
             if response is not None and not response.interrupted and known.call.item_completed:
                 self._call(known, response)
             return
-        for content_index, content in enumerate((item.content or ())[:MOST_PARTS]):
+        for content_index, content in enumerate((item.content or ())[:MAX_PARTS]):
             part = known.part(content_index)
             part.audible = content.is_audio or part.received_bytes > 0
             # The item's own text is whole, also when a delta was lost.
@@ -769,7 +767,7 @@ class Conversation:
             self._note(Note.MALFORMED_EVENT, "response.done")
             return
         first = response_id not in self._ended
-        for output in (done.output or ())[:MOST_ITEMS_A_RESPONSE]:
+        for output in (done.output or ())[:MAX_ITEMS_A_RESPONSE]:
             known = self._agent_item(output, response_id) if first else None
             if known is not None and not known.speech:
                 self._function_done(known, output)  # the response's own status decides
@@ -919,12 +917,9 @@ class Conversation:
         call_id = call.call_id
         if call.decided or call_id is None or call_id in self._called or self._closing:
             return
-        if (
-            len(call.arguments) > MOST_ARGUMENTS_CHARS
-            or len(self._tool_call_responses) >= MOST_CALLS
-        ):
+        if len(call.arguments) > MAX_ARGUMENTS_CHARS or len(self._tool_call_responses) >= MAX_CALLS:
             self._note(Note.DROPPED, "function_call")
-            too_long = len(call.arguments) > MOST_ARGUMENTS_CHARS
+            too_long = len(call.arguments) > MAX_ARGUMENTS_CHARS
             self._refuse_call(item, _TOO_LONG if too_long else _TOO_MANY)
             response.called_tools = True  # it has been answered, and may be spoken about
             return
@@ -995,7 +990,7 @@ class Conversation:
         self._outputs.extend(self._cuts.refused(detail))
 
     def _rate_limits(self, event: events.RateLimitsUpdated) -> None:
-        for limit in event.rate_limits[:MOST_PARTS]:
+        for limit in event.rate_limits[:MAX_PARTS]:
             if limit.limit and limit.limit > 0 and limit.remaining is not None:
                 name = limit.name if limit.name in ("requests", "tokens") else "other"
                 remaining = min(max(0.0, limit.remaining), limit.limit)
@@ -1014,7 +1009,7 @@ class Conversation:
                     ("audio", details.audio_tokens),
                     ("cached", details.cached_tokens),
                 ):
-                    amount = min(max(0, tokens or 0), _MOST_TOKENS)
+                    amount = min(max(0, tokens or 0), _MAX_TOKENS)
                     self._note(Note.TOKENS, f"{direction}_{kind}", amount)
 
     def _ask(self, now: float) -> None:
@@ -1068,8 +1063,8 @@ class Conversation:
         self._outputs.append(WriteFact(name, body))
         self._facts_written += 1
         self._fact_bytes += body.ByteSize()
-        if self._facts_written == MOST_FACTS or (
-            self._fact_bytes >= MOST_FACT_BYTES > self._fact_bytes - body.ByteSize()
+        if self._facts_written == MAX_FACTS or (
+            self._fact_bytes >= MAX_FACT_BYTES > self._fact_bytes - body.ByteSize()
         ):
             self._outputs.append(Fatal("the model says more than any conversation is long"))
 
@@ -1080,5 +1075,5 @@ class Conversation:
 def _remember(known: dict[str, None], value: str) -> None:
     """Keep the newest of what is remembered only by name."""
     known[value] = None
-    if len(known) > MOST_REMEMBERED:
+    if len(known) > MAX_REMEMBERED:
         del known[next(iter(known))]

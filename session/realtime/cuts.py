@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asheard.v1 import fact_pb2
-from session.realtime.bounds import MOST_REMEMBERED
+from session.realtime.bounds import MAX_REMEMBERED
 from session.realtime.events import ClientEvent, DeleteItem, ErrorDetail, TruncateItem
 from session.realtime.faults import is_truncation_refusal
 from session.realtime.outputs import Note, Noted, Output, WriteFact
@@ -33,8 +33,8 @@ class Cuts:
 
     def overdue(self) -> list[Output]:
         """Too many have no answer: the oldest will not get one any more."""
-        surplus = self._pending[:-MOST_REMEMBERED]
-        del self._pending[:-MOST_REMEMBERED]
+        surplus = self._pending[:-MAX_REMEMBERED]
+        del self._pending[:-MAX_REMEMBERED]
         return [output for cut in surplus for output in _answered(cut, accepted=False)]
 
     def truncate(

@@ -23,14 +23,14 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from session.realtime import tolerant
-from session.realtime.bounds import MOST_ID_CHARS, MOST_PARTS
+from session.realtime.bounds import MAX_ID_CHARS, MAX_PARTS
 
-Id = Annotated[str, Meta(min_length=1, max_length=MOST_ID_CHARS)]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 """Of a response, an item, a call."""
 
-Name = Annotated[str, Meta(max_length=MOST_ID_CHARS)]
+Name = Annotated[str, Meta(max_length=MAX_ID_CHARS)]
 
-ContentIndex = Annotated[int, Meta(ge=0, lt=MOST_PARTS)]
+ContentIndex = Annotated[int, Meta(ge=0, lt=MAX_PARTS)]
 """One that is beyond makes an event unreadable: another part must not be taken for it."""
 
 # --- what server events carry ---------------------------------------------------------------

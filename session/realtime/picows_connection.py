@@ -32,7 +32,7 @@ from picows import (
 from runtime.config import is_loopback
 from runtime.errors import Unavailable
 from session.realtime import connection
-from session.realtime.bounds import MOST_MESSAGE_BYTES
+from session.realtime.bounds import MAX_MESSAGE_BYTES
 from session.realtime.connection import (
     CLOSE_S,
     OPEN_S,
@@ -42,14 +42,14 @@ from session.realtime.connection import (
     RealtimeConnection,
 )
 
-MOST_FRAGMENTS = 1024
+MAX_FRAGMENTS = 1024
 """Frames a message: also empty ones take room."""
 
 TURN_MESSAGES = 64
 """Messages that are passed on in one turn of the event loop: some 3 ms of the oddest. More wait for
 the next turn, so that a model that floods its call is no pause of the others'."""
 
-MOST_WAITING = 4096
+MAX_WAITING = 4096
 """Messages that may wait so, and twice the largest message in bytes: a quarter of an hour of deltas.
 With more the socket is dropped."""
 
@@ -86,7 +86,7 @@ async def connect_picows(url: str, *, model: str, key: str | None) -> RealtimeCo
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=connection.PING_S,
                 auto_ping_reply_timeout=connection.PING_S,
-                max_frame_size=MOST_MESSAGE_BYTES,
+                max_frame_size=MAX_MESSAGE_BYTES,
                 extra_headers=headers,
                 max_redirects=0,
                 proxy=_proxy(url, host),
@@ -219,10 +219,7 @@ class PicowsConnection(WSListener):
             if self._fragments or not frame.fin:
                 self._fragments.append(message)
                 self._fragment_bytes += len(message)
-                if (
-                    self._fragment_bytes > MOST_MESSAGE_BYTES
-                    or len(self._fragments) > MOST_FRAGMENTS
-                ):
+                if self._fragment_bytes > MAX_MESSAGE_BYTES or len(self._fragments) > MAX_FRAGMENTS:
                     self._refuse(WSCloseCode.MESSAGE_TOO_BIG)
                     return
                 if not frame.fin:
@@ -290,7 +287,7 @@ class PicowsConnection(WSListener):
                 self._transport.underlying_transport.pause_reading()
         self._waiting.append(message)
         self._waiting_bytes += len(message)
-        if len(self._waiting) > MOST_WAITING or self._waiting_bytes > 2 * MOST_MESSAGE_BYTES:
+        if len(self._waiting) > MAX_WAITING or self._waiting_bytes > 2 * MAX_MESSAGE_BYTES:
             self._refuse(WSCloseCode.POLICY_VIOLATION)
 
     def _refuse(self, code: WSCloseCode) -> None:

@@ -42,7 +42,7 @@ SEND_QUEUE_FRAMES = 250
 """Five seconds; when the server reads no faster, Twilio discards caller audio (31930)."""
 READ_TOO_SLOWLY = 31930
 CONNECTION_TIMEOUT = 31901
-MAX_STREAMS = 10
+MAX_REDIRECTED_STREAMS = 10
 """A call whose every stream ends at once would go round for ever."""
 
 
@@ -136,7 +136,7 @@ class TwilioCaller:
         """Webhook, stream, ``action``, next stream, … until the call ends."""
         kind: Literal["voice", "action"] = "voice"
         url, method, status = self._url, "POST", "ringing"
-        for _ in range(MAX_STREAMS):
+        for _ in range(MAX_REDIRECTED_STREAMS):
             document = await self._request(http, kind, method, url, {"CallStatus": status})
             if document is None:
                 return

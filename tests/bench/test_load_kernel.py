@@ -31,7 +31,7 @@ BEGIN = b'{"event":"media","sequenceNumber":"'
 _NUMBERS = st.integers(0, 2**31)
 
 
-@given(_NUMBERS, _NUMBERS, _NUMBERS, st.integers(0, 3), st.integers(0, tag.MOST_CALLS - 1))
+@given(_NUMBERS, _NUMBERS, _NUMBERS, st.integers(0, 3), st.integers(0, tag.MAX_CALLS - 1))
 def test_a_frame_is_the_message_that_python_writes(
     sequence: int, number: int, timestamp_ms: int, flags: int, call: int
 ) -> None:

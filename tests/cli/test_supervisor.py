@@ -98,7 +98,7 @@ async def test_a_program_that_dies_at_once_again_and_again_ends_the_system() -> 
         await supervisor.failed.wait()
     await supervisor.stop()
     assert supervisor.exit_status == 1
-    assert output.getvalue().count("died: exit status 7") == system.MOST_QUICK_DEATHS
+    assert output.getvalue().count("died: exit status 7") == system.MAX_QUICK_DEATHS
 
 
 async def test_a_second_request_reaches_a_program_that_drains() -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.config import (
-    GatewayConfig,
-    LogConfig,
-    ReaderConfig,
-    SessionConfig,
-    TranscriptConfig,
-)
+from cli.read.config import ReaderConfig
+from gateway.config import GatewayConfig
+from runtime.config import LogConfig
+from session.config import SessionConfig
+from transcript.config import TranscriptConfig
 
 ENOUGH: Mapping[Any, Mapping[str, str]] = {
     GatewayConfig: {"ASHEARD_TWILIO_VALIDATE": "off"},

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from runtime.config import (
-    GatewayConfig,
-    LogConfig,
-    ReaderConfig,
-    SessionConfig,
-    TranscriptConfig,
-)
+from cli.read.config import ReaderConfig
+from gateway.config import GatewayConfig
+from runtime.config import LogConfig
+from session.config import SessionConfig
 from tests.deploy.settings import ENOUGH, read_by
+from transcript.config import TranscriptConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()

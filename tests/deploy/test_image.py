@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import GatewayConfig, SessionConfig, TranscriptConfig
+from gateway.config import GatewayConfig
+from session.config import SessionConfig
 from tests.deploy.kustomize_subset import is_workload, pod_spec, render
 from tests.deploy.settings import ENOUGH
+from transcript.config import TranscriptConfig
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

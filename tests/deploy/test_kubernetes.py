@@ -16,10 +16,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from runtime.config import GatewayConfig, SessionConfig, TranscriptConfig
+from gateway.config import GatewayConfig
 from session.agent import parse_agent
+from session.config import SessionConfig
 from tests.deploy.kustomize_subset import Manifest, is_workload, pod_spec, render
 from tests.deploy.settings import ENOUGH, read_by
+from transcript.config import TranscriptConfig
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy" / "k8s"

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.system import plan
-from runtime.config import Address, GatewayConfig, SessionConfig, TranscriptConfig, is_loopback
+from gateway.config import GatewayConfig
+from runtime.config import Address, is_loopback
+from session.config import SessionConfig
 from tests.deploy.settings import ENOUGH
+from transcript.config import TranscriptConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from cli.system import plan
-from runtime.config import GatewayConfig, TranscriptConfig
+from gateway.config import GatewayConfig
 from tests.deploy.kustomize_subset import is_workload, render
+from transcript.config import TranscriptConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICES = ("gateway", "session", "transcript")

@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway.config import GatewayConfig
 from gateway.service import Gateway
 from runtime import facts
-from runtime.config import Address, GatewayConfig
+from runtime.config import Address
 from runtime.process import Stop
 from tests.gateway.peers import RecordingTranscript, ScriptedWorker, TwilioEnd, until
 

@@ -231,7 +231,7 @@ async def test_twilios_buffer_is_never_filled_beyond_ten_minutes(stage: Stage) -
 async def test_audio_without_end_is_cut_where_it_cannot_be_played_any_more(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "MOST_UNSENT_BYTES", 8 * 2_000)
+    monkeypatch.setattr(call_module, "MAX_UNSENT_BYTES", 8 * 2_000)
     stage.sink.jammed = True
     for _ in range(20):
         stage.speak(1_000)

@@ -195,7 +195,7 @@ async def test_one_connection_too_many_is_told_so_at_once(
 
 
 @pytest.mark.parametrize(
-    ("limit", "bound"), [(1024, 768), (256, 128), (1 << 20, http.MOST_CONNECTIONS), (-1, 10_000)]
+    ("limit", "bound"), [(1024, 768), (256, 128), (1 << 20, http.MAX_CONNECTIONS), (-1, 10_000)]
 )
 def test_what_a_process_needs_itself_is_not_given_to_strangers(
     monkeypatch: pytest.MonkeyPatch, limit: int, bound: int
@@ -262,7 +262,7 @@ uvloop.run(run())
 async def test_a_port_in_use_leaves_nothing_behind(running: World) -> None:
     from aiohttp import web
 
-    second = http.HttpPort(web.Application(), most_connections=1)
+    second = http.HttpPort(web.Application(), max_connections=1)
     with pytest.raises(OSError):
         await second.start("127.0.0.1", running.gateway.port)
     await second.close()

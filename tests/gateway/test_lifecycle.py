@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
 from gateway import link, links, service
+from gateway.config import GatewayConfig
 from gateway.media_socket import MediaSocket
 from gateway.webhook import LINES_BUSY
-from runtime.config import Address, GatewayConfig
+from runtime.config import Address
 from runtime.errors import ConfigurationError
 from runtime.process import Stop
 from tests.gateway.conftest import World, WorldMaker

@@ -14,9 +14,9 @@ from asheard.v1 import fact_pb2
 from gateway import evidence, media_socket, server
 from gateway.playout.playhead import (
     LONG_TRACE,
-    MOST_MEDIA_TRACED,
-    MOST_NAME_CHARS,
-    MOST_UNEXPECTED,
+    MAX_MEDIA_TRACED,
+    MAX_NAME_CHARS,
+    MAX_UNEXPECTED,
 )
 from gateway.playout.positions import TraceEvent, TraceKind
 from tests.gateway.conftest import World, WorldMaker
@@ -125,8 +125,8 @@ async def test_marks_that_nobody_sent_are_counted_and_kept_within_bounds() -> No
     stage.call.receive_stop()
     events = [event for fact in stage.outbox.facts for event in fact.playout_traced.events]
     echoed = [event for event in events if event.kind == fact_pb2.PLAYOUT_EVENT_KIND_ECHOED]
-    assert MOST_UNEXPECTED <= len(echoed) <= MOST_UNEXPECTED + 2
-    assert max(len(event.mark) for event in echoed) <= MOST_NAME_CHARS
+    assert MAX_UNEXPECTED <= len(echoed) <= MAX_UNEXPECTED + 2
+    assert max(len(event.mark) for event in echoed) <= MAX_NAME_CHARS
     counted = stage.registry.get_sample_value
     assert counted("asheard_twilio_odd_echoes_total", {"kind": "unknown"}) == 20_000
     assert counted("asheard_twilio_odd_echoes_total", {"kind": "repeated"}) == 499
@@ -136,7 +136,7 @@ async def test_ragged_media_is_traced_in_facts_of_a_bounded_size_and_not_for_eve
     stage = Stage()
     stage.call._started_ns -= 10**13
     stage.call._playhead.clock.receive(0, 160, 0)  # all of it is in time
-    for number in range(MOST_MEDIA_TRACED):
+    for number in range(MAX_MEDIA_TRACED):
         stage.media(20 + 100 * number)
         assert stage.call._playhead.trace_events <= LONG_TRACE
     assert sum(kind == "playout_traced" for kind in stage.outbox.kinds) > 5, "as it goes on"
@@ -144,7 +144,7 @@ async def test_ragged_media_is_traced_in_facts_of_a_bounded_size_and_not_for_eve
     traces = [fact for fact in stage.outbox.facts if fact.HasField("playout_traced")]
     assert max(fact.ByteSize() for fact in traces) < FACT_BYTES
     events = sum(len(fact.playout_traced.events) for fact in traces)
-    assert MOST_MEDIA_TRACED <= events < MOST_MEDIA_TRACED + 10
+    assert MAX_MEDIA_TRACED <= events < MAX_MEDIA_TRACED + 10
     assert len(stage.call._playhead.clock._gaps) <= 1_000
 
 

@@ -15,9 +15,9 @@ from gateway.link import (
     DIRECT_BYTES,
     KEPT_BYTES,
     KEPT_FRAMES,
+    MAX_CONTROLS,
+    MAX_FRAME_BYTES,
     MESSAGE_BYTES,
-    MOST_CONTROLS,
-    MOST_FRAME_BYTES,
     Lane,
     LaneListener,
     Link,
@@ -183,7 +183,7 @@ async def test_a_lost_link_forgets_what_nobody_will_take() -> None:
         assert link.batch.calls == []
 
 
-def most_bytes(requests: list[session_service_pb2.LinkRequest]) -> int:
+def max_bytes(requests: list[session_service_pb2.LinkRequest]) -> int:
     return max(request.ByteSize() for request in requests)
 
 
@@ -191,16 +191,16 @@ async def test_messages_are_bounded_in_bytes_and_long_frames_cost_their_own_call
     async with writing_link() as (link, stream):
         loud, quiet, other = await stuck(link, stream, 3)
         for ms in range(1, KEPT_FRAMES):  # in frames of 6 s
-            loud.send_audio(b"A" * MOST_FRAME_BYTES, ms, 1)
+            loud.send_audio(b"A" * MAX_FRAME_BYTES, ms, 1)
             assert quiet.send_audio(b"AAAA", ms, 1)
-        assert not loud.send_audio(b"A" * (MOST_FRAME_BYTES + 1), KEPT_FRAMES, 1), (
+        assert not loud.send_audio(b"A" * (MAX_FRAME_BYTES + 1), KEPT_FRAMES, 1), (
             "longer than is passed on"
         )
         assert loud.kept_bytes == sum(len(frame[0]) for frame in loud.audio) <= KEPT_BYTES
         other.send_audio(b"AAAA", 1, 1)
         await stream.take()
         requests = await stream.drain()
-        assert most_bytes(requests) < 2 * MESSAGE_BYTES
+        assert max_bytes(requests) < 2 * MESSAGE_BYTES
         came = frames(*requests)
         assert [ms for call, ms in came if call == quiet.handle] == list(range(1, KEPT_FRAMES))
         assert [ms for call, ms in came if call == loud.handle] == [KEPT_FRAMES - 1], (
@@ -223,7 +223,7 @@ async def test_what_is_beyond_a_message_goes_into_the_next_in_order_with_the_end
         lanes[1].send(session_service_pb2.GatewayControl(key_pressed=key))
         await stream.take()
         requests = await stream.drain()
-        assert most_bytes(requests) < 1.1 * MESSAGE_BYTES
+        assert max_bytes(requests) < 1.1 * MESSAGE_BYTES
         assert len(requests) >= 16
         for lane in lanes:
             came = [ms for call, ms in frames(*requests) if call == lane.handle]
@@ -243,12 +243,12 @@ async def test_much_control_is_dropped_for_its_own_call_and_split_into_messages(
             key = session_service_pb2.CallerKeyPressed(digit="5")
             return session_service_pb2.GatewayControl(key_pressed=key)
 
-        for _ in range(MOST_CONTROLS + 30):
+        for _ in range(MAX_CONTROLS + 30):
             loud.send(pressed())
         quiet.send(pressed())
         await stream.take()
         (request,) = await stream.drain()
-        assert len(request.control) == MOST_CONTROLS + 1
+        assert len(request.control) == MAX_CONTROLS + 1
         dropped = registry.get_sample_value("asheard_link_controls_dropped_total")
         assert dropped == 30
         assert loud.outcome is None
@@ -258,7 +258,7 @@ async def test_much_control_is_dropped_for_its_own_call_and_split_into_messages(
         large = session_service_pb2.PositionsFixed()
         for n in range(7000):
             large.positions.add(item_id="i" * 40, content_index=n)
-        for _ in range(MOST_CONTROLS + 1):
+        for _ in range(MAX_CONTROLS + 1):
             positions = session_service_pb2.GatewayControl(positions_fixed=large)
             loud.send(positions)
         await until(lambda: loud.outcome is not None, "the end of a call that says too much")
@@ -266,7 +266,7 @@ async def test_much_control_is_dropped_for_its_own_call_and_split_into_messages(
         quiet.send_audio(b"AAAA", 2, 1)
         await stream.take()
         requests = await stream.drain()
-        assert most_bytes(requests) < 2 * MESSAGE_BYTES
+        assert max_bytes(requests) < 2 * MESSAGE_BYTES
         assert (quiet.handle, 2) in frames(*requests)
         closed = [
             c.call for request in requests for c in request.control if c.HasField("close_call")
@@ -276,10 +276,10 @@ async def test_much_control_is_dropped_for_its_own_call_and_split_into_messages(
 
 async def test_early_control_is_bounded() -> None:
     lane = Lane(cast(LaneListener, Listener()), "CA1", "MZ1")
-    for _ in range(MOST_CONTROLS + 30):
+    for _ in range(MAX_CONTROLS + 30):
         key = session_service_pb2.CallerKeyPressed(digit="5")
         lane.send(session_service_pb2.GatewayControl(key_pressed=key))
-    assert len(lane.early) == MOST_CONTROLS
+    assert len(lane.early) == MAX_CONTROLS
 
 
 async def test_a_frame_that_cannot_be_sent_ends_its_call_and_the_message_goes_on() -> None:

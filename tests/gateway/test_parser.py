@@ -17,7 +17,7 @@ from gateway.media_socket import MediaSocket
 from gateway.parser import DirectParser
 
 TEXT, PING, PONG, CONTINUED = 0x81, 0x89, 0x8A, 0x00
-MOST_BYTES = 1 << 18
+MAX_BYTES = 1 << 18
 MASK = b"\x12\x34\x56\x78"
 
 
@@ -55,7 +55,7 @@ class Ends:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fault: bytes | None = None) -> None:
         self.queue = WebSocketDataQueue(BaseProtocol(loop), 1 << 30, loop=loop)
-        self.parser = DirectParser(self.queue, MOST_BYTES)
+        self.parser = DirectParser(self.queue, MAX_BYTES)
         self.owner = Owner(fault)
 
     def own(self) -> None:
@@ -92,7 +92,7 @@ def test_messages_are_those_of_the_general_parser(
     wire = b"".join(frame(first_byte, content) for first_byte, content in frames)
     alone, ends = Ends(loop), Ends(loop)
     ends.own()
-    WebSocketReader(alone.queue, MOST_BYTES, compress=False, decode_text=False).feed_data(wire)
+    WebSocketReader(alone.queue, MAX_BYTES, compress=False, decode_text=False).feed_data(wire)
     at = place = 0
     while at < len(wire):
         step = cuts[place % len(cuts)]

@@ -6,7 +6,7 @@ import pytest
 
 from asheard.v1 import fact_pb2
 from gateway.webhook import (
-    MOST_STREAMS,
+    MAX_STREAMS,
     Answer,
     answer_after_stream,
     answer_new_call,
@@ -39,9 +39,9 @@ def test_a_new_call_gets_a_stream_or_a_busy_line() -> None:
         ("in-progress", None, 1, Answer.STREAM),
         ("", None, 1, Answer.STREAM),
         # But not for ever.
-        ("in-progress", None, MOST_STREAMS - 1, Answer.STREAM),
-        ("in-progress", None, MOST_STREAMS, Answer.OUT_OF_ORDER),
-        ("in-progress", fact_pb2.CALL_OUTCOME_DROPPED, MOST_STREAMS, Answer.OUT_OF_ORDER),
+        ("in-progress", None, MAX_STREAMS - 1, Answer.STREAM),
+        ("in-progress", None, MAX_STREAMS, Answer.OUT_OF_ORDER),
+        ("in-progress", fact_pb2.CALL_OUTCOME_DROPPED, MAX_STREAMS, Answer.OUT_OF_ORDER),
     ],
 )
 def test_after_a_stream(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.config import Address, GatewayConfig, LogConfig, SessionConfig, TranscriptConfig
+from gateway.config import GatewayConfig
+from runtime.config import Address, LogConfig
 from runtime.errors import ConfigurationError
+from session.config import SessionConfig
+from transcript.config import TranscriptConfig
 
 OFF = {"ASHEARD_TWILIO_VALIDATE": "off"}
 SECRET = "0123456789abcdef" * 4

@@ -13,35 +13,35 @@ import pytest
 from asheard.v1 import fact_pb2
 from gateway import evidence
 from gateway.playout.positions import Part, TraceEvent, TraceKind
-from gateway.twilio.messages import MOST_PARAMETER_CHARS
+from gateway.twilio.messages import MAX_PARAMETER_CHARS
 from runtime import facts
-from session.link import MOST_DETAIL_CHARS
+from session.link import MAX_DETAIL_CHARS
 from session.realtime.bounds import (
-    MOST_ARGUMENTS_CHARS,
-    MOST_CALLER_TEXT_CHARS,
-    MOST_ID_CHARS,
-    MOST_TEXT_CHARS,
+    MAX_ARGUMENTS_CHARS,
+    MAX_CALLER_TEXT_CHARS,
+    MAX_ID_CHARS,
+    MAX_TEXT_CHARS,
 )
-from session.words import MOST_TIMED_WORDS
+from session.words import MAX_TIMED_WORDS
 from transcript import facts as stored
 
 WIDE = "\U0001f9d1"
 """Four bytes in UTF-8, as no character has more."""
 
 CHARS: dict[str, int] = {
-    "ItemProgressed.text": MOST_TEXT_CHARS,
-    "ItemGenerated.text": MOST_TEXT_CHARS,
-    "CallerTranscribed.text": MOST_CALLER_TEXT_CHARS,
-    "ToolCalled.arguments": MOST_ARGUMENTS_CHARS,
-    "CallStarted.from_number": MOST_PARAMETER_CHARS,
-    "CallStarted.to_number": MOST_PARAMETER_CHARS,
-    "SessionLost.reason": MOST_DETAIL_CHARS,
-    "SessionEnded.reason": stored.MOST_REASON,
-    "FactDropped.reason": stored.MOST_REASON,
+    "ItemProgressed.text": MAX_TEXT_CHARS,
+    "ItemGenerated.text": MAX_TEXT_CHARS,
+    "CallerTranscribed.text": MAX_CALLER_TEXT_CHARS,
+    "ToolCalled.arguments": MAX_ARGUMENTS_CHARS,
+    "CallStarted.from_number": MAX_PARAMETER_CHARS,
+    "CallStarted.to_number": MAX_PARAMETER_CHARS,
+    "SessionLost.reason": MAX_DETAIL_CHARS,
+    "SessionEnded.reason": stored.MAX_REASON,
+    "FactDropped.reason": stored.MAX_REASON,
 }
 """Everything else is an id or a name."""
 
-REPEATED = {"WordsTimed.words": MOST_TIMED_WORDS}
+REPEATED = {"WordsTimed.words": MAX_TIMED_WORDS}
 
 
 def fill(message: Any) -> None:
@@ -56,14 +56,14 @@ def fill(message: Any) -> None:
         elif field.message_type is not None:
             fill(getattr(message, field.name))
         elif field.type == field.TYPE_STRING:
-            setattr(message, field.name, WIDE * CHARS.get(name, MOST_ID_CHARS))
+            setattr(message, field.name, WIDE * CHARS.get(name, MAX_ID_CHARS))
         elif field.type == field.TYPE_INT64:
             # Times in words are within ten days; all others may cost the most that a number does.
             word = message.DESCRIPTOR.name == "TimedWord"
-            setattr(message, field.name, stored.MOST_MS if word else -1)
+            setattr(message, field.name, stored.MAX_MS if word else -1)
         elif field.type == field.TYPE_INT32:
             word = message.DESCRIPTOR.name == "TimedWord"
-            setattr(message, field.name, MOST_TEXT_CHARS if word else -1)
+            setattr(message, field.name, MAX_TEXT_CHARS if word else -1)
         elif field.type in (field.TYPE_DOUBLE, field.TYPE_FLOAT):
             setattr(message, field.name, 0.5)
         elif field.type == field.TYPE_BOOL:
@@ -76,7 +76,7 @@ def test_the_largest_fact_of_each_kind_can_be_delivered_and_stored(body: str) ->
     fact.recorded_time.FromSeconds(2**37)
     getattr(fact, body).SetInParent()
     fill(getattr(fact, body))
-    assert fact.ByteSize() + 8 < facts.MOST_FACT_BYTES <= stored.MOST_FACT_BYTES
+    assert fact.ByteSize() + 8 < facts.MAX_FACT_BYTES <= stored.MAX_FACT_BYTES
 
 
 def test_a_trace_of_any_length_is_split_into_such_facts() -> None:
@@ -86,8 +86,8 @@ def test_a_trace_of_any_length_is_split_into_such_facts() -> None:
     ]
     pieces = list(evidence.playout_traced(trace))
     assert sum(len(piece.events) for piece in pieces) == 2_000
-    assert max(piece.ByteSize() for piece in pieces) < facts.MOST_FACT_BYTES - 1_000
+    assert max(piece.ByteSize() for piece in pieces) < facts.MAX_FACT_BYTES - 1_000
 
 
 def test_a_request_takes_several_of_the_largest_facts_and_every_server_takes_it() -> None:
-    assert 2 * facts.MOST_FACT_BYTES <= facts.BATCH_BYTES <= 2 * 1024 * 1024
+    assert 2 * facts.MAX_FACT_BYTES <= facts.BATCH_BYTES <= 2 * 1024 * 1024

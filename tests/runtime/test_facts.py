@@ -197,7 +197,7 @@ async def test_a_fact_too_large_is_replaced_under_its_number_and_stops_nobody() 
             for _ in range(3):
                 talker.write(**_text(20_000_000, "secret"))
                 other.write(**_text(10))
-            talker.write(**_text(facts.MOST_FACT_BYTES + 1, "secret"))
+            talker.write(**_text(facts.MAX_FACT_BYTES + 1, "secret"))
             talker.write(**_text(10))
             assert await outbox.flush(20)
     assert [f.sequence for f in ingest.stored if f.call_sid == "CA1"] == [1, 2, 3, 4, 5]
@@ -206,7 +206,7 @@ async def test_a_fact_too_large_is_replaced_under_its_number_and_stops_nobody() 
     assert [(f.call_sid, f.sequence) for f in given_up] == [("CA1", n) for n in (1, 2, 3, 4)]
     assert given_up[0].fact_dropped.body == "item_generated"
     assert given_up[0].fact_dropped.bytes > 100_000_000
-    assert str(facts.MOST_FACT_BYTES) in given_up[0].fact_dropped.reason
+    assert str(facts.MAX_FACT_BYTES) in given_up[0].fact_dropped.reason
     assert _count(registry, "too_large") == 4
     assert len([entry for entry in logs if entry["event"] == "fact given up"]) == 4
     assert "secret" not in str(logs)

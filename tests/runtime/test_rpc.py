@@ -33,7 +33,7 @@ async def health_of(port: int) -> str:
 async def test_strangers_who_say_nothing_are_few_and_soon_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rpc, "most_connections", lambda: 5)
+    monkeypatch.setattr(rpc, "max_connections", lambda: 5)
     monkeypatch.setattr(rpc, "HANDSHAKE_MS", 1_500)
     server = GrpcServer(Address("127.0.0.1", 0), [])
     await server.start()
@@ -55,4 +55,4 @@ async def test_strangers_who_say_nothing_are_few_and_soon_gone(
 
 
 async def test_a_port_has_a_share_of_what_the_process_may_open() -> None:
-    assert 0 < 3 * rpc.most_connections() <= descriptor_bound()
+    assert 0 < 3 * rpc.max_connections() <= descriptor_bound()

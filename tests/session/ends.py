@@ -30,10 +30,11 @@ from asheard.v1 import (
     session_service_pb2_grpc,
     transcript_pb2,
 )
-from runtime.config import Address, SessionConfig
+from runtime.config import Address
 from runtime.process import Stop
 from runtime.rpc import GrpcServer, channel
 from session import service
+from session.config import SessionConfig
 from session.words import Refine
 from tests.session.ports import free_port
 from words.proportional import ProportionalSource

@@ -17,8 +17,8 @@ from aiohttp.test_utils import TestServer
 
 from asheard.v1 import fact_pb2
 from session.realtime import connection
-from session.realtime.bounds import MOST_MESSAGE_BYTES, MOST_PARTS
-from session.realtime.picows_connection import MOST_FRAGMENTS, connect_picows
+from session.realtime.bounds import MAX_MESSAGE_BYTES, MAX_PARTS
+from session.realtime.picows_connection import MAX_FRAGMENTS, connect_picows
 from tests.session.ends import FRAME, Model, Worker, endpoint, ulaw, until, worker
 
 AGENT = "name: x\ninstructions: Be brief.\n"
@@ -37,10 +37,10 @@ TOO_LARGE = json.dumps(
         "type": "response.output_audio.delta",
         "response_id": "R",
         "item_id": "A",
-        "delta": "AAAA" * (MOST_MESSAGE_BYTES // 4),
+        "delta": "AAAA" * (MAX_MESSAGE_BYTES // 4),
     }
 )
-THIRD = MOST_MESSAGE_BYTES // 3
+THIRD = MAX_MESSAGE_BYTES // 3
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ THIRD = MOST_MESSAGE_BYTES // 3
     [
         TOO_LARGE,
         [TOO_LARGE[:THIRD], TOO_LARGE[THIRD : 2 * THIRD], TOO_LARGE[2 * THIRD :]],
-        [""] * (MOST_FRAGMENTS + 2),
+        [""] * (MAX_FRAGMENTS + 2),
     ],
     ids=["in one frame", "in fragments", "in empty fragments"],
 )
@@ -99,7 +99,7 @@ async def test_a_content_index_beyond_its_bound_is_dropped_and_the_call_goes_on(
     async with worker(agent=AGENT, directory=tmp_path) as w:
         model, sound = await w.call(1), await w.call(2)
         await model.begin("R", "A")
-        for index in (2**31, 2**64, -1, MOST_PARTS):
+        for index in (2**31, 2**64, -1, MAX_PARTS):
             part = {"response_id": "R", "item_id": "A", "content_index": index}
             await model.say("response.output_audio.delta", delta=ulaw(20), **part)
             await model.say("response.output_audio_transcript.delta", delta="No.", **part)

@@ -13,8 +13,8 @@ from session.link import (
     BATCH_BYTES,
     CONTROL_BYTES,
     KEPT_BYTES,
-    MOST_CONTROLS,
-    MOST_DETAIL_CHARS,
+    MAX_CONTROLS,
+    MAX_DETAIL_CHARS,
     PIECE_BYTES,
     AudioPiece,
     CallOutlet,
@@ -132,7 +132,7 @@ def test_what_waits_for_a_gateway_that_takes_nothing_is_bounded_for_each_call() 
     loud.interrupt(session_service_pb2.Interrupt(interrupt_id=1))
     loud.audio("a", 0, megabyte, False)
 
-    for number in range(MOST_CONTROLS - 1):
+    for number in range(MAX_CONTROLS - 1):
         loud.interrupt(session_service_pb2.Interrupt(interrupt_id=number))
     with pytest.raises(OutletFull, match="256"):
         loud.interrupt(session_service_pb2.Interrupt(interrupt_id=1))
@@ -160,7 +160,7 @@ def test_what_no_message_can_hold_is_refused_to_the_call_that_it_is_of() -> None
     bad.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, "\ud800" + "x" * 100_000)
     message = outbox.take()
     assert message is not None
-    assert message.control[0].call_finished.detail == "?" + "x" * (MOST_DETAIL_CHARS - 1)
+    assert message.control[0].call_finished.detail == "?" + "x" * (MAX_DETAIL_CHARS - 1)
 
 
 def test_much_control_goes_in_several_messages_ahead_of_audio() -> None:

@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from asheard.v1 import fact_pb2
-from session.words import MOST_TIMED_WORDS, CallWords, Refine
+from session.words import MAX_TIMED_WORDS, CallWords, Refine
 from tests.session.ends import proportional
 from words.timing import Method, Speech, WordTime, WordTimes
 
@@ -178,11 +178,11 @@ async def test_any_text_with_any_audio_has_an_answer(text: str) -> None:
 async def test_more_words_than_a_fact_holds_are_left_to_the_transcript() -> None:
     timed = Timed()
     timed.words.audio("A", 0, spoken(600))
-    timed.words.cut("A", 0, "a " * (MOST_TIMED_WORDS + 1))
+    timed.words.cut("A", 0, "a " * (MAX_TIMED_WORDS + 1))
     assert timed.facts == []
     timed.words.audio("B", 0, spoken(600))
-    timed.words.cut("B", 0, "a " * MOST_TIMED_WORDS)
-    assert len(timed.facts[0].words) == MOST_TIMED_WORDS
+    timed.words.cut("B", 0, "a " * MAX_TIMED_WORDS)
+    assert len(timed.facts[0].words) == MAX_TIMED_WORDS
 
 
 class Follower:

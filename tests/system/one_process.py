@@ -21,13 +21,15 @@ import grpc.aio
 
 import gateway.service
 import session.service
-import transcript.serve
+import transcript.service
 from asheard.v1 import transcript_pb2, transcript_service_pb2, transcript_service_pb2_grpc
 from bench.faults.model import ModelSession, ScriptedModel
 from cli.system import clean_environment, on_free_ports, plan
-from runtime.config import GatewayConfig, SessionConfig, TranscriptConfig
+from gateway.config import GatewayConfig
 from runtime.process import Stop
 from runtime.rpc import channel
+from session.config import SessionConfig
+from transcript.config import TranscriptConfig
 from words.proportional import ProportionalSource
 from words.timing import Speech, WordTimes
 
@@ -213,7 +215,7 @@ async def _ready(http: aiohttp.ClientSession, url: str, system: OneProcess) -> N
 
 
 _SERVICES: dict[str, Callable[..., Any]] = {
-    "transcript": lambda env, stop: transcript.serve.serve(TranscriptConfig.from_env(env), stop),
+    "transcript": lambda env, stop: transcript.service.serve(TranscriptConfig.from_env(env), stop),
     "session": lambda env, stop: session.service.serve(
         SessionConfig.from_env(env), stop, refine=_proportional
     ),

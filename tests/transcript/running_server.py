@@ -20,8 +20,9 @@ from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
 from asheard.v1.transcript_pb2 import Transcript
 from asheard.v1.transcript_service_pb2 import GetTranscriptRequest, WatchTranscriptRequest
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
-from runtime.config import Address, TranscriptConfig, api_tokens
-from transcript.serve import TranscriptServer
+from runtime.config import Address
+from transcript.config import TranscriptConfig, api_tokens
+from transcript.service import TranscriptServer
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from asheard.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub

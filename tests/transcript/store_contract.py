@@ -219,7 +219,7 @@ class StoreContract:
     async def test_a_call_holds_only_so_much_and_can_still_end(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("transcript.store_sql.MOST_CALL_FACTS", 3)
+        monkeypatch.setattr("transcript.store_sql.MAX_CALL_FACTS", 3)
         session = Writer("CA1", "session/1")
         facts = [said(session, f"{n}") for n in range(5)]
         ending = session.write(session_ended=SessionEnded())
@@ -234,8 +234,8 @@ class StoreContract:
     async def test_a_call_holds_only_so_many_bytes_and_writers(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("transcript.store_sql.MOST_CALL_BYTES", 1_000)
-        monkeypatch.setattr("transcript.store_sql.MOST_CALL_WRITERS", 3)
+        monkeypatch.setattr("transcript.store_sql.MAX_CALL_BYTES", 1_000)
+        monkeypatch.setattr("transcript.store_sql.MAX_CALL_WRITERS", 3)
         session = Writer("CA1", "session/1")
         assert await store.append([said(session, "a" * 600), said(session, "b" * 600)]) == [
             Outcome.STORED,

@@ -95,7 +95,7 @@ async def test_a_call_that_cannot_be_joined_concerns_its_own_readers_alone(
 async def test_tasks_of_the_service_are_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.serve.RESTARTED_AFTER_S", 0.01)
+    monkeypatch.setattr("transcript.service.RESTARTED_AFTER_S", 0.01)
     failures = {"index": 2, "alive": 2, "sweep": 2}
 
     def failing(name: str) -> None:
@@ -205,7 +205,7 @@ def test_usual_facts_are_within_the_bounds() -> None:
 async def test_what_a_call_may_hold_is_bounded_and_said_once(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.store_sql.MOST_CALL_FACTS", 20)
+    monkeypatch.setattr("transcript.store_sql.MAX_CALL_FACTS", 20)
     session = Writer("CA1", "session/1")
     for n in range(40):
         session.write(caller_transcribed=CallerTranscribed(item_id=f"{n}", text="x"))
@@ -305,7 +305,7 @@ async def test_a_store_that_takes_no_writes_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
 ) -> None:
     monkeypatch.setattr(store_sqlite, "_Sqlite", Limited)
-    monkeypatch.setattr("transcript.serve.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.service.CHECK_EVERY_S", 0.1)
     async with running(tmp_path / "facts.db") as client:
         await client.append(short_call("CA1"))
         assert (await client.get("CA1")).final
@@ -348,8 +348,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_said_and_facts_go_in_when_there_is_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.serve.APPEND_FAULT_S", 0.5)
-    monkeypatch.setattr("transcript.serve.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.service.APPEND_FAULT_S", 0.5)
+    monkeypatch.setattr("transcript.service.CHECK_EVERY_S", 0.1)
     async with running(small_disk / "facts.db") as client:
         await client.append(short_call("CA1"))
         rest = small_disk / "rest"

@@ -193,10 +193,10 @@ async def test_signs_of_life_cost_no_transaction(tmp_path: Path) -> None:
     store = open_sqlite(tmp_path / "facts.db")
     calls = calls_of(store)
     for _ in range(3):
-        for n in range(calls_module.MOST_PROCESSES + 5):
+        for n in range(calls_module.MAX_PROCESSES + 5):
             assert await calls.append([], f"p{n}") == []
     alive = calls.take_alive()
-    assert len(alive) == calls_module.MOST_PROCESSES
+    assert len(alive) == calls_module.MAX_PROCESSES
     assert await store.processes() == {}
     await store.check(alive)
     assert len(await store.processes()) == len(alive) + 1  # and the service's own

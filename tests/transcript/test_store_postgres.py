@@ -25,7 +25,7 @@ from tests.transcript.running_server import config, running_with
 from tests.transcript.store_contract import StoreContract, said
 from tests.transcript.sweeper_contract import SweeperContract
 from transcript.migrations import VERSION
-from transcript.serve import serve
+from transcript.service import serve
 from transcript.store import Outcome, Store
 from transcript.store_postgres import open_postgres
 

@@ -51,7 +51,7 @@ from runtime.errors import ConfigurationError
 from runtime.process import Stop
 from tests.transcript.call_facts import START_S, Writer, short_call
 from tests.transcript.running_server import ANY_PORT, Client, config, running
-from transcript.serve import TranscriptServer, serve
+from transcript.service import TranscriptServer, serve
 from transcript.store_sqlite import open_sqlite
 
 
@@ -507,7 +507,7 @@ async def test_a_lost_store_is_unavailable_said_and_recovered_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = functools.partial(open_sqlite, locked_after_s=0.1)
-    monkeypatch.setattr("transcript.serve.open_sqlite", impatient)
+    monkeypatch.setattr("transcript.service.open_sqlite", impatient)
     async with running(tmp_path / "facts.db") as client:
         await _lose_the_store_and_get_it_back(client, tmp_path)
 

@@ -210,7 +210,7 @@ async def test_a_form_that_cannot_be_read_is_said_to_be_so(
 async def test_connections_beyond_the_bound_are_refused(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(viewer, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(viewer, "MAX_CONNECTIONS", 3)
     async with running(tmp_path / "facts.db") as client:
         port = client.server.viewer.port
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]

@@ -18,13 +18,14 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from asheard.v1 import session_service_pb2, session_service_pb2_grpc
 from cli.system import free_ports
-from runtime.config import Address, SessionConfig
+from runtime.config import Address
 from runtime.process import Stop
 from runtime.trust import TlsFiles, Trust
 from session import service
+from session.config import SessionConfig
 from tests.session.ends import proportional
 from tests.transcript.running_server import config
-from transcript.serve import TranscriptServer
+from transcript.service import TranscriptServer
 
 OURS = "ours-0123456789abcdef0123456789abcdef"
 NEXT = "next-0123456789abcdef0123456789abcdef"

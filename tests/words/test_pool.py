@@ -21,7 +21,7 @@ from words.worker import Worker
 
 @pytest_asyncio.fixture
 async def pool() -> AsyncIterator[AlignerPool]:
-    made = AlignerPool(most_items=2)
+    made = AlignerPool(max_items=2)
     await made.start()
     yield made
     await made.close()
@@ -135,7 +135,7 @@ async def test_a_closed_pool_has_no_room() -> None:
     await pool.close()
 
 
-@pytest.mark.parametrize("bad", [{"workers": 0}, {"most_items": 0}])
+@pytest.mark.parametrize("bad", [{"workers": 0}, {"max_items": 0}])
 def test_a_pool_has_workers_and_room(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):
         AlignerPool(**bad)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from words.aligner.numbers import GREATEST, cardinal, english_ordinal, german_ordinal
 from words.aligner.pronounce import pronunciations
-from words.aligner.readings import LONGEST_READING, MOST_READINGS, forms
+from words.aligner.readings import LONGEST_READING, MAX_READINGS, forms
 from words.aligner.spelling import phones_by_rule
 
 
@@ -101,7 +101,7 @@ def test_any_word_has_few_and_short_readings(word: str, language: str) -> None:
     for form in forms(word, language):
         assert len(form) <= LONGEST_READING
         for slot in form:
-            assert len(slot) <= MOST_READINGS
+            assert len(slot) <= MAX_READINGS
             assert all(len(reading) <= LONGEST_READING for reading in slot)
             for reading in slot:
                 for spoken in reading:

@@ -62,7 +62,7 @@ _DATED = (
 _FRAME_MS = 20
 """What Twilio plays at a time, and more than sent and generated audio are rounded apart."""
 
-_MOST_MS = (1 << 63) - 1
+_MAX_MS = (1 << 63) - 1
 """What a field of milliseconds holds."""
 
 _HEARD = {state: Heard.Value(state.value) for state in HeardWords}
@@ -302,4 +302,4 @@ def _words(parts: Sequence[_PartHeard]) -> list[Word]:
 
 def _ms(value: int) -> int:
     """A time as its field holds it; facts of a writer with a bug may add up to more."""
-    return min(value, _MOST_MS)
+    return min(value, _MAX_MS)

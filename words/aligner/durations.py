@@ -30,10 +30,10 @@ _SPREAD = 0.35
 _SHARE = 1.0
 """How much of the log probability counts, against that of the sound."""
 
-_MOST_DEVIATIONS_SQUARED = 8.0
+_MAX_DEVIATIONS_SQUARED = 8.0
 """Costs stop growing here: a drawled vowel is odd, not impossible."""
 
-_LEAST_SURVIVAL = 1e-6
+_MIN_SURVIVAL = 1e-6
 
 _NUMBER = {phone: number for number, phone in enumerate(USUAL_MS, 1)}
 
@@ -50,7 +50,7 @@ def duration_table() -> npt.NDArray[np.float64]:
     table = np.zeros((len(USUAL_MS) + 1, _LONGEST_FRAMES))
     for phone, row in _NUMBER.items():
         deviation = np.log(frames * FRAME_MS / USUAL_MS[phone]) / _SPREAD
-        table[row] = -_SHARE * 0.5 * np.minimum(deviation**2, _MOST_DEVIATIONS_SQUARED)
+        table[row] = -_SHARE * 0.5 * np.minimum(deviation**2, _MAX_DEVIATIONS_SQUARED)
     return table
 
 
@@ -62,5 +62,5 @@ def survival_table() -> npt.NDArray[np.float64]:
         for frames in range(table.shape[1]):
             deviation = math.log(max(frames * FRAME_MS, 1) / USUAL_MS[phone]) / _SPREAD
             survival = 0.5 * math.erfc(deviation / math.sqrt(2))
-            table[row, frames] = math.log(max(survival, _LEAST_SURVIVAL))
+            table[row, frames] = math.log(max(survival, _MIN_SURVIVAL))
     return table

@@ -65,14 +65,14 @@ _FIT_OF_OTHER_TEXT, _FIT_OF_OWN_TEXT = 0.0, 0.8
 the audio, and with its own (measured on nineteen sets of voices; docs/words.md)."""
 
 _BEST_CONFIDENCE = 0.95
-_LEAST_CONFIDENCE = 0.05
+_MIN_CONFIDENCE = 0.05
 
 _SHORTEST_SOFT_PAUSE_FRAMES = 8
 _AUDIBLE_ABOVE_PAUSE = 12.0
 """Of the first cepstrum, which is five times the mean log power of the filters: 10 dB."""
 
-_MOST_FADE_FRAMES = 20
-_MOST_ONSET_FRAMES = 8
+_MAX_FADE_FRAMES = 20
+_MAX_ONSET_FRAMES = 8
 
 _RATE_EVIDENCE_PHONES = 20.0
 """The usual rate of speech is worth this many phones of evidence."""
@@ -136,11 +136,11 @@ class ItemAligner:
         """How much of the audio was searched."""
         return self._frame * FRAME_MS
 
-    def work(self, most_frames: int = 1 << 30) -> bool:
+    def work(self, max_frames: int = 1 << 30) -> bool:
         """Search audio for which enough text is known; whether there is more to do right now.
 
         Args:
-            most_frames: Return after about so many frames, for the sake of other items.
+            max_frames: Return after about so many frames, for the sake of other items.
         """
         if self._n_frames < _START_FRAMES:
             return False
@@ -149,7 +149,7 @@ class ItemAligner:
         while self._n_frames - CONTEXT_FRAMES - self._frame >= _BLOCK_FRAMES:
             if self._words_reached() + _WORDS_AHEAD > self._text.n_words:
                 return False
-            if done >= most_frames:
+            if done >= max_frames:
                 return True
             self._advance(_BLOCK_FRAMES)
             done += _BLOCK_FRAMES
@@ -306,10 +306,10 @@ class ItemAligner:
             quiet = np.sort(levels)[len(levels) // 4]
             audible = levels > quiet + _AUDIBLE_ABOVE_PAUSE
             if k and self._text.word_of[path[k - 1].phone] != BETWEEN:
-                after = _first_false(audible[:_MOST_FADE_FRAMES])
+                after = _first_false(audible[:_MAX_FADE_FRAMES])
                 edited[k - 1] = edited[k - 1]._replace(end=record.start + after)
             if k + 1 < len(path) and self._text.word_of[path[k + 1].phone] != BETWEEN:
-                before = _first_false(audible[: -_MOST_ONSET_FRAMES - 1 : -1])
+                before = _first_false(audible[: -_MAX_ONSET_FRAMES - 1 : -1])
                 edited[k + 1] = edited[k + 1]._replace(start=record.end - before)
         return edited
 
@@ -377,7 +377,7 @@ class ItemAligner:
             return 0.0
         fit = (self._search.best - self._garbage_score) / self._search.frame
         share = (fit - _FIT_OF_OTHER_TEXT) / (_FIT_OF_OWN_TEXT - _FIT_OF_OTHER_TEXT)
-        return round(min(max(share, _LEAST_CONFIDENCE), 1.0) * _BEST_CONFIDENCE, 3)
+        return round(min(max(share, _MIN_CONFIDENCE), 1.0) * _BEST_CONFIDENCE, 3)
 
 
 def _first_false(flags: npt.NDArray[np.bool_]) -> int:

@@ -163,8 +163,8 @@ int32_t advance(const Graph *g, State *s, const float *scores, int32_t n_columns
 #define INPUTS 26    /* the squares of a stream's features, and then the features */
 #define FEATURES (INPUTS / 2)
 #define SET 16       /* frames that lie side by side */
-#define MOST_SETS 8  /* for which a codebook is fetched once */
-#define MOST_FRAMES (SET * MOST_SETS)
+#define MAX_SETS 8  /* for which a codebook is fetched once */
+#define MAX_FRAMES (SET * MAX_SETS)
 
 typedef struct {
     const float *matrix;        /* [STREAMS][phones][INPUTS][GAUSSIANS] */
@@ -175,7 +175,7 @@ typedef struct {
     float scale;
 } Model;
 
-typedef float Inputs[MOST_SETS][STREAMS][INPUTS][SET] __attribute__((aligned(64)));
+typedef float Inputs[MAX_SETS][STREAMS][INPUTS][SET] __attribute__((aligned(64)));
 
 /* The rest is at the end of this file, once for each width of vector, in bytes. Wider vectors than the
  * processor's are no way out: compilers split them into code ten times slower. */
@@ -201,7 +201,7 @@ typedef float Inputs[MOST_SETS][STREAMS][INPUTS][SET] __attribute__((aligned(64)
 #define WIDEST 64
 #endif
 
-/* Fill in the columns of up to MOST_FRAMES frames, as fast as this processor can. */
+/* Fill in the columns of up to MAX_FRAMES frames, as fast as this processor can. */
 static void score(const Model *model, Inputs inputs, int32_t n_frames, float *out,
                   int32_t n_columns) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -221,8 +221,8 @@ static void score(const Model *model, Inputs inputs, int32_t n_frames, float *ou
 void scores(const Model *model, const float *features, int32_t n_frames, float *out,
             int32_t n_columns) {
     Inputs inputs;
-    for (int32_t first = 0; first < n_frames; first += MOST_FRAMES) {
-        const int32_t n = n_frames - first < MOST_FRAMES ? n_frames - first : MOST_FRAMES;
+    for (int32_t first = 0; first < n_frames; first += MAX_FRAMES) {
+        const int32_t n = n_frames - first < MAX_FRAMES ? n_frames - first : MAX_FRAMES;
         for (int32_t t = 0; t < (n + SET - 1) / SET * SET; t++) {
             for (int32_t i = 0; i < STREAMS * FEATURES; i++) {
                 const float value
@@ -315,8 +315,8 @@ TARGET static void score_of_width(const Model *model, Inputs inputs, int32_t n_f
                                   int32_t n_columns) {
     const float log2_e = 1.44269504f;
     const floats never = (floats){0} + (float)NEVER;
-    Summary summaries[MOST_FRAMES / LANES];
-    for (int32_t k = 0; k < MOST_FRAMES / LANES; k++) {
+    Summary summaries[MAX_FRAMES / LANES];
+    for (int32_t k = 0; k < MAX_FRAMES / LANES; k++) {
         for (int i = 0; i < STATES; i++)
             summaries[k].best[0][i] = summaries[k].best[1][i] = never;
         for (int i = 0; i < RANK; i++) summaries[k].ranking[i] = never;

@@ -16,7 +16,7 @@ from words.aligner.spelling import ANY_CONSONANT, ANY_VOWEL, VOWELS, phones_by_r
 
 Phones = tuple[str, ...]
 
-_MOST_VARIANTS = 3
+_MAX_VARIANTS = 3
 
 _LETTERS = {
     "en": (
@@ -95,7 +95,7 @@ class _Dictionary:
         place = self._data.find(needle, max(start - 1, 0), end)
         if place < 0:
             return []
-        while place >= 0 and len(found) < _MOST_VARIANTS:
+        while place >= 0 and len(found) < _MAX_VARIANTS:
             stop = self._data.index(b"\n", place + 1)
             found.append(tuple(self._data[place + 1 : stop].decode("ascii").split()[1:]))
             place = stop if self._data.startswith(variant, stop) else -1

@@ -26,7 +26,7 @@ Slot = tuple[Reading, ...]
 
 Form = tuple[Slot, ...]
 
-MOST_READINGS = 12
+MAX_READINGS = 12
 """Readings kept of one slot: real ones rarely have more, and each costs search."""
 
 LONGEST_READING = 60
@@ -243,7 +243,7 @@ def forms(word: str, language: str) -> tuple[Form, ...]:
 def _slot(found: Iterable[Sequence[str]]) -> Slot:
     """Readings without repeats, not too many, not too long."""
     kept = dict.fromkeys(_clean(r)[:LONGEST_READING] for r in found)
-    return tuple(itertools.islice(kept, MOST_READINGS))
+    return tuple(itertools.islice(kept, MAX_READINGS))
 
 
 def _in_pieces(text: str) -> bool:

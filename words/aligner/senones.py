@@ -18,7 +18,7 @@ KEPT_GAUSSIANS = 64
 ACOUSTIC_SCALE = 0.3
 """Neighbouring frames say nearly the same; about one in three is news."""
 
-_LEAST_DENSITY = 1e-12
+_MIN_DENSITY = 1e-12
 """Relative to its best Gaussian, a mixture is never worse: one stray feature must not decide."""
 
 GARBAGE = "GARBAGE"
@@ -126,7 +126,7 @@ class SenoneScorer:
             log -= top
             np.exp(log, out=log)
             mixed = np.matmul(log, self._weights[stream].transpose(0, 2, 1))
-            mixed += np.float32(_LEAST_DENSITY)
+            mixed += np.float32(_MIN_DENSITY)
             total += np.log(mixed, out=mixed)
             total += top
         total *= np.float32(ACOUSTIC_SCALE)

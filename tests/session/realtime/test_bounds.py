@@ -19,7 +19,7 @@ def test_a_large_delta_reaches_the_caller_in_pieces_that_are_base64_each() -> No
     talk.audio("R", "A", 60_000)
     pieces = [output.payload for output in talk.of(ToCaller)]
     assert len(pieces) > 5
-    assert max(map(len, pieces)) <= bounds.MOST_PIECE_CHARS
+    assert max(map(len, pieces)) <= bounds.MAX_PIECE_CHARS
     assert sum(audio_bytes(piece) or 0 for piece in pieces) == 480_000
     assert b"".join(map(base64.b64decode, pieces)) == b"\x55" * 480_000
 
@@ -57,7 +57,7 @@ def test_text_of_a_part_is_bounded() -> None:
         talk.text("R", "A", "word " * 2_000)
     talk.item_done("R", "A", "x" * 100_000)
     (generated,) = talk.facts("item_generated")
-    assert len(generated.text) == bounds.MOST_TEXT_CHARS
+    assert len(generated.text) == bounds.MAX_TEXT_CHARS
     assert talk.noted(Note.DROPPED, "text") > 0
 
 
@@ -68,9 +68,9 @@ def test_transcripts_of_the_caller_are_bounded() -> None:
     for _ in range(40):
         talk.server(f"{kind}.delta", item_id="U", delta="word " * 200)
         talk.later(1)
-    assert len(talk.facts("caller_transcribed")[-1].text) == bounds.MOST_CALLER_TEXT_CHARS
+    assert len(talk.facts("caller_transcribed")[-1].text) == bounds.MAX_CALLER_TEXT_CHARS
     talk.server(f"{kind}.completed", item_id="U", transcript="x" * 1_000_000)
-    assert len(talk.facts("caller_transcribed")[-1].text) == bounds.MOST_CALLER_TEXT_CHARS
+    assert len(talk.facts("caller_transcribed")[-1].text) == bounds.MAX_CALLER_TEXT_CHARS
     assert talk.noted(Note.DROPPED, "caller_text") > 0
 
 
@@ -80,7 +80,7 @@ def test_responses_at_a_time_are_bounded_and_the_newest_is_heard() -> None:
         talk.response(f"R{n}")
         talk.audio(f"R{n}", f"A{n}", 20)
     assert talk.to_caller[-1] == ("A99", 20)
-    assert talk.noted(Note.DROPPED, "response") == 100 - bounds.MOST_RESPONSES
+    assert talk.noted(Note.DROPPED, "response") == 100 - bounds.MAX_RESPONSES
     for n in range(100):
         talk.response_done(f"R{n}")
     assert not talk.conversation._busy, "a request of ours is possible again"
@@ -89,9 +89,9 @@ def test_responses_at_a_time_are_bounded_and_the_newest_is_heard() -> None:
 def test_items_of_a_response_are_bounded() -> None:
     talk = Talk()
     talk.response("R")
-    for n in range(bounds.MOST_ITEMS_A_RESPONSE + 10):
+    for n in range(bounds.MAX_ITEMS_A_RESPONSE + 10):
         talk.audio("R", f"A{n}", 20)
-    assert len(talk.facts("item_added")) == bounds.MOST_ITEMS_A_RESPONSE
+    assert len(talk.facts("item_added")) == bounds.MAX_ITEMS_A_RESPONSE
     assert talk.noted(Note.DROPPED, "item") == 10
 
 
@@ -102,7 +102,7 @@ def test_a_session_that_says_more_than_any_conversation_is_long_is_ended() -> No
         talk.outputs.clear()
         talk.caller_speaks("U")
         written += len(talk.all_facts())
-    assert written == bounds.MOST_FACTS
+    assert written == bounds.MAX_FACTS
     assert talk.fatal == ["the model says more than any conversation is long"]
     talk.finish(failed=True)
     talk.end("ended", failed=True)
@@ -116,7 +116,7 @@ def test_a_long_session_keeps_no_more_than_a_short_one(
 ) -> None:
     """Ids without end, of every kind, none of which ever comes to an end; with small bounds."""
     for module in (conversation, caller, cuts):
-        for name in ("MOST_ITEMS", "MOST_REMEMBERED", "_REMEMBERED_ITEMS"):
+        for name in ("MAX_ITEMS", "MAX_REMEMBERED", "_REMEMBERED_ITEMS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 32)
     talk = Talk()

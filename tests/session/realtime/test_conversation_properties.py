@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from asheard.v1 import fact_pb2, transcript_pb2
 from session.realtime import events
-from session.realtime.bounds import MOST_PARTS, MOST_PIECE_CHARS, MOST_TEXT_CHARS
+from session.realtime.bounds import MAX_PARTS, MAX_PIECE_CHARS, MAX_TEXT_CHARS
 from session.realtime.outputs import ToCaller, ToModel, WriteFact
 from tests.session.realtime.talk import GREETER, Talk
 
@@ -33,7 +33,7 @@ KINDS = st.sampled_from(
 )
 INDEXES = st.one_of(
     st.integers(0, 2),
-    st.sampled_from([MOST_PARTS - 1, MOST_PARTS, -1, 2**31, 2**70, 1.0, "1", None]),
+    st.sampled_from([MAX_PARTS - 1, MAX_PARTS, -1, 2**31, 2**70, 1.0, "1", None]),
 )
 LONG_AND_ODD = ("word " * 20_000, "\x00", "\ud800", "\N{GRINNING FACE}" * 1000)
 TEXTS = st.one_of(st.text(max_size=12), st.integers(0, 3).map(lambda n: LONG_AND_ODD[n]))
@@ -225,7 +225,7 @@ class AnyOrder(RuleBasedStateMachine):
         for fact in self.talk.facts("item_generated"):
             before = longest.get((fact.item_id, fact.content_index))
             assert before is None or len(fact.text) > len(before)
-            assert len(fact.text) <= MOST_TEXT_CHARS
+            assert len(fact.text) <= MAX_TEXT_CHARS
             assert fact.audio_ms <= self.received_ms[fact.item_id]
             longest[fact.item_id, fact.content_index] = fact.text
         added = Counter(f.item_id for f in self.talk.facts("item_added"))
@@ -291,8 +291,8 @@ class AnyEvent(AnyOrder):
             elif isinstance(output, WriteFact):
                 assert output.body.SerializeToString() is not None
             elif isinstance(output, ToCaller):
-                assert 0 <= output.content_index < MOST_PARTS
-                assert len(output.payload) <= MOST_PIECE_CHARS
+                assert 0 <= output.content_index < MAX_PARTS
+                assert len(output.payload) <= MAX_PIECE_CHARS
         for call in self.talk.tool_calls:
             assert len([c for c in self.talk.tool_calls if c.call_id == call.call_id]) == 1
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from session.realtime import events
-from session.realtime.bounds import MOST_ARGUMENTS_CHARS, MOST_CALLS
+from session.realtime.bounds import MAX_ARGUMENTS_CHARS, MAX_CALLS
 from session.realtime.outputs import Note
 from tests.session.realtime.talk import Talk
 
@@ -241,7 +241,7 @@ def test_arguments_beyond_the_bound_are_refused_in_words() -> None:
     talk = Call()
     talk.response("R")
     talk.added()
-    talk.item_ends("completed", "x" * (MOST_ARGUMENTS_CHARS + 1))
+    talk.item_ends("completed", "x" * (MAX_ARGUMENTS_CHARS + 1))
     talk.was_never_called()
     assert "too long" in talk.told[0]
     talk.ends("completed")
@@ -251,13 +251,13 @@ def test_arguments_beyond_the_bound_are_refused_in_words() -> None:
 def test_calls_at_a_time_are_bounded() -> None:
     talk = Call()
     talk.response("R")
-    for n in range(MOST_CALLS + 2):
+    for n in range(MAX_CALLS + 2):
         talk.server(
             "response.output_item.done",
             response_id="R",
             item=item(WHOLE, "completed", id=f"F{n}", call_id=f"call_{n}"),
         )
-    assert len(talk.tool_calls) == MOST_CALLS
+    assert len(talk.tool_calls) == MAX_CALLS
     assert len(talk.told) == 2
     assert talk.noted(Note.DROPPED, "function_call") == 2
 

@@ -43,7 +43,6 @@ from gateway.twilio.stream import is_sid
 from gateway.websocket import WebSocketTransport, new_response, pump
 from runtime import http
 from runtime.config import Address
-from runtime.errors import ConfigurationError
 from runtime.http import HttpPort, descriptor_bound
 from runtime.log import get_log
 
@@ -100,8 +99,6 @@ class PublicServer:
         auth_token: str | None,
         reuse_port: bool = False,
     ) -> None:
-        self._address = address
-        self._reuse_port = reuse_port
         self._services = services
         self._metrics = services.metrics
         self._registry = registry
@@ -109,7 +106,6 @@ class PublicServer:
         self._configured_url = configured_url
         self._auth_token = auth_token
         self._nonces = NonceChecker(auth_token) if auth_token is not None else None
-        self._port = address.port
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post(VOICE_PATH, self._voice)
         app.router.add_get(VOICE_PATH, self._voice)
@@ -119,6 +115,9 @@ class PublicServer:
         app.middlewares.append(_refuse_malformed)
         self._http = HttpPort(
             app,
+            address,
+            called=f"ASHEARD_GATEWAY_LISTEN={address}",
+            reuse_port=reuse_port,
             max_connections=descriptor_bound(),
             on_closed=lambda reason: self._metrics.closed_connections.labels(reason).inc(),
             shutdown_s=SHUTDOWN_WAIT_S,
@@ -128,7 +127,7 @@ class PublicServer:
     @property
     def port(self) -> int:
         """The port it listens at, once started."""
-        return self._port
+        return self._http.port
 
     @property
     def fault(self) -> str | None:
@@ -141,14 +140,7 @@ class PublicServer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        try:
-            self._port = await self._http.start(
-                self._address.host, self._address.port, reuse_port=self._reuse_port
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"ASHEARD_GATEWAY_LISTEN={self._address}: {error.strerror}; choose another"
-            ) from error
+        await self._http.start()
 
     async def close(self) -> None:
         """Close the port and what is still open there."""

@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from runtime.config import Address
-from runtime.errors import ConfigurationError
 from runtime.http import HttpPort
 
 MAX_CONNECTIONS = 32
@@ -47,7 +46,6 @@ class AdminServer:
         remark: Callable[[], str | None] = lambda: None,
         live: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._address = address
         self._registry = registry
         self._ready = ready
         self._remark = remark
@@ -56,13 +54,18 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._http = HttpPort(app, max_connections=MAX_CONNECTIONS, shutdown_s=SHUTDOWN_WAIT_S)
-        self._port = address.port
+        self._http = HttpPort(
+            app,
+            address,
+            called=f"admin port {address}",
+            max_connections=MAX_CONNECTIONS,
+            shutdown_s=SHUTDOWN_WAIT_S,
+        )
 
     @property
     def port(self) -> int:
         """The port it listens at, once started."""
-        return self._port
+        return self._http.port
 
     async def start(self) -> None:
         """Open the port.
@@ -70,12 +73,7 @@ class AdminServer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        try:
-            self._port = await self._http.start(self._address.host, self._address.port)
-        except OSError as error:
-            raise ConfigurationError(
-                f"admin port {self._address}: {error.strerror}; choose another"
-            ) from error
+        await self._http.start()
 
     async def close(self) -> None:
         """Close the port."""

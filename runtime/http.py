@@ -20,6 +20,9 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from runtime.config import Address
+from runtime.errors import ConfigurationError
+
 HEADER_S = 10.0
 """How long a request's header may take, from a connection's opening or the header's first byte. It is one
 packet as a rule, and three times retransmitted by then."""
@@ -94,6 +97,9 @@ class HttpPort:
 
     Args:
         app: With all its routes; must not have been served before.
+        address: Where to listen; port 0 lets the system choose.
+        called: How the error names the address when it cannot be listened at: with its setting.
+        reuse_port: Other processes may listen at it, too; the kernel spreads the connections.
         max_connections: At a time.
         on_closed: Told why, for the metrics, when a connection is closed that asked for nothing: one of
             :data:`CLOSED`.
@@ -103,7 +109,10 @@ class HttpPort:
     def __init__(
         self,
         app: web.Application,
+        address: Address,
         *,
+        called: str,
+        reuse_port: bool = False,
         max_connections: int,
         on_closed: Callable[[str], None] = lambda reason: None,
         shutdown_s: float = 60.0,
@@ -118,27 +127,35 @@ class HttpPort:
             lingering_time=LINGER_S,
         )
         self._server: asyncio.Server | None = None
+        self._address = address
+        self._called = called
+        self._reuse_port = reuse_port
+        self.port = address.port
+        """The port it listens at, once started."""
         self.max_connections = max_connections
         self.on_closed = on_closed
         self.connections: dict[asyncio.BaseTransport, _Connection] = {}
         """Those that are served, by transport."""
 
-    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> int:
-        """Open the port; the number that it has (``port`` 0 lets the system choose).
+    async def start(self) -> None:
+        """Open the port.
 
         Raises:
-            OSError: The address cannot be listened at.
+            ConfigurationError: The address cannot be listened at.
         """
         await self._runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connect, host, port, backlog=_BACKLOG, reuse_port=reuse_port or None
+                self._connect,
+                self._address.host,
+                self._address.port,
+                backlog=_BACKLOG,
+                reuse_port=self._reuse_port or None,
             )
-        except OSError:
+        except OSError as error:
             await self._runner.cleanup()
-            raise
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+            raise ConfigurationError(f"{self._called}: {error.strerror}; choose another") from error
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Close the port, then wait for what is still open there. Repeats are ignored."""

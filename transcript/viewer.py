@@ -54,7 +54,6 @@ class Viewer:
     """
 
     def __init__(self, address: Address, calls: Calls, access: Access) -> None:
-        self._address = address
         self._calls = calls
         self._access = access
         self._style = Path(__file__).with_name("viewer.css").read_text("utf-8")
@@ -64,13 +63,17 @@ class Viewer:
         app.router.add_get("/viewer.css", self._css)
         app.router.add_get("/login", self._login_form)
         app.router.add_post("/login", self._login)
-        self._http = HttpPort(app, max_connections=min(MAX_CONNECTIONS, descriptor_bound() // 3))
-        self._port = address.port
+        self._http = HttpPort(
+            app,
+            address,
+            called=f"ASHEARD_VIEWER_LISTEN={address}",
+            max_connections=min(MAX_CONNECTIONS, descriptor_bound() // 3),
+        )
 
     @property
     def port(self) -> int:
         """The port it listens at, once started."""
-        return self._port
+        return self._http.port
 
     async def start(self) -> None:
         """Open the port.
@@ -78,12 +81,7 @@ class Viewer:
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        try:
-            self._port = await self._http.start(self._address.host, self._address.port)
-        except OSError as error:
-            raise ConfigurationError(
-                f"ASHEARD_VIEWER_LISTEN={self._address}: {error.strerror}; choose another"
-            ) from error
+        await self._http.start()
 
     async def close(self) -> None:
         """Close the port."""

@@ -15,6 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from runtime import http
+from runtime.config import Address
+from runtime.errors import ConfigurationError
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import CALL_SID, until
 from tests.kernels import ROOT
@@ -262,7 +264,8 @@ uvloop.run(run())
 async def test_a_port_in_use_leaves_nothing_behind(running: World) -> None:
     from aiohttp import web
 
-    second = http.HttpPort(web.Application(), max_connections=1)
-    with pytest.raises(OSError):
-        await second.start("127.0.0.1", running.gateway.port)
+    taken = Address("127.0.0.1", running.gateway.port)
+    second = http.HttpPort(web.Application(), taken, called="ASHEARD_X", max_connections=1)
+    with pytest.raises(ConfigurationError, match="ASHEARD_X: .*; choose another"):
+        await second.start()
     await second.close()

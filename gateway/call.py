@@ -23,7 +23,6 @@ and the last of them (the last fact, the worker's release, the counts) are taken
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -35,7 +34,8 @@ import msgspec
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
-from gateway.barrier import FAULTS, Arguments, guarded, report
+from gateway.barrier import FAULTS, guarded, report
+from gateway.instant import Instant, now
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
 from gateway.playout.clock import MAX_AHEAD_US
@@ -155,6 +155,8 @@ class CallServices:
     links: Workers
     outbox: FactWriters
     metrics: GatewayMetrics
+    now: Callable[[], Instant] = now
+    """Read once each time a timer fires; all else is told when it happens."""
 
 
 class _Given(msgspec.Struct):
@@ -190,17 +192,20 @@ class Call:
         start: The message that started it.
         sink: Where frames for Twilio go.
         services: What calls share.
+        at: When that message came.
         on_end: Told once, with CallSid, outcome, close code and reason, when the call is over.
     """
 
-    def __init__(self, start: Start, sink: Sink, services: CallServices, *, on_end: OnEnd) -> None:
+    def __init__(
+        self, start: Start, sink: Sink, services: CallServices, *, at: Instant, on_end: OnEnd
+    ) -> None:
         self._call_sid = start.start.call_sid
         self._sink = sink
         self._metrics = services.metrics
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._started_ns = time.monotonic_ns()
-        self._started_unix_ns = time.time_ns()
+        self._now = services.now
+        self._started = at
         self._encoder = Encoder(start.stream_sid)
         self._playhead = Playhead()
         self._unsent: deque[_Unsent] = deque()
@@ -229,6 +234,8 @@ class Call:
         self._finish_timer: asyncio.TimerHandle | None = None
         self._stopped_timer: asyncio.TimerHandle | None = None
         """Set since Twilio said by a callback that the stream is over."""
+        self._stopped_us = 0
+        """When it did; means nothing without that timer."""
         self._heard_us = 0
         """When anything but a regular frame last came; of those the media clock knows."""
         self._probes = 0
@@ -240,8 +247,8 @@ class Call:
         self._log = get_log(__name__).bind(call=self._call_sid, stream=start.stream_sid)
         self._facts = services.outbox.writer(self._call_sid, f"gateway/{start.stream_sid}")
         self._lane = services.links.place(self, self._call_sid, start.stream_sid)
-        self.quick = QuickWay(start.stream_sid, self._started_ns, self._playhead.clock, self._lane)
-        self._last_steps: tuple[Callable[[fact_pb2.CallOutcome.ValueType], None], ...] = (
+        self.quick = QuickWay(start.stream_sid, at.mono_us * 1000, self._playhead.clock, self._lane)
+        self._last_steps: tuple[Callable[[fact_pb2.CallOutcome.ValueType, Instant], None], ...] = (
             self._write_end,
             self._release_worker,
             self._count_end,
@@ -252,7 +259,7 @@ class Call:
         try:
             self._begin(start)
         except BaseException:
-            self.abandon(fact_pb2.CALL_OUTCOME_DROPPED)
+            self.abandon(fact_pb2.CALL_OUTCOME_DROPPED, at)
             raise
 
     def _begin(self, start: Start) -> None:
@@ -264,12 +271,12 @@ class Call:
             to_number=start.start.parameter("to"),
             stream_number=stream_number_of(start.start.parameter(STREAM_PARAMETER)),
         )
-        started.start_time.FromNanoseconds(self._started_unix_ns)
+        started.start_time.FromMicroseconds(self._started.unix_us)
         self._facts.write(call_started=started)
 
     # -- what Twilio says ----------------------------------------------------------------------
 
-    def receive_media(self, media: MediaDetails) -> None:
+    def receive_media(self, media: MediaDetails, at: Instant) -> None:
         """Take 20 ms of the caller.
 
         Raises:
@@ -278,19 +285,19 @@ class Call:
         if self._over:
             return
         base64, audio_bytes = media.audio()
+        now_us = at.mono_us - self._started.mono_us
         if media.track != "inbound" or not audio_bytes:
-            self._heard_us = self._now_us()
+            self._heard_us = now_us
             return
         timestamp_ms = media.timestamp
-        now_us = (time.monotonic_ns() - self._started_ns) // 1000
         told = self._playhead.receive_media(timestamp_ms, audio_bytes, now_us)
-        if not self._lane.send_audio(base64, timestamp_ms, time.time_ns() // 1000):
+        if not self._lane.send_audio(base64, timestamp_ms, at.unix_us):
             self._metrics.caller_frames_dropped.inc()
         self._received_bytes += audio_bytes
         if told or self._received_bytes > self._received_due:
             self._check_pace(now_us)
         if told:  # seldom: a flush that waited to be dated, a long trace, a clock that runs away
-            self._act(self._playhead.events())
+            self._act(self._playhead.events(), at)
 
     def _check_pace(self, now_us: int) -> None:
         """See whether more audio came than anybody can have spoken by now. What went the quick way is
@@ -304,21 +311,21 @@ class Call:
                 limit="pace",
             )
 
-    def receive_mark(self, name: str) -> None:
+    def receive_mark(self, name: str, at: Instant) -> None:
         """Take an echoed mark."""
         if self._over:
             return
-        self._heard_us = self._now_us()
+        self._heard_us = now_us = self._us(at)
         if name == f"w{self._probes}":
             return  # that it came is all that it says
-        self._playhead.receive_mark(name, now_us=self._heard_us)
-        self._settle()
+        self._playhead.receive_mark(name, now_us=now_us)
+        self._settle(at)
 
-    def receive_key(self, digit: str) -> None:
+    def receive_key(self, digit: str, at: Instant) -> None:
         """Take a pressed key."""
         if self._over:
             return
-        self._heard_us = self._now_us()
+        self._heard_us = self._us(at)
         self._facts.write(key_pressed=fact_pb2.KeyPressed(at_ms=self._playhead.media_ms or 0))
         self._lane.send(
             session_service_pb2.GatewayControl(
@@ -326,11 +333,11 @@ class Call:
             )
         )
 
-    def receive_stop(self) -> None:
+    def receive_stop(self, at: Instant) -> None:
         """The caller hung up."""
         if self._over:
             return
-        self._playhead.stop(now_us=self._now_us())
+        self._playhead.stop(now_us=self._us(at))
         # A session that had failed before stays the reason; the caller only ran out of patience.
         failed = self._finished is not None and (
             self._finished.outcome == fact_pb2.CALL_OUTCOME_MODEL_FAILED
@@ -339,9 +346,10 @@ class Call:
             fact_pb2.CALL_OUTCOME_MODEL_FAILED if failed else fact_pb2.CALL_OUTCOME_COMPLETED,
             NORMAL_CLOSURE,
             "",
+            at,
         )
 
-    def stream_stopped(self) -> None:
+    def stream_stopped(self, at: Instant) -> None:
         """Twilio told a webhook, here or at another gateway, that the stream is over. Repeats are ignored.
 
         The socket's own ``stop`` may be on its way, or the word that the call is over
@@ -349,34 +357,36 @@ class Call:
         and its transcript must stay open for that.
         """
         if not self._over and self._stopped_timer is None:
+            self._stopped_us = self._us(at)
             self._stopped_timer = self._loop.call_later(STOP_WAIT_S, self._timed, self._end_stopped)
 
-    def stream_failed(self) -> None:
+    def stream_failed(self, at: Instant) -> None:
         """Twilio told a webhook of an error of the stream, and does not say whether it goes on: it is over
         if nothing more comes. Repeats are ignored."""
         if not self._over and self._stopped_timer is None:
+            self._stopped_us = self._us(at)
             self._stopped_timer = self._loop.call_later(
-                STOP_WAIT_S, self._timed, self._end_unless_heard, self._now_us()
+                STOP_WAIT_S, self._timed, self._end_unless_heard
             )
 
-    def _end_unless_heard(self, since_us: int) -> None:
+    def _end_unless_heard(self, at: Instant) -> None:
         self._stopped_timer = None
         # What was under way came within the first half of the wait.
-        if self._last_heard_us > since_us + int(STOP_WAIT_S * 1e6) // 2:
+        if self._last_heard_us > self._stopped_us + int(STOP_WAIT_S * 1e6) // 2:
             self._log.warning("media stream goes on after an error that Twilio reported")
         else:
-            self._end_stopped()
+            self._end_stopped(at)
 
-    def call_over(self) -> None:
+    def call_over(self, at: Instant) -> None:
         """Twilio told a webhook, here or at another gateway, that the call is over: as good as its
         ``stop``. Repeats are ignored."""
         if not self._over:
             self._log.warning(_BY_CALLBACK)
-            self.receive_stop()
+            self.receive_stop(at)
 
-    def _end_stopped(self) -> None:
+    def _end_stopped(self, at: Instant) -> None:
         self._log.warning(_BY_CALLBACK)
-        self.end(fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "stream stopped")
+        self.end(fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "stream stopped", at)
 
     # -- what the session worker says (LaneListener) -------------------------------------------
 
@@ -387,21 +397,21 @@ class Call:
         self._session_writer = session_writer
         self._facts.write(session_assigned=fact_pb2.SessionAssigned(session_writer=session_writer))
 
-    def session_refused(self, reason: str) -> None:
+    def session_refused(self, reason: str, at: Instant) -> None:
         """No worker took the call."""
         self._log.warning("no session worker for the call", reason=reason)
-        self.end(fact_pb2.CALL_OUTCOME_REFUSED, TRY_AGAIN_LATER, "no room")
+        self.end(fact_pb2.CALL_OUTCOME_REFUSED, TRY_AGAIN_LATER, "no room", at)
 
-    def session_lost(self, reason: str) -> None:
+    def session_lost(self, reason: str, at: Instant) -> None:
         """The link to the worker broke: Twilio will be given a new stream, another worker."""
         if self._over:
             return
         lost = fact_pb2.SessionLost(session_writer=self._session_writer, reason=reason)
         guarded(self._log, self._log.warning, "session lost", reason=reason)
         guarded(self._log, self._facts.write, session_lost=lost)
-        self.end(fact_pb2.CALL_OUTCOME_SESSION_LOST, INTERNAL_ERROR, "session lost")
+        self.end(fact_pb2.CALL_OUTCOME_SESSION_LOST, INTERNAL_ERROR, "session lost", at)
 
-    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+    def session_finished(self, finished: session_service_pb2.CallFinished, at: Instant) -> None:
         """The session is over: end the call when Twilio has played what it was given."""
         if self._over:
             return
@@ -412,9 +422,11 @@ class Call:
         self._finish_timer = self._loop.call_later(
             unplayed_ms / 1000 + FINISH_MARGIN_S, self._timed, self._finish
         )
-        self._settle()
+        self._settle(at)
 
-    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+    def agent_audio(
+        self, item_id: str, content_index: int, payload: bytes, last: bool, at: Instant
+    ) -> None:
         """Audio to be played."""
         if self._over:
             return
@@ -431,7 +443,7 @@ class Call:
             self._unsent.append(_Unsent(part, piece, audio_bytes))
         if last:
             self._unsent.append(_Unsent(part, b"", 0))
-        self._pump()
+        self._pump(at)
 
     def _cut(self, given: _Given) -> None:
         """Take no more of a part: what follows a gap must not be taken for what was in it."""
@@ -439,11 +451,11 @@ class Call:
             given.cut = True
             self._log.error("agent audio dropped: too much of it waits to be played")
 
-    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+    def interrupted(self, interrupt: session_service_pb2.Interrupt, at: Instant) -> None:
         """The caller speaks: nothing more is to be heard of what was given before."""
         if self._over:
             return
-        arrived_us = self._now_us()
+        arrived_us = self._us(at)
         self._unsent.clear()
         self._unsent_bytes = 0
         fence = self._playhead.interrupt(interrupt.interrupt_id, now_us=arrived_us)
@@ -456,17 +468,17 @@ class Call:
                 onset_ms=interrupt.onset_ms if interrupt.HasField("onset_ms") else None,
                 detection_us=interrupt.detection_us,
                 worker_us=interrupt.worker_us,
-                link_us=between_wall_clocks(interrupt.sent_unix_us, time.time_ns() // 1000),
+                link_us=between_wall_clocks(interrupt.sent_unix_us, at.unix_us),
                 arrived_us=arrived_us,
-                cleared_us=self._now_us(),
+                cleared_us=self._us(self._now()),
             )
         self._unanswered.add(interrupt.interrupt_id)
         self._fix_never_sent(interrupt.interrupt_id, Cause.CLEARED)
-        self._settle()
+        self._settle(at)
 
     # -- toward Twilio -------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def _pump(self, at: Instant) -> None:
         """Write agent audio, as much as the socket takes without a jam."""
         if self._over or self._pump_handle is not None or not self._unsent:
             return
@@ -476,7 +488,7 @@ class Call:
             return
         frames = bytearray()
         sent_bytes = 0
-        now_us = self._now_us()
+        now_us = self._us(at)
         while self._unsent and len(frames) < room:
             if self._unsent[0].audio_bytes > self._playhead.room_bytes:
                 break
@@ -504,91 +516,91 @@ class Call:
         elif self._unsent:
             # The socket may well take all of it; it can only try when this turn of the loop ends.
             self._pump_handle = self._loop.call_soon(self._timed, self._pump_on)
-        self._settle()
+        self._settle(at)
 
-    def _pump_on(self) -> None:
+    def _pump_on(self, at: Instant) -> None:
         self._pump_handle = None
-        self._pump()
+        self._pump(at)
 
-    def _timed(
-        self, action: Callable[Arguments, None], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> None:
+    def _timed(self, action: Callable[[Instant], None]) -> None:
         """Do what a timer is for. There is nobody above it who would end the call when it raises."""
+        at = self._now()
         try:
-            action(*args, **kwargs)
+            action(at)
         except FAULTS as error:
             report(self._log, "fault in a timer of a call", error)
             outcome = fact_pb2.CALL_OUTCOME_DROPPED
-            if not guarded(self._log, self.end, outcome, INTERNAL_ERROR, "internal error"):
+            if not guarded(self._log, self.end, outcome, INTERNAL_ERROR, "internal error", at):
                 self.cut()
 
     # -- whether Twilio is there ---------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _watch(self, at: Instant) -> None:
         """See whether anything came lately; ask, and end the stream when there is no answer."""
-        now_us = self._now_us()
+        now_us = self._us(at)
         late_us = now_us - self._watch_due_us
         heard_us = self._last_heard_us
         if self._probed_us is not None and heard_us >= self._probed_us:
             self._probed_us = None
         if late_us > STOOD_STILL_US:
-            self._watch_at(now_us + STOOD_STILL_US)
+            self._watch_at(now_us + STOOD_STILL_US, now_us)
         elif self._probed_us is not None:
             seconds = (now_us - heard_us) // 1_000_000
             self._metrics.vanished.inc()
             self._log.warning("nothing comes from Twilio any more", seconds=seconds)
-            self.end(fact_pb2.CALL_OUTCOME_DROPPED, POLICY_VIOLATION, f"silent for {seconds} s")
+            self.end(fact_pb2.CALL_OUTCOME_DROPPED, POLICY_VIOLATION, f"silent for {seconds} s", at)
         elif now_us < heard_us + int(QUIET_S * 1e6):
-            self._watch_at(heard_us + int(QUIET_S * 1e6))
+            self._watch_at(heard_us + int(QUIET_S * 1e6), now_us)
         else:
             self._probed_us = now_us
             if self._playhead.idle:  # else there are marks under way
                 self._probes += 1
                 self._sink.write(text_frame(self._encoder.mark(f"w{self._probes}")))
-            self._watch_at(now_us + int(PROBE_WAIT_S * 1e6))
+            self._watch_at(now_us + int(PROBE_WAIT_S * 1e6), now_us)
 
     @property
     def _last_heard_us(self) -> int:
         """When anything last came of Twilio."""
         return max(self._heard_us, self._playhead.clock.received_us or 0)
 
-    def _watch_at(self, due_us: int) -> None:
+    def _watch_at(self, due_us: int, now_us: int) -> None:
         self._watch_due_us = due_us
-        wait_s = max(0, due_us - self._now_us()) / 1e6
+        wait_s = max(0, due_us - now_us) / 1e6
         self._watch_timer = self._loop.call_later(wait_s, self._timed, self._watch)
 
     # -- what the playhead says ----------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def _settle(self, at: Instant) -> None:
         """Act on what the playhead made of its last input, and keep its timer."""
-        self._act(self._playhead.events())
+        self._act(self._playhead.events(), at)
 
-    def _act(self, events: Iterable[PlayoutEvent]) -> None:
+    def _act(self, events: Iterable[PlayoutEvent], at: Instant) -> None:
+        now_us = self._us(at)
         self._pending.extend(events)
         while self._pending:
-            self._act_on(self._pending.popleft())
+            self._act_on(self._pending.popleft(), now_us)
         if self._playhead.trace_events >= LONG_TRACE:
-            self._hand_in_trace()
+            self._hand_in_trace(now_us)
         if self._fixed:
             self._tell_fixed(0)
-        self._arm()
+        self._arm(now_us)
         if self._finished is not None and not self._unsent and self._playhead.idle:
-            self._finish()
+            self._finish(at)
 
-    def _act_on(self, event: PlayoutEvent) -> None:
+    def _act_on(self, event: PlayoutEvent, now_us: int) -> None:
         match event:
             case PlaybackStarted():
                 self._facts.write(playback_started=evidence.playback_started(event))
             case PlaybackProgressed():
-                self._progressed(event)
+                self._progressed(event, now_us)
             case PositionFixed():
                 self._position_fixed(event)
             case Flushed():
-                self._flushed(event)
+                self._flushed(event, now_us)
             case PositionsSettled():
-                self._answer(event.interrupt_id)
+                self._answer(event.interrupt_id, now_us)
 
-    def _arm(self) -> None:
+    def _arm(self, now_us: int) -> None:
         """Have the playhead called when it wants to be, or earlier, when it does nothing.
 
         Its wish moves with every mark; a timer that fires too early is cheaper than one that is
@@ -602,22 +614,22 @@ class Call:
                 return
             self._playhead_timer.cancel()
         self._playhead_due_us = due_us
-        wait_s = max(0, due_us - self._now_us()) / 1e6
+        wait_s = max(0, due_us - now_us) / 1e6
         self._playhead_timer = self._loop.call_later(wait_s, self._timed, self._playhead_timed)
 
-    def _playhead_timed(self) -> None:
+    def _playhead_timed(self, at: Instant) -> None:
         self._playhead_timer = None
-        self._playhead.handle_timer(now_us=self._now_us())
-        self._settle()
+        self._playhead.handle_timer(now_us=self._us(at))
+        self._settle(at)
 
-    def _progressed(self, event: PlaybackProgressed) -> None:
+    def _progressed(self, event: PlaybackProgressed, now_us: int) -> None:
         given = self._given.get(event.part)
         if given is None:
             return
         given.played_ms = event.played_ms
         self._facts.write(playback_progressed=evidence.playback_progressed(event))
-        if self._now_us() - self._traced_us >= TRACE_EVERY_US:
-            self._hand_in_trace()
+        if now_us - self._traced_us >= TRACE_EVERY_US:
+            self._hand_in_trace(now_us)
 
     def _fix_never_sent(self, interrupt_id: int, cause: Cause) -> None:
         """Parts that were dropped before the first byte was written: the playhead has no word."""
@@ -638,13 +650,13 @@ class Call:
         self._metrics.heard_audio.inc(position.best_ms / 1000)
         self._metrics.unheard_audio.inc(max(0, given.audio_bytes // 8 - position.best_ms) / 1000)
 
-    def _flushed(self, event: Flushed) -> None:
+    def _flushed(self, event: Flushed, now_us: int) -> None:
         barge_in = self._barge_ins.get(event.interrupt_id)
         if barge_in is not None:
-            barge_in.flushed_us = self._now_us()
+            barge_in.flushed_us = now_us
             barge_in.flushed_at_ms = event.at_ms
 
-    def _answer(self, interrupt_id: int) -> None:
+    def _answer(self, interrupt_id: int, now_us: int) -> None:
         """All positions that an interrupt cut are known: tell the worker, even if there is none."""
         if interrupt_id not in self._unanswered:
             return
@@ -653,7 +665,7 @@ class Call:
             self._fixed[_Told(interrupt_id, Cause.CLEARED)] = []
         self._tell_fixed(interrupt_id)
         self._account(self._barge_ins.pop(interrupt_id, None))
-        self._hand_in_trace()
+        self._hand_in_trace(now_us)
 
     def _tell_fixed(self, interrupt_id: int) -> None:
         for told in [told for told in self._fixed if told.interrupt_id == interrupt_id]:
@@ -677,20 +689,22 @@ class Call:
             if is_plausible(duration_us):
                 self._metrics.barge_in_stage.labels(stage).observe(duration_us / 1e6)
 
-    def _hand_in_trace(self) -> None:
-        self._traced_us = self._now_us()
+    def _hand_in_trace(self, now_us: int) -> None:
+        self._traced_us = now_us
         for piece in evidence.playout_traced(self._playhead.trace()):
             self._facts.write(playout_traced=piece)
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
+    def _finish(self, at: Instant) -> None:
         if self._finished is None:
             raise AssertionError("only a finished session finishes the call")
         if not self._over:
-            self.end(self._finished.outcome, NORMAL_CLOSURE, "")
+            self.end(self._finished.outcome, NORMAL_CLOSURE, "", at)
 
-    def end(self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str) -> None:
+    def end(
+        self, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str, at: Instant
+    ) -> None:
         """End the call: fix all positions, tell the worker, write the last facts.
 
         Repeats are ignored, and nothing is raised. Twilio's socket is for ``on_end`` to close.
@@ -699,24 +713,25 @@ class Call:
             outcome: Why.
             code: The WebSocket close code.
             reason: What the close frame says.
+            at: When.
         """
         if self._over:
             return
         self._over = True
-        now_us = self._now_us()
+        now_us = self._us(at)
         self._unsent.clear()
         steps: list[Callable[[], None]] = [
             self._stop_timers,
             partial(self._playhead.drop, now_us=now_us),
             partial(self._fix_never_sent, 0, _cause_of_end(outcome)),
-            self._hear_playhead_out,
+            partial(self._hear_playhead_out, now_us),
             self._tell_all_fixed,
             self._account_all,
-            self._hand_in_trace,
+            partial(self._hand_in_trace, now_us),
         ]
         for step in steps:
             guarded(self._log, step)
-        self.abandon(outcome)
+        self.abandon(outcome, at)
         if not guarded(self._log, self._on_end, self._call_sid, outcome, code, reason):
             self.cut()
 
@@ -724,17 +739,18 @@ class Call:
         """Lose the socket, when nothing else can end the call: who finds it closed sees to the rest."""
         self._sink.abort()
 
-    def abandon(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+    def abandon(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
         """Take the last steps of a call, whatever state it is in: its last fact, the worker's release,
         the counts. Each is taken once; what one raises keeps none of the others.
 
         Args:
             outcome: Why the call ended.
+            at: When.
         """
         self._over = True
         steps, self._last_steps = self._last_steps, ()
         for step in steps:
-            guarded(self._log, step, outcome)
+            guarded(self._log, step, outcome, at)
 
     def _stop_timers(self) -> None:
         timers = (
@@ -748,11 +764,11 @@ class Call:
             if timer is not None:
                 timer.cancel()
 
-    def _hear_playhead_out(self) -> None:
+    def _hear_playhead_out(self, now_us: int) -> None:
         """Act on all that the playhead says, also behind something that raised."""
         self._pending.extend(self._playhead.events())
         while self._pending:
-            guarded(self._log, self._act_on, self._pending.popleft())
+            guarded(self._log, self._act_on, self._pending.popleft(), now_us)
 
     def _tell_all_fixed(self) -> None:
         for interrupt_id in sorted({told.interrupt_id for told in self._fixed}):
@@ -763,25 +779,23 @@ class Call:
             _, barge_in = self._barge_ins.popitem()
             guarded(self._log, self._account, barge_in)
 
-    def _write_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+    def _write_end(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
         ended = fact_pb2.CallEnded(outcome=outcome)
-        guarded(self._log, self._date_end, ended)
+        guarded(self._log, self._date_end, ended, at)
         self._facts.write(call_ended=ended)
 
-    def _date_end(self, ended: fact_pb2.CallEnded) -> None:
+    def _date_end(self, ended: fact_pb2.CallEnded, at: Instant) -> None:
         ended.at_ms = self._playhead.media_ms or 0
         # By the clock that nobody sets: a stream does not end before it began.
-        ended.end_time.FromNanoseconds(
-            self._started_unix_ns + time.monotonic_ns() - self._started_ns
-        )
+        ended.end_time.FromMicroseconds(self._started.unix_us + self._us(at))
 
-    def _release_worker(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+    def _release_worker(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
         self._lane.close(outcome)
 
-    def _count_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+    def _count_end(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
         self._metrics.active_calls.dec()
         self._metrics.calls.labels(outcome_label(outcome)).inc()
-        self._metrics.call_seconds.observe(self._now_us() / 1e6)
+        self._metrics.call_seconds.observe(self._us(at) / 1e6)
         counts = self._playhead.counts
         for kind, number in (
             ("unknown", counts.unknown_echoes),
@@ -792,14 +806,14 @@ class Call:
             self._metrics.odd_echoes.labels(kind).inc(number)
         self._metrics.limits.labels("marks").inc(counts.ignored_echoes)
 
-    def _say_end(self, outcome: fact_pb2.CallOutcome.ValueType) -> None:
+    def _say_end(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
         said = {"detail": self._finished.detail} if self._finished is not None else {}
-        seconds = round(self._now_us() / 1e6, 3)
+        seconds = round(self._us(at) / 1e6, 3)
         self._log.info("call ended", outcome=outcome_label(outcome), seconds=seconds, **said)
 
-    def _now_us(self) -> int:
-        """The playhead's clock: microseconds since the call started, monotonic."""
-        return (time.monotonic_ns() - self._started_ns) // 1000
+    def _us(self, at: Instant) -> int:
+        """By the playhead's clock: microseconds since the call started, monotonic."""
+        return at.mono_us - self._started.mono_us
 
 
 def _cause_of_end(outcome: fact_pb2.CallOutcome.ValueType) -> Cause:

@@ -32,6 +32,7 @@ import grpc.aio
 
 from asheard.v1 import fact_pb2, session_service_pb2, session_service_pb2_grpc
 from gateway.barrier import FAULTS, guarded, report
+from gateway.instant import Instant, now
 from gateway.metrics import GatewayMetrics
 from gateway.placement import WorkerLoad
 from runtime.credentials import Credentials
@@ -121,30 +122,35 @@ Frame = tuple[bytes, int, int]
 
 
 class LaneListener(Protocol):
-    """What a call wants to hear from its session worker. None of it may block."""
+    """What a call wants to hear from its session worker. None of it may block.
+
+    ``at`` is when it came: read once for all that one message of the link brings.
+    """
 
     def session_accepted(self, session_writer: str) -> None:
         """A worker took the call; ``session_writer`` names it in the transcript's facts."""
 
-    def session_refused(self, reason: str) -> None:
+    def session_refused(self, reason: str, at: Instant) -> None:
         """No worker took the call. Nothing follows."""
 
-    def session_lost(self, reason: str) -> None:
+    def session_lost(self, reason: str, at: Instant) -> None:
         """The link broke. Nothing follows."""
 
-    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+    def session_finished(self, finished: session_service_pb2.CallFinished, at: Instant) -> None:
         """The session is over; what was sent may be played to its end."""
 
-    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+    def agent_audio(
+        self, item_id: str, content_index: int, payload: bytes, last: bool, at: Instant
+    ) -> None:
         """Audio to be played: base64 text of µ-law; nothing more of this part when ``last``."""
 
-    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+    def interrupted(self, interrupt: session_service_pb2.Interrupt, at: Instant) -> None:
         """The caller speaks: stop playback."""
 
-    def stream_stopped(self) -> None:
+    def stream_stopped(self, at: Instant) -> None:
         """Twilio told another gateway that the media stream is over."""
 
-    def call_over(self) -> None:
+    def call_over(self, at: Instant) -> None:
         """Twilio told another gateway that the call is over."""
 
     def cut(self) -> None:
@@ -376,7 +382,7 @@ def end_lost(lane: Lane, metrics: GatewayMetrics, reason: str) -> None:
     if lane.outcome is not None:
         return
     try:
-        lane.listener.session_lost(reason)
+        lane.listener.session_lost(reason, now())
     except FAULTS as error:
         metrics.link_faults.labels("cleanup").inc()
         report(log.bind(call=lane.call_sid), "fault in the end of a call, which is dropped", error)
@@ -736,6 +742,7 @@ class Link:
         )
 
     def _dispatch(self, response: session_service_pb2.LinkResponse) -> None:
+        at = now()
         for control in response.control:
             if control.WhichOneof("body") == "load_report":
                 try:
@@ -745,7 +752,7 @@ class Link:
                 continue
             lane = self._lanes.get(control.call)
             if lane is not None:  # else the call ended while the message was under way
-                in_call(lane, self._metrics, self._control_for, lane, control)
+                in_call(lane, self._metrics, self._control_for, lane, control, at)
         for audio in response.agent_audio:
             lane = self._lanes.get(audio.call)
             if lane is not None:
@@ -757,9 +764,12 @@ class Link:
                     audio.content_index,
                     audio.payload,
                     audio.last,
+                    at,
                 )
 
-    def _control_for(self, lane: Lane, control: session_service_pb2.SessionControl) -> None:
+    def _control_for(
+        self, lane: Lane, control: session_service_pb2.SessionControl, at: Instant
+    ) -> None:
         match control.WhichOneof("body"):
             case "call_accepted":
                 lane.stop_answer_timer()
@@ -777,17 +787,17 @@ class Link:
                 reason = REFUSAL_REASONS.get(refused.reason, "UNKNOWN_REASON")
                 self._refuse(lane, f"{reason} {refused.detail[:MAX_DETAIL_CHARS]}")
             case "interrupt":
-                lane.listener.interrupted(control.interrupt)
+                lane.listener.interrupted(control.interrupt, at)
             case "call_finished":
                 finished = control.call_finished
                 finished.detail = finished.detail[:MAX_DETAIL_CHARS]
                 if finished.outcome not in FINISHED_OUTCOMES:  # a worker of another version
                     finished.outcome = fact_pb2.CALL_OUTCOME_MODEL_FAILED
-                lane.listener.session_finished(finished)
+                lane.listener.session_finished(finished, at)
             case "stream_stopped" if control.stream_stopped.stream_sid:
-                lane.listener.stream_stopped()
+                lane.listener.stream_stopped(at)
             case "stream_stopped":
-                lane.listener.call_over()
+                lane.listener.call_over(at)
             case _ if not self._said_unknown:
                 self._said_unknown = True
                 log.warning("unknown control from a session worker", target=self.target)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 
 from asheard.v1 import session_service_pb2
+from gateway.instant import now
 from gateway.link import RECONNECT_S, Lane, LaneListener, Link, in_call
 from gateway.metrics import GatewayMetrics
 from gateway.placement import by_preference
@@ -137,7 +138,7 @@ class Links:
             self._wait(lane, reason)
         else:
             lane.listener.session_refused(
-                "all session workers are full or draining" if loads else reason
+                "all session workers are full or draining" if loads else reason, now()
             )
 
     def _offer_in_call(self, lane: Lane, reason: str) -> None:

@@ -8,12 +8,12 @@ line, one close code, and no other call disturbed.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Protocol
 
 from asheard.v1 import fact_pb2
 from gateway.barrier import guarded
 from gateway.call import Call, CallServices
+from gateway.instant import Instant
 from gateway.nonce import NonceChecker
 from gateway.quick import QuickWay
 from gateway.registry import Registry
@@ -97,7 +97,7 @@ class MediaSocket:
         self._stream_number = 0
         self._over = False
         self._unknown_said = False
-        self._opened_s = time.monotonic()
+        self._opened_us = services.now().mono_us
         self._messages = 0
         self._messages_due = MESSAGES_AT_ONCE
         """At so many messages their pace is looked at again."""
@@ -128,28 +128,29 @@ class MediaSocket:
         if self._over:
             return
         try:
+            at = self._services.now()
             self._messages += 1
             if self._messages > self._messages_due:
-                self._check_pace()
+                self._check_pace(at)
             message = decode(text)
             call = self._call
             if type(message) is Media and call is not None:  # first: fifty a second
                 if message.stream_sid != self._stream.stream_sid:
                     self._stream.receive(message)
-                call.receive_media(message.media)
+                call.receive_media(message.media, at)
                 return
             self._stream.receive(message)
             if call is None:
                 if type(message) is Start:
-                    self._start(message)
+                    self._start(message, at)
                 elif type(message) is Unknown:
                     self._unknown(message)
             elif type(message) is Mark:
-                call.receive_mark(message.mark.name)
+                call.receive_mark(message.mark.name, at)
             elif type(message) is Dtmf:
-                self._key(call, message.dtmf.digit)
+                self._key(call, message.dtmf.digit, at)
             elif type(message) is Stop:
-                call.receive_stop()
+                call.receive_stop(at)
             elif type(message) is Unknown:
                 self._unknown(message)
         except PeerProtocolError as error:
@@ -180,17 +181,17 @@ class MediaSocket:
     def stream_stopped(self) -> None:
         """Twilio told a webhook that the stream is over."""
         if self._call is not None:
-            self._call.stream_stopped()
+            self._call.stream_stopped(self._services.now())
 
     def stream_failed(self) -> None:
         """Twilio told a webhook of an error of the stream."""
         if self._call is not None:
-            self._call.stream_failed()
+            self._call.stream_failed(self._services.now())
 
     def call_over(self) -> None:
         """Twilio told a webhook that the call is over, and so the stream."""
         if self._call is not None:
-            self._call.call_over()
+            self._call.call_over(self._services.now())
 
     def abort(self) -> None:
         """End: the process does."""
@@ -204,12 +205,12 @@ class MediaSocket:
         """Lose the socket, when nothing else ends it; :meth:`disconnected` follows."""
         self._transport.abort()
 
-    def _start(self, message: Start) -> None:
+    def _start(self, message: Start, at: Instant) -> None:
         call_sid = message.start.call_sid
         self._log = self._log.bind(call=call_sid)
         if self._nonces is not None:
             nonce = message.start.parameter("nonce")
-            fault = self._nonces.fault(nonce, call_sid, now_s=int(time.time()))
+            fault = self._nonces.fault(nonce, call_sid, now_s=at.unix_us // 1_000_000)
             if fault is not None:
                 self._services.metrics.rejected_requests.labels("nonce").inc()
                 raise TwilioProtocolError(f"start message: {fault}", POLICY_VIOLATION)
@@ -217,24 +218,24 @@ class MediaSocket:
         self._call_sid = call_sid
         self._stream_number = stream_number_of(message.start.parameter(STREAM_PARAMETER))
         self._registry.started(self, call_sid)
-        self._call = Call(message, self._transport, self._services, on_end=self._call_ended)
+        self._call = Call(message, self._transport, self._services, at=at, on_end=self._call_ended)
 
-    def _check_pace(self) -> None:
-        seconds = time.monotonic() - self._opened_s
+    def _check_pace(self, at: Instant) -> None:
+        seconds = (at.mono_us - self._opened_us) / 1e6
         self._messages_due = MESSAGES_AT_ONCE + int(MESSAGES_PER_S * seconds)
         if self._messages > self._messages_due:
             raise TwilioProtocolError(
                 f"more than {MESSAGES_PER_S} messages a second", POLICY_VIOLATION, limit="messages"
             )
 
-    def _key(self, call: Call, digit: str) -> None:
+    def _key(self, call: Call, digit: str, at: Instant) -> None:
         self._keys += 1
-        seconds = time.monotonic() - self._opened_s
+        seconds = (at.mono_us - self._opened_us) / 1e6
         if self._keys > KEYS_AT_ONCE + KEYS_PER_S * seconds:
             self._keys -= 1
             self._services.metrics.limits.labels("keys").inc()
         else:
-            call.receive_key(digit)
+            call.receive_key(digit, at)
 
     def _unknown(self, message: Unknown) -> None:
         self._services.metrics.unknown_events.inc()
@@ -262,9 +263,10 @@ class MediaSocket:
         if self._over:
             return
         call = self._call
+        at = self._services.now()
         # The call comes back through _call_ended, and then all is done.
-        if call is not None and not guarded(self._log, call.end, outcome, code, reason):
-            guarded(self._log, call.abandon, outcome)
+        if call is not None and not guarded(self._log, call.end, outcome, code, reason, at):
+            guarded(self._log, call.abandon, outcome, at)
         if not self._over:
             self._call_ended(self._call_sid, outcome, code, reason)
 

@@ -16,6 +16,7 @@ from websockets.streams import StreamReader
 from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import call as call_module
 from gateway.call import SOCKET_AHEAD_BYTES, Call, CallServices
+from gateway.instant import Instant, now
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics
 from gateway.twilio.messages import MediaDetails, Start, StartDetails
@@ -106,11 +107,13 @@ class Stage:
         self.outbox = Outbox(self.registry)
         self.ended: list[tuple[str, str, int]] = []
         self.lane: RecordingLane
-        services = CallServices(self, self.outbox, GatewayMetrics(self.registry))
+        self.shift_us = 0
+        """How much later it is for the call than for us."""
+        services = CallServices(self, self.outbox, GatewayMetrics(self.registry), self.now)
         start = Start(
             stream_sid="MZ1", start=StartDetails(call_sid="CA1", custom_parameters=parameters)
         )
-        self.call = Call(start, self.sink, services, on_end=self._on_end)
+        self.call = Call(start, self.sink, services, at=self.now(), on_end=self._on_end)
         self.call.session_accepted("session/1")
 
     def place(self, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
@@ -120,25 +123,29 @@ class Stage:
     def announce_stopped(self, call_sid: str, stream_sid: str) -> None:
         raise AssertionError("a call does not tell others")
 
+    def now(self) -> Instant:
+        at = now()
+        return at._replace(mono_us=at.mono_us + self.shift_us)
+
     def _on_end(
         self, call_sid: str, outcome: fact_pb2.CallOutcome.ValueType, code: int, reason: str
     ) -> None:
         self.ended.append((call_sid, fact_pb2.CallOutcome.Name(outcome)[13:], code))
 
     def speak(self, ms: int, item_id: str = "item1", *, last: bool = False) -> None:
-        self.call.agent_audio(item_id, 0, speech(ms), last)
+        self.call.agent_audio(item_id, 0, speech(ms), last, self.now())
 
     def interrupt(self, interrupt_id: int = 1) -> None:
-        self.call.interrupted(session_service_pb2.Interrupt(interrupt_id=interrupt_id))
+        self.call.interrupted(session_service_pb2.Interrupt(interrupt_id=interrupt_id), self.now())
 
     def finish(
         self,
         outcome: fact_pb2.CallOutcome.ValueType = fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT,
     ) -> None:
-        self.call.session_finished(session_service_pb2.CallFinished(outcome=outcome))
+        self.call.session_finished(session_service_pb2.CallFinished(outcome=outcome), self.now())
 
     def media(self, timestamp_ms: int) -> None:
-        self.call.receive_media(MediaDetails(timestamp=timestamp_ms, payload=FRAME))
+        self.call.receive_media(MediaDetails(timestamp=timestamp_ms, payload=FRAME), self.now())
 
     def positions(self) -> dict[str, tuple[int, int]]:
         """best_ms and sent_ms of each item that has a fact of it."""
@@ -185,7 +192,7 @@ async def test_a_clear_overtakes_audio_that_is_not_written(stage: Stage) -> None
     assert stage.sink.audio_ms == written_ms, "what was not written never will be"
     assert stage.positions() == {"item2": (0, 0)}, "never sent, known at once"
     fence = stage.sink.marks[-1]
-    stage.call.receive_mark(fence)
+    stage.call.receive_mark(fence, stage.now())
     stage.media(20)
     (answer,) = stage.lane.answers
     assert [(p.item_id, p.sent_ms) for p in answer.positions] == [
@@ -212,7 +219,7 @@ async def test_audio_behind_the_end_of_its_part_is_played_though_the_part_was_fi
     stage.sink.jammed, stage.sink.unsent = True, SOCKET_AHEAD_BYTES
     stage.speak(60)
     for name in list(stage.sink.marks):
-        stage.call.receive_mark(name)
+        stage.call.receive_mark(name, stage.now())
     assert stage.positions() == {"item1": (40, 40)}
     stage.sink.jammed, stage.sink.unsent = False, 0
     await until(lambda: stage.sink.audio_ms == 100, "the rest")
@@ -242,7 +249,7 @@ async def test_audio_without_end_is_cut_where_it_cannot_be_played_any_more(
     stage.speak(500, "item2", last=True)
     written_ms = stage.sink.audio_ms
     assert written_ms < 5_000, "nothing is played behind the gap"
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())
     assert stage.positions()["item1"][1] == written_ms - 500
     unheard = stage.registry.get_sample_value("asheard_unheard_audio_seconds_total")
     assert unheard is not None and unheard > 3
@@ -278,9 +285,9 @@ async def test_a_finished_session_ends_the_call_when_the_last_mark_is_back(stage
     stage.finish()
     *others, last = stage.sink.marks
     for name in others:
-        stage.call.receive_mark(name)
+        stage.call.receive_mark(name, stage.now())
     assert stage.ended == [], "the goodbye is not cut off"
-    stage.call.receive_mark(last)
+    stage.call.receive_mark(last, stage.now())
     assert stage.ended == [("CA1", "ENDED_BY_AGENT", 1000)]
     assert stage.positions() == {"item1": (400, 400)}
     assert stage.lane.outcome == fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT
@@ -319,7 +326,7 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
     stage.speak(500, "item2")
     if finished is not None:
         stage.finish(finished)
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())
     assert stage.ended == [("CA1", outcome, 1000)]
     assert set(stage.positions()) == {"item1", "item2"}
     told = [p.item_id for answer in stage.lane.answers for p in answer.positions]
@@ -332,7 +339,7 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
     assert stage.registry.get_sample_value("asheard_active_calls") == 0
     unheard = stage.registry.get_sample_value("asheard_unheard_audio_seconds_total")
     assert unheard == pytest.approx(5.5, abs=0.1)
-    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "", stage.now())
     assert len(stage.ended) == 1, "it ends once"
 
 
@@ -341,8 +348,8 @@ async def test_a_stream_that_is_over_by_twilios_callback_alone_was_lost(
 ) -> None:
     monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
     stage.speak(5_000, "item1")
-    stage.call.stream_stopped()
-    stage.call.stream_stopped()
+    stage.call.stream_stopped(stage.now())
+    stage.call.stream_stopped(stage.now())
     assert stage.ended == [], "its own stop may be on its way"
     await until(lambda: stage.ended, "the end")
     assert stage.ended == [("CA1", "DROPPED", 1000)], "the call may go on in another stream"
@@ -350,15 +357,15 @@ async def test_a_stream_that_is_over_by_twilios_callback_alone_was_lost(
         fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
     ]
     assert causes == [fact_pb2.POSITION_CAUSE_DROPPED]
-    stage.call.stream_stopped()
-    stage.call.call_over()
+    stage.call.stream_stopped(stage.now())
+    stage.call.call_over(stage.now())
     assert len(stage.ended) == 1, "it ends once"
 
 
 async def test_a_call_that_is_over_by_twilios_callback_ends_as_by_its_stop(stage: Stage) -> None:
     stage.speak(5_000, "item1")
-    stage.call.stream_stopped()
-    stage.call.call_over()
+    stage.call.stream_stopped(stage.now())
+    stage.call.call_over(stage.now())
     assert stage.ended == [("CA1", "COMPLETED", 1000)]
     causes = [
         fact.position_fixed.cause for fact in stage.outbox.facts if fact.HasField("position_fixed")
@@ -371,8 +378,8 @@ async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
 ) -> None:
     """Twilio calls a stream over as well when it lost the socket: then the call goes on."""
     monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
-    stage.call.stream_stopped()
-    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+    stage.call.stream_stopped(stage.now())
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "", stage.now())
     await asyncio.sleep(0.05)
     assert stage.ended == [("CA1", "DROPPED", 1000)]
 
@@ -381,25 +388,25 @@ async def test_an_error_that_twilio_reports_ends_no_stream_that_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.2)
-    stage.call.stream_failed()
+    stage.call.stream_failed(stage.now())
     for ms in range(20, 400, 20):
         await asyncio.sleep(0.02)
         stage.media(ms)
     assert stage.ended == []
-    stage.call.stream_failed()
+    stage.call.stream_failed(stage.now())
     await until(lambda: stage.ended, "nothing more came")
     assert stage.ended == [("CA1", "DROPPED", 1000)]
 
 
 async def test_a_call_that_is_over_by_twilios_callback_ends_at_once(stage: Stage) -> None:
     stage.speak(5_000, "item1")
-    stage.call.call_over()
+    stage.call.call_over(stage.now())
     assert stage.ended == [("CA1", "COMPLETED", 1000)]
 
 
 async def test_a_lost_link_is_a_fact_and_ends_the_call(stage: Stage) -> None:
     stage.speak(500)
-    stage.call.session_lost("the wire was cut")
+    stage.call.session_lost("the wire was cut", stage.now())
     assert stage.ended == [("CA1", "SESSION_LOST", 1011)]
     (lost,) = [fact.session_lost for fact in stage.outbox.facts if fact.HasField("session_lost")]
     assert (lost.session_writer, lost.reason) == ("session/1", "the wire was cut")
@@ -409,7 +416,7 @@ async def test_a_lost_link_is_a_fact_and_ends_the_call(stage: Stage) -> None:
 async def test_audio_and_timers_after_the_end_do_nothing(stage: Stage) -> None:
     stage.speak(1_000)
     stage.interrupt()
-    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "", stage.now())
     messages, facts = len(stage.sink.messages), len(stage.outbox.facts)
     answers = [answer.interrupt_id for answer in stage.lane.answers]
     assert answers == [1], "the worker is not left waiting"
@@ -429,7 +436,7 @@ async def test_a_long_monologue_has_few_facts(stage: Stage) -> None:
     stage.speak(3_000, last=True)
     await until(lambda: stage.sink.audio_ms == 3_000, "all of it in the socket")
     for name in stage.sink.marks:
-        stage.call.receive_mark(name)
+        stage.call.receive_mark(name, stage.now())
     kinds = stage.outbox.kinds
     assert kinds.count("playback_started") == kinds.count("position_fixed") == 1
     assert kinds.count("playback_progressed") <= 3
@@ -444,7 +451,7 @@ async def test_a_peer_that_says_nothing_is_asked_and_then_given_up(
     for _ in range(3):  # the answer to a question is as good as media
         asked = len(stage.sink.marks)
         await until(lambda n=asked: len(stage.sink.marks) > n, "the question")  # type: ignore[misc]
-        stage.call.receive_mark(stage.sink.marks[-1])
+        stage.call.receive_mark(stage.sink.marks[-1], stage.now())
     assert stage.ended == []
     stage.media(20)
     await until(lambda: stage.ended, "the end")
@@ -476,10 +483,10 @@ async def test_a_process_that_stood_still_blames_nobody(monkeypatch: pytest.Monk
     time.sleep(0.3)  # and the answer waits in the socket
     await asyncio.sleep(0)
     assert stage.ended == []
-    stage.call.receive_mark(stage.sink.marks[-1])
+    stage.call.receive_mark(stage.sink.marks[-1], stage.now())
     await asyncio.sleep(0.11)
     assert stage.ended == []
-    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "")
+    stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "", stage.now())
 
 
 async def test_a_stream_ends_as_long_after_its_start_as_it_lasted_whatever_the_clock_is_set_to(
@@ -489,7 +496,7 @@ async def test_a_stream_ends_as_long_after_its_start_as_it_lasted_whatever_the_c
     hour_ns = 3600 * 10**9
     now_ns = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: now_ns() - hour_ns)
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())
     (started,) = [f.call_started for f in stage.outbox.facts if f.HasField("call_started")]
     (ended,) = [f.call_ended for f in stage.outbox.facts if f.HasField("call_ended")]
     lasted_ns = ended.end_time.ToNanoseconds() - started.start_time.ToNanoseconds()
@@ -502,7 +509,7 @@ async def test_a_foreign_stream_number_is_none(number: str, known: int) -> None:
     stage = Stage(stream=number)
     (started,) = [f.call_started for f in stage.outbox.facts if f.HasField("call_started")]
     assert started.stream_number == known
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())
 
 
 @pytest.mark.parametrize(
@@ -514,9 +521,10 @@ async def test_wall_clocks_that_disagree_measure_no_link(
     stage.speak(1_000)
     sent = time.time_ns() // 1000 - sent_ago_us
     stage.call.interrupted(
-        session_service_pb2.Interrupt(interrupt_id=1, sent_unix_us=sent, onset_ms=-(2**40))
+        session_service_pb2.Interrupt(interrupt_id=1, sent_unix_us=sent, onset_ms=-(2**40)),
+        stage.now(),
     )
-    stage.call.receive_mark(stage.sink.marks[-1])
+    stage.call.receive_mark(stage.sink.marks[-1], stage.now())
     stage.media(20)
     await until(lambda: stage.lane.answers, "the answer")
 
@@ -527,4 +535,4 @@ async def test_wall_clocks_that_disagree_measure_no_link(
     assert count("asheard_barge_in_stage_seconds_count", stage="gateway") == 1
     assert count("asheard_barge_in_latency_seconds_count") == 0, "nobody spoke 35 years ago"
     assert (count("asheard_barge_in_stage_seconds_sum", stage="link") or 0) < 10
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())

@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 from asheard.v1 import session_service_pb2
 from gateway import turns
 from gateway.call import CallServices
+from gateway.instant import now
 from gateway.kernel import kernel
 from gateway.link import BATCH_FRAMES, Lane, LaneListener, Link
 from gateway.media_socket import MediaSocket
@@ -200,7 +201,7 @@ class Gateway:
                     call=lane.handle,
                     call_accepted=session_service_pb2.CallAccepted(session_writer="session/1"),
                 )
-                self.link._control_for(lane, control)
+                self.link._control_for(lane, control, now())
 
     def flush(self) -> None:
         while (request := self.link._next_message()) is not None:
@@ -401,9 +402,11 @@ def happen(gateway: Gateway, place: int, kind: str, detail: Any, clocks_ms: list
         case "read":
             gateway.turn()
         case "speak" if not gateway.is_over(place):
-            lane.listener.agent_audio(f"item{timestamp_ms}", 0, FRAME.encode() * 20, False)
+            lane.listener.agent_audio(f"item{timestamp_ms}", 0, FRAME.encode() * 20, False, now())
         case "interrupt" if not gateway.is_over(place):
-            lane.listener.interrupted(session_service_pb2.Interrupt(interrupt_id=timestamp_ms))
+            lane.listener.interrupted(
+                session_service_pb2.Interrupt(interrupt_id=timestamp_ms), now()
+            )
         case "echo":
             wire = b"".join(
                 text({"event": "mark", "streamSid": STREAM, "mark": {"name": f"{mark}{n}"}})
@@ -542,8 +545,8 @@ def test_a_call_that_awaits_a_date_is_pythons() -> None:
         gateway.open()
         call = gateway.sockets[0]._call
         assert call is not None
-        call.agent_audio("item", 0, FRAME.encode() * 20, False)
-        call.interrupted(session_service_pb2.Interrupt(interrupt_id=1))
+        call.agent_audio("item", 0, FRAME.encode() * 20, False, now())
+        call.interrupted(session_service_pb2.Interrupt(interrupt_id=1), now())
         fence = json.loads(gateway.twilio[0].written[-1].rpartition(b"{")[2].join([b"{", b""])[:-1])
         gateway.send(text({"event": "mark", "streamSid": STREAM, "mark": fence}))
         gateway.turn()

@@ -117,12 +117,12 @@ async def test_a_number_of_five_thousand_digits_is_an_unknown_mark(running: Worl
 async def test_marks_that_nobody_sent_are_counted_and_kept_within_bounds() -> None:
     stage = Stage()
     for number in range(20_000):
-        stage.call.receive_mark(f"{number}" + "x" * 2000)
+        stage.call.receive_mark(f"{number}" + "x" * 2000, stage.now())
     stage.speak(100)
     (_, first) = stage.sink.marks
     for _ in range(500):
-        stage.call.receive_mark(first)
-    stage.call.receive_stop()
+        stage.call.receive_mark(first, stage.now())
+    stage.call.receive_stop(stage.now())
     events = [event for fact in stage.outbox.facts for event in fact.playout_traced.events]
     echoed = [event for event in events if event.kind == fact_pb2.PLAYOUT_EVENT_KIND_ECHOED]
     assert MAX_UNEXPECTED <= len(echoed) <= MAX_UNEXPECTED + 2
@@ -134,13 +134,13 @@ async def test_marks_that_nobody_sent_are_counted_and_kept_within_bounds() -> No
 
 async def test_ragged_media_is_traced_in_facts_of_a_bounded_size_and_not_for_ever() -> None:
     stage = Stage()
-    stage.call._started_ns -= 10**13
+    stage.shift_us = 10**10
     stage.call._playhead.clock.receive(0, 160, 0)  # all of it is in time
     for number in range(MAX_MEDIA_TRACED):
         stage.media(20 + 100 * number)
         assert stage.call._playhead.trace_events <= LONG_TRACE
     assert sum(kind == "playout_traced" for kind in stage.outbox.kinds) > 5, "as it goes on"
-    stage.call.receive_stop()
+    stage.call.receive_stop(stage.now())
     traces = [fact for fact in stage.outbox.facts if fact.HasField("playout_traced")]
     assert max(fact.ByteSize() for fact in traces) < FACT_BYTES
     events = sum(len(fact.playout_traced.events) for fact in traces)

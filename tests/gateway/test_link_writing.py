@@ -10,6 +10,7 @@ from typing import cast
 from prometheus_client import CollectorRegistry
 
 from asheard.v1 import fact_pb2, session_service_pb2
+from gateway.instant import now
 from gateway.link import (
     BATCH_FRAMES,
     DIRECT_BYTES,
@@ -88,7 +89,9 @@ async def opened(link: Link, stream: SlowStream, calls: int) -> list[Lane]:
     for lane in lanes:
         accepted = session_service_pb2.CallAccepted(session_writer="session/1")
         link._control_for(
-            lane, session_service_pb2.SessionControl(call=lane.handle, call_accepted=accepted)
+            lane,
+            session_service_pb2.SessionControl(call=lane.handle, call_accepted=accepted),
+            now(),
         )
     return lanes
 

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import link, links
+from gateway.instant import Instant
 from gateway.link import KEPT_FRAMES, Lane, LaneListener
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
@@ -33,25 +34,27 @@ class Listener:
     def session_accepted(self, session_writer: str) -> None:
         self.heard.append(("accepted", session_writer))
 
-    def session_refused(self, reason: str) -> None:
+    def session_refused(self, reason: str, at: Instant) -> None:
         self.heard.append(("refused", reason))
 
-    def session_lost(self, reason: str) -> None:
+    def session_lost(self, reason: str, at: Instant) -> None:
         self.heard.append(("lost", reason))
 
-    def session_finished(self, finished: session_service_pb2.CallFinished) -> None:
+    def session_finished(self, finished: session_service_pb2.CallFinished, at: Instant) -> None:
         self.heard.append(("finished", finished.outcome))
 
-    def agent_audio(self, item_id: str, content_index: int, payload: bytes, last: bool) -> None:
+    def agent_audio(
+        self, item_id: str, content_index: int, payload: bytes, last: bool, at: Instant
+    ) -> None:
         self.heard.append(("audio", (item_id, last)))
 
-    def interrupted(self, interrupt: session_service_pb2.Interrupt) -> None:
+    def interrupted(self, interrupt: session_service_pb2.Interrupt, at: Instant) -> None:
         self.heard.append(("interrupted", interrupt.interrupt_id))
 
-    def stream_stopped(self) -> None:
+    def stream_stopped(self, at: Instant) -> None:
         self.heard.append(("stopped", None))
 
-    def call_over(self) -> None:
+    def call_over(self, at: Instant) -> None:
         self.heard.append(("over", None))
 
     def cut(self) -> None:
@@ -269,7 +272,7 @@ async def test_what_a_worker_of_another_version_says_is_taken_as_far_as_it_is_kn
         pool.place(two, "CA2", "MZ2")
         await until(lambda: len(worker.opened) == 2, "the offer")
         finished: list[session_service_pb2.CallFinished] = []
-        monkeypatch.setattr(one, "session_finished", finished.append)
+        monkeypatch.setattr(one, "session_finished", lambda said, at: finished.append(said))
         with capture_logs() as lines:
             for _ in range(3):
                 worker.say(call=1)  # a body that is not known here

@@ -81,7 +81,7 @@ from session.realtime.outputs import (
     ToModel,
     WriteFact,
 )
-from session.realtime.replies import Replies
+from session.realtime.replies import Owed, Replies, State
 from session.realtime.state import Item, Part, Response
 
 POSITIONS_S = 0.3
@@ -147,7 +147,6 @@ class Conversation:
         self._configured = False
         self._greeted = agent.greeting is None
         self._closing = False
-        self._speaking = False
         self._last_item_id = ""
         self._stand_in: dict[str, str] = {}
         self._responses: dict[str, Response] = {}
@@ -185,17 +184,23 @@ class Conversation:
         return self._configured
 
     @property
+    def responding(self) -> bool:
+        """A response is under way."""
+        return bool(self._responses)
+
+    @property
     def waiting_for_caller(self) -> bool:
         """Whether words of the caller are still to be transcribed."""
         return self._caller.outstanding or self._commit_id is not None
 
     def next_timer(self) -> float | None:
         """When :meth:`timer` wants to be called, in monotonic seconds."""
-        if not self._pending_interrupts and not self._replies.wishing and not self._late:
+        owed = self._replies.state is State.OWED
+        if not self._pending_interrupts and not owed and not self._late:
             return None
         due = [pending.late_at for pending in self._pending_interrupts.values()]
         due += self._late.values()
-        reply = self._replies.next_timer(busy=self._busy, speaking=self._speaking)
+        reply = self._replies.next_timer(responding=self.responding)
         return min([*due, reply] if reply is not None else due, default=None)
 
     # --- what the shell tells --------------------------------------------------------------
@@ -229,7 +234,7 @@ class Conversation:
                         event_id=self._next_event_id(), response_id=response.response_id
                     )
                 )
-        if self._speaking and self._agent.transcription is not None:
+        if self._replies.speaking and self._agent.transcription is not None:
             # Voice detection would wait for a silence that never comes.
             self._commit_id = self._next_event_id()
             self._send(events.CommitAudio(event_id=self._commit_id))
@@ -378,12 +383,13 @@ class Conversation:
             return
         self._configured = True
         if not self._greeted:
-            self._replies.want(now=now, instructions=greeting_instructions(self._agent))
+            greeting = greeting_instructions(self._agent)
+            self._replies.owe(Owed.GREETING, at=now, instructions=greeting)
 
     # --- the caller ------------------------------------------------------------------------
 
     def _speech_started(self, event: events.SpeechStarted, now: float) -> None:
-        self._speaking = True
+        self._replies.speech_started()
         self._clock.speech(True)
         onset_ms = event.audio_start_ms + self._agent.prefix_padding_ms
         self._fact(
@@ -396,9 +402,8 @@ class Conversation:
             self._interrupt(onset_ms, now)
 
     def _speech_stopped(self, event: events.SpeechStopped, now: float) -> None:
-        self._speaking = False
-        self._clock.speech(False)
         self._replies.speech_stopped(now=now)
+        self._clock.speech(False)
         end_ms = max(0, event.audio_end_ms - self._agent.trailing_silence_ms)
         self._outputs.append(CallerStopped(end_ms))
         self._fact(
@@ -408,7 +413,7 @@ class Conversation:
 
     def _committed(self, event: events.Committed) -> None:
         self._commit_id = None
-        self._speaking = False
+        self._replies.committed()
         self._clock.speech(False)
         self._outputs.extend(self._caller.expect(event.item_id))
 
@@ -447,10 +452,6 @@ class Conversation:
             response = self._responses[response_id] = Response(response_id)
             response.interrupted = self._closing
         return response
-
-    @property
-    def _busy(self) -> bool:
-        return bool(self._responses)
 
     def _agent_item(self, item: events.Item, response_id: str) -> Item | None:
         """The item, as one of a response; None when there is no room, or it is none of the agent's."""
@@ -792,7 +793,7 @@ class Conversation:
                 self._outputs.append(Fatal(f"response failed: {done.reason}"))
         self._replies.done(
             failed=status == "failed",
-            instructions=None if self._greeted else greeting_instructions(self._agent),
+            greeting=None if self._greeted else greeting_instructions(self._agent),
             now=now,
         )
         self._answer_tools(response, now)
@@ -963,7 +964,7 @@ class Conversation:
         """Let the model speak about results once the response is over and all are there."""
         if response.done and response.called_tools and not response.tool_calls:
             response.called_tools = False
-            self._replies.want(now=now)
+            self._replies.owe(Owed.RESULTS, at=now)
 
     # --- the rest --------------------------------------------------------------------------
 
@@ -1014,10 +1015,10 @@ class Conversation:
 
     def _ask(self, now: float) -> None:
         """Let the model speak if that is due."""
-        if not self._replies.wishing:
+        if self._replies.state is not State.OWED:
             return
         request = self._replies.next(
-            f"r{self._events_sent + 1}", busy=self._busy, speaking=self._speaking, now=now
+            f"r{self._events_sent + 1}", responding=self.responding, now=now
         )
         if request is not None:
             self._events_sent += 1

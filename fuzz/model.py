@@ -24,6 +24,7 @@ from fuzz.harness import Broken
 from gateway.twilio.messages import LATEST_MS
 from runtime import facts
 from runtime.errors import PeerProtocolError
+from runtime.fact_queue import DROP_REASONS
 from runtime.facts import FactOutbox
 from session import call as call_module
 from session.agent import Agent, load_agent, parse_agent
@@ -96,7 +97,7 @@ class Model:
         self._runner.run(self._outbox.flush(20))  # what a case left that was not right
         self._taken.clear()
         self._runner.run(how(random, messages))
-        for reason in facts.DROP_REASONS:
+        for reason in DROP_REASONS:
             dropped = self._registry.get_sample_value(
                 "asheard_facts_dropped_total", {"reason": reason}
             )

@@ -8,7 +8,8 @@ log          structured lines with the call's id, without speech or numbers
 metrics      the names of the contract, and the clocks behind them
 admin        /metrics, /livez, /readyz
 http, rpc    ports with bounds on who is connected, and for how long
-facts        the outbox that brings a call's facts to the transcript service
+facts        the outbox that brings a call's facts to the transcript service; fact_queue: what waits,
+             what goes next, what is given up (pure)
 background   tasks beside a service's work; drain: what is under way is finished, within limits
 backoff      how long to wait before something that failed is tried again
 process      uvloop, signals and exit status; named nowhere else

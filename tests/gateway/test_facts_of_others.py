@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from asheard.v1 import fact_pb2
-from runtime import facts
+from runtime import fact_queue, facts
 from tests.gateway.conftest import World
 from tests.gateway.peers import until
 
@@ -47,11 +47,15 @@ async def test_marks_of_any_size_on_one_stream_leave_another_calls_facts_whole(
     await until(lambda: running.metric("asheard_facts_pending") == 0, "nothing waits")
 
 
-async def test_readyz_knows_whether_facts_get_through(
-    running: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(facts, "KEPT_FACTS", 8)
-    monkeypatch.setattr(facts, "_LAST_RETRY_S", 0.1)
+@pytest.fixture
+def few_facts_and_quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the gateway that is started after this."""
+    monkeypatch.setattr(fact_queue, "MAX_KEPT_FACTS", 8)
+    monkeypatch.setattr(facts, "MAX_RETRY_S", 0.1)
+
+
+@pytest.mark.usefixtures("few_facts_and_quick_retries")
+async def test_readyz_knows_whether_facts_get_through(running: World) -> None:
     await until(lambda: running.gateway.not_ready() is None, "the gateway is ready")
 
     async def readyz() -> tuple[int, str]:

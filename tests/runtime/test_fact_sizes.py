@@ -14,7 +14,7 @@ from asheard.v1 import fact_pb2
 from gateway import evidence
 from gateway.playout.positions import Part, TraceEvent, TraceKind
 from gateway.twilio.messages import MAX_PARAMETER_CHARS
-from runtime import facts
+from runtime import fact_queue
 from session.link import MAX_DETAIL_CHARS
 from session.realtime.bounds import (
     MAX_ARGUMENTS_CHARS,
@@ -76,7 +76,7 @@ def test_the_largest_fact_of_each_kind_can_be_delivered_and_stored(body: str) ->
     fact.recorded_time.FromSeconds(2**37)
     getattr(fact, body).SetInParent()
     fill(getattr(fact, body))
-    assert fact.ByteSize() + 8 < facts.MAX_FACT_BYTES <= stored.MAX_FACT_BYTES
+    assert fact.ByteSize() + 8 < fact_queue.MAX_FACT_BYTES <= stored.MAX_FACT_BYTES
 
 
 def test_a_trace_of_any_length_is_split_into_such_facts() -> None:
@@ -86,8 +86,8 @@ def test_a_trace_of_any_length_is_split_into_such_facts() -> None:
     ]
     pieces = list(evidence.playout_traced(trace))
     assert sum(len(piece.events) for piece in pieces) == 2_000
-    assert max(piece.ByteSize() for piece in pieces) < facts.MAX_FACT_BYTES - 1_000
+    assert max(piece.ByteSize() for piece in pieces) < fact_queue.MAX_FACT_BYTES - 1_000
 
 
 def test_a_request_takes_several_of_the_largest_facts_and_every_server_takes_it() -> None:
-    assert 2 * facts.MAX_FACT_BYTES <= facts.BATCH_BYTES <= 2 * 1024 * 1024
+    assert 2 * fact_queue.MAX_FACT_BYTES <= fact_queue.MAX_BATCH_BYTES <= 2 * 1024 * 1024

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2, ingest_service_pb2, ingest_service_pb2_grpc
-from runtime import facts
+from runtime import fact_queue, facts
 from runtime.config import Address
+from runtime.fact_queue import FactQueue, Kept
 from runtime.facts import FactOutbox
 from runtime.rpc import GrpcServer
 
@@ -106,7 +107,7 @@ async def test_facts_arrive_numbered_and_in_order_across_calls_in_few_requests()
 async def test_a_failing_service_gets_every_fact_in_the_end(
     answer_lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "_FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(facts, "FIRST_RETRY_S", 0.01)
     ingest = Ingest()
     ingest.failures, ingest.answer_lost = 3, answer_lost
     async with serving(ingest) as port, outbox_to(port, CollectorRegistry()) as outbox:
@@ -147,7 +148,7 @@ async def test_a_rejected_fact_is_counted_and_does_not_dam_up_the_others() -> No
 async def test_beyond_the_bound_facts_are_dropped_and_their_numbers_stay_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(facts, "KEPT_FACTS", 2)
+    monkeypatch.setattr(fact_queue, "MAX_KEPT_FACTS", 2)
     ingest, registry = Ingest(), CollectorRegistry()
     async with serving(ingest) as port, outbox_to(port, registry) as outbox:
         writer = outbox.writer("CA1", "session/1")
@@ -183,8 +184,8 @@ def _text(length: int, text: str = "x") -> dict[str, fact_pb2.ItemGenerated]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants to wait for pauses between tries."""
-    monkeypatch.setattr(facts, "_FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr(facts, "_LAST_RETRY_S", 0.01)
+    monkeypatch.setattr(facts, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(facts, "MAX_RETRY_S", 0.01)
     monkeypatch.setattr(facts, "BUSY_S", 0.0)
     monkeypatch.setattr(facts, "LINGER_S", 0.0)
 
@@ -197,7 +198,7 @@ async def test_a_fact_too_large_is_replaced_under_its_number_and_stops_nobody() 
             for _ in range(3):
                 talker.write(**_text(20_000_000, "secret"))
                 other.write(**_text(10))
-            talker.write(**_text(facts.MAX_FACT_BYTES + 1, "secret"))
+            talker.write(**_text(fact_queue.MAX_FACT_BYTES + 1, "secret"))
             talker.write(**_text(10))
             assert await outbox.flush(20)
     assert [f.sequence for f in ingest.stored if f.call_sid == "CA1"] == [1, 2, 3, 4, 5]
@@ -206,7 +207,7 @@ async def test_a_fact_too_large_is_replaced_under_its_number_and_stops_nobody() 
     assert [(f.call_sid, f.sequence) for f in given_up] == [("CA1", n) for n in (1, 2, 3, 4)]
     assert given_up[0].fact_dropped.body == "item_generated"
     assert given_up[0].fact_dropped.bytes > 100_000_000
-    assert str(facts.MAX_FACT_BYTES) in given_up[0].fact_dropped.reason
+    assert str(fact_queue.MAX_FACT_BYTES) in given_up[0].fact_dropped.reason
     assert _count(registry, "too_large") == 4
     assert len([entry for entry in logs if entry["event"] == "fact given up"]) == 4
     assert "secret" not in str(logs)
@@ -235,11 +236,11 @@ async def test_requests_are_bounded_by_bytes() -> None:
             writer.write(**_text(200_000))
         assert await outbox.flush(20)
     assert _numbers(ingest) == list(range(1, 31))
-    assert 600_000 < ingest.largest <= facts.BATCH_BYTES + 100
+    assert 600_000 < ingest.largest <= fact_queue.MAX_BATCH_BYTES + 100
 
 
 async def test_what_is_kept_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "KEPT_BYTES", 1_000_000)
+    monkeypatch.setattr(fact_queue, "MAX_KEPT_BYTES", 1_000_000)
     registry = CollectorRegistry()
     outbox = FactOutbox("127.0.0.1:1", registry)
     writer = outbox.writer("CA1", "session/1")
@@ -343,7 +344,7 @@ async def test_a_service_that_refuses_everybody_costs_no_fact(refusal: Refusal) 
     assert _numbers(ingest) == list(range(1, 21))
     assert not _dropped(ingest)
     assert registry.get_sample_value("asheard_facts_delivered_total") == 20
-    assert sum(_count(registry, reason) or 0 for reason in facts.DROP_REASONS) == 0
+    assert sum(_count(registry, reason) or 0 for reason in fact_queue.DROP_REASONS) == 0
 
 
 @pytest.mark.usefixtures("quick")
@@ -367,7 +368,7 @@ async def test_a_process_that_was_never_let_in_wants_no_calls(code: Code) -> Non
 async def test_an_absent_service_turns_no_caller_away_before_facts_would_be_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(facts, "KEPT_FACTS", 100)
+    monkeypatch.setattr(fact_queue, "MAX_KEPT_FACTS", 100)
     ingest, registry = Ingest(), CollectorRegistry()
     ingest.refuse = lambda _request: (Code.UNAVAILABLE, "down")
     async with serving(ingest) as port, outbox_to(port, registry) as outbox:
@@ -411,21 +412,30 @@ async def test_whatever_is_raised_while_sending_the_delivery_goes_on(raised: Bas
     assert len(stored) == 5 and not any(fact.HasField("fact_dropped") for fact in stored)
 
 
+class SlippingQueue(FactQueue):
+    """Raises at the first two looks at what goes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slips = 2
+
+    def next_batch(self) -> list[Kept]:
+        if self._slips:
+            self._slips -= 1
+            raise ValueError("a bug")
+        return super().next_batch()
+
+
 @pytest.mark.usefixtures("quick")
-async def test_a_slip_of_our_own_does_not_end_the_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slip_of_our_own_does_not_end_the_delivery() -> None:
     ingest = Ingest()
-    slips = iter([ValueError("a bug"), ValueError("a bug"), None])
-    batch = FactOutbox._batch
-
-    def slipping(outbox: FactOutbox) -> object:
-        if (slip := next(slips, None)) is not None:
-            raise slip
-        return batch(outbox)
-
-    monkeypatch.setattr(FactOutbox, "_batch", slipping)
-    async with serving(ingest) as port, outbox_to(port, CollectorRegistry()) as outbox:
+    async with serving(ingest) as port:
+        outbox = FactOutbox(f"127.0.0.1:{port}", CollectorRegistry(), queue=SlippingQueue())
+        await outbox.start()
         outbox.writer("CA1", "session/1").write(**_text(10))
         assert await outbox.flush(20)
+        await outbox.close()
+    assert _numbers(ingest) == [1]
 
 
 async def test_a_process_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +491,7 @@ async def test_under_any_service_every_number_is_delivered_or_accounted_for(seed
     await outbox.close()
     assert sorted(stored) == list(range(1, 301))
     assert {n for n, fact in stored.items() if fact.HasField("fact_dropped")} == poison
-    assert sum(_count(registry, reason) or 0 for reason in facts.DROP_REASONS) == len(poison)
+    assert sum(_count(registry, reason) or 0 for reason in fact_queue.DROP_REASONS) == len(poison)
     assert registry.get_sample_value("asheard_facts_pending_bytes") == 0
 
 

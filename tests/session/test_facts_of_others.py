@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from websockets.exceptions import ConnectionClosed
 
-from runtime import facts
+from runtime import fact_queue, facts
 from tests.session.ends import until, worker
 
 
@@ -47,7 +47,7 @@ async def test_a_model_that_writes_without_end_leaves_another_calls_facts_whole(
 
 
 async def test_readyz_knows_whether_facts_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "_LAST_RETRY_S", 0.1)
+    monkeypatch.setattr(facts, "MAX_RETRY_S", 0.1)
     async with worker() as w, ClientSession(f"http://127.0.0.1:{w.admin_port}") as http:
 
         async def readyz() -> tuple[int, str]:
@@ -62,7 +62,7 @@ async def test_readyz_knows_whether_facts_get_through(monkeypatch: pytest.Monkey
             while not (answer := await readyz())[1].startswith("ready, but the transcript"):
                 await asyncio.sleep(0.01)
         assert answer[0] == 200, "callers are not turned away for it"
-        monkeypatch.setattr(facts, "KEPT_FACTS", 1)  # the one fact is all that may wait
+        monkeypatch.setattr(fact_queue, "MAX_KEPT_FACTS", 1)  # the one fact is all that may wait
         assert (await readyz())[0] == 503
         w.facts.refuse = None
         await w.facts.wait_for("session_started")

@@ -24,7 +24,7 @@ from runtime.errors import ConfigurationError, NotFound, Unavailable
 from runtime.log import get_log
 from transcript.join import KnownTurns, join
 from transcript.metrics import TranscriptMetrics
-from transcript.store import LISTED, Behind, CallQuery, Outcome, Store
+from transcript.store import LISTED, CallQuery, Outcome, Store, StoreOverloaded
 
 log = get_log(__name__)
 
@@ -144,7 +144,7 @@ class Calls:
         started = time.perf_counter()
         try:
             outcomes = await self._store.append(facts, process)
-        except Behind:
+        except StoreOverloaded:
             raise
         except (Unavailable, ConfigurationError) as error:
             self.append_fault = str(error)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import ConfigurationError
-from transcript.store_sql import Connection
+from transcript.store_dialect import Connection
 
 
 class UnusableStore(ConfigurationError):

@@ -251,7 +251,7 @@ def _query(request: ListCallsRequest) -> CallQuery:
         started_before_us=_time_us(request, "started_before"),
         number=request.number,
         state=request.state or None,
-        behind=_cursor(request),
+        after=_cursor(request),
     )
 
 

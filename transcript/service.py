@@ -71,9 +71,14 @@ def open_store(url: str) -> Store:
 
 
 class TranscriptServer:
-    """The running service; ports of 0 are chosen by the system, and known after :meth:`start`."""
+    """The running service; ports of 0 are chosen by the system, and known after :meth:`start`.
 
-    def __init__(self, config: TranscriptConfig) -> None:
+    Args:
+        config: What it needs to know.
+        store: Where the facts are; it is closed with the service. None: as ``config`` says.
+    """
+
+    def __init__(self, config: TranscriptConfig, store: Store | None = None) -> None:
         self._config = config
         credentials = Credentials(config.trust)
         registry = CollectorRegistry()
@@ -82,7 +87,7 @@ class TranscriptServer:
         self._not_ready: str | None = "the store was not asked yet"
         self._draining = False
         self._append_failed_at = float("-inf")
-        self._store = open_store(config.store)
+        self._store = store or open_store(config.store)
         self._calls = Calls(self._store, self._metrics)
         self._sweeper = Sweeper(
             self._store,

@@ -34,7 +34,7 @@ from asheard.v1.transcript_service_pb2 import CallSummary
 from runtime.errors import Unavailable
 
 
-class Behind(Unavailable):
+class StoreOverloaded(Unavailable):
     """Too much waits to be stored already. The store works."""
 
 
@@ -94,7 +94,7 @@ def closes(fact: Fact) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StoredFacts:
-    """Facts of one call behind some position."""
+    """Facts of one call after some position."""
 
     revision: int
     """Position of the last fact of the call."""
@@ -127,7 +127,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the list of calls: right behind this call."""
+    """A place in the list of calls: right after this call."""
 
     start_us: int
     call_sid: str
@@ -145,7 +145,8 @@ class CallQuery:
     number: str = ""
     """From or to exactly this number."""
     state: CallState.ValueType | None = None
-    behind: Cursor | None = None
+    after: Cursor | None = None
+    """Only calls that the list has after this."""
 
 
 class Store(Protocol):
@@ -172,7 +173,7 @@ class Store(Protocol):
         ...
 
     async def read(self, call_sid: str, *, after: int = 0) -> StoredFacts:
-        """Read the facts of a call at positions behind ``after``.
+        """Read the facts of a call at positions after ``after``.
 
         Raises:
             NotFound: Nothing is stored about the call.

@@ -8,7 +8,8 @@ from typing import Any, LiteralString
 import psycopg
 
 from transcript.migrations import UnusableStore, bring_up_to_date
-from transcript.store_sql import Connection, Rows, SqlStore
+from transcript.store_dialect import Connection, Rows
+from transcript.store_sql import SqlStore
 
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 5_000
@@ -35,10 +36,12 @@ _REASONS = {
 
 def open_postgres(url: str) -> SqlStore:
     """A store in the database at ``url``, which need not be up yet."""
-    return SqlStore(_Postgres(url))
+    return SqlStore(PostgresDialect(url))
 
 
-class _Postgres:
+class PostgresDialect:
+    """PostgreSQL, at one URL."""
+
     name = "PostgreSQL"
     shared = True
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
@@ -119,5 +122,5 @@ class _Connection:
 
 
 def _query(sql: str) -> LiteralString:
-    # Statements are constants of store_sql; no value is ever pasted into one.
+    # Statements are constants of the store's modules; no value is ever pasted into one.
     return sql.replace("?", "%s")

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 from runtime.errors import ConfigurationError
 from transcript.migrations import UnusableStore, bring_up_to_date
-from transcript.store_sql import Connection, Rows, SqlStore
+from transcript.store_dialect import Connection, Rows
+from transcript.store_sql import SqlStore
 
-_LOCKED_AFTER_S = 2.0
+LOCKED_AFTER_S = 2.0
 """Long enough for a backup to take its turn, well below the ten seconds that writers wait."""
 
 
-def open_sqlite(path: Path, *, locked_after_s: float = _LOCKED_AFTER_S) -> SqlStore:
+def open_sqlite(path: Path, *, locked_after_s: float = LOCKED_AFTER_S) -> SqlStore:
     """Open, or make, the file.
 
     Args:
@@ -27,7 +28,7 @@ def open_sqlite(path: Path, *, locked_after_s: float = _LOCKED_AFTER_S) -> SqlSt
     Raises:
         ConfigurationError: The file cannot be used.
     """
-    dialect = _Sqlite(path, locked_after_s)
+    dialect = SqliteDialect(path, locked_after_s)
     try:
         dialect.connect().close()
     except UnusableStore as error:
@@ -54,7 +55,14 @@ _REASONS = {
 """What SQLite's error codes mean to an operator."""
 
 
-class _Sqlite:
+class SqliteDialect:
+    """SQLite, in one file.
+
+    Args:
+        path: The file; its directory must exist.
+        locked_after_s: How long to wait for another process that has the file locked.
+    """
+
     name = "SQLite"
     shared = False
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
@@ -75,7 +83,7 @@ class _Sqlite:
     )
     private = True
 
-    def __init__(self, path: Path, locked_after_s: float) -> None:
+    def __init__(self, path: Path, locked_after_s: float = LOCKED_AFTER_S) -> None:
         self._path = path
         self._locked_after_s = locked_after_s
         self._made = False

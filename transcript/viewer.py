@@ -128,8 +128,8 @@ class Viewer:
         self._access.admit(None, peer if direct and is_loopback(host) else "")
 
     async def _list(self, request: web.Request) -> web.Response:
-        behind = _cursor(request.query.get("before", ""))
-        query = CallQuery(limit=PAGE_CALLS + 1, behind=behind)
+        after = _cursor(request.query.get("before", ""))
+        query = CallQuery(limit=PAGE_CALLS + 1, after=after)
         calls = await self._calls.list(query)
         page = calls[:PAGE_CALLS]
         older = ""

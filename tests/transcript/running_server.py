@@ -23,6 +23,7 @@ from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
 from runtime.config import Address
 from transcript.config import TranscriptConfig, api_tokens
 from transcript.service import TranscriptServer
+from transcript.store import Store
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from asheard.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub
@@ -106,17 +107,25 @@ def config(
 
 @asynccontextmanager
 async def running(
-    path: Path, tokens: Sequence[str] = (), *, grace_s: float = 30.0, lost_s: float = 90.0
+    path: Path,
+    tokens: Sequence[str] = (),
+    *,
+    grace_s: float = 30.0,
+    lost_s: float = 90.0,
+    store: Store | None = None,
 ) -> AsyncIterator[Client]:
-    """Run a service on this file, and wait until it is ready."""
-    async with running_with(config(path, tokens, grace_s=grace_s, lost_s=lost_s)) as client:
+    """Run a service on this file, or on a store that has it open, and wait until it is ready."""
+    settings = config(path, tokens, grace_s=grace_s, lost_s=lost_s)
+    async with running_with(settings, store) as client:
         yield client
 
 
 @asynccontextmanager
-async def running_with(settings: TranscriptConfig) -> AsyncIterator[Client]:
+async def running_with(
+    settings: TranscriptConfig, store: Store | None = None
+) -> AsyncIterator[Client]:
     """Run a service with these settings, and wait until it is ready."""
-    server = TranscriptServer(settings)
+    server = TranscriptServer(settings, store)
     await server.start()
     try:
         async with (

@@ -219,7 +219,7 @@ class StoreContract:
     async def test_a_call_holds_only_so_much_and_can_still_end(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("transcript.store_sql.MAX_CALL_FACTS", 3)
+        monkeypatch.setattr("transcript.store_append.MAX_CALL_FACTS", 3)
         session = Writer("CA1", "session/1")
         facts = [said(session, f"{n}") for n in range(5)]
         ending = session.write(session_ended=SessionEnded())
@@ -234,8 +234,8 @@ class StoreContract:
     async def test_a_call_holds_only_so_many_bytes_and_writers(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("transcript.store_sql.MAX_CALL_BYTES", 1_000)
-        monkeypatch.setattr("transcript.store_sql.MAX_CALL_WRITERS", 3)
+        monkeypatch.setattr("transcript.store_append.MAX_CALL_BYTES", 1_000)
+        monkeypatch.setattr("transcript.store_append.MAX_CALL_WRITERS", 3)
         session = Writer("CA1", "session/1")
         assert await store.append([said(session, "a" * 600), said(session, "b" * 600)]) == [
             Outcome.STORED,
@@ -283,10 +283,10 @@ class StoreContract:
     async def test_pages_follow_each_other_through_ties(self, store: Store) -> None:
         await self._index_some(store)
         listed: list[CallSummary] = []
-        behind: Cursor | None = None
-        while page := await store.calls(CallQuery(limit=2, behind=behind)):
+        after: Cursor | None = None
+        while page := await store.calls(CallQuery(limit=2, after=after)):
             listed += page
-            behind = Cursor(start_us(page[-1]), page[-1].call_sid)
+            after = Cursor(start_us(page[-1]), page[-1].call_sid)
         assert [call.call_sid for call in listed] == ["CA5", "CA4", "CA3", "CA2", "CA1"]
 
     async def test_a_check_of_a_working_store_passes(self, store: Store) -> None:

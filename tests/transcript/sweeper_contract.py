@@ -179,7 +179,7 @@ class SweeperContract:
         self, replicas: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, _ = replicas
-        monkeypatch.setattr("transcript.store_sql.MAX_CALL_FACTS", 4)
+        monkeypatch.setattr("transcript.store_append.MAX_CALL_FACTS", 4)
         outcomes = await one.calls.append(short_call("CA1"), "p")
         assert Outcome.SURPLUS in outcomes
         now = 0.0

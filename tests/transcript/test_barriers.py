@@ -36,10 +36,11 @@ from asheard.v1.transcript_service_pb2 import CheckHeardRequest, ListCallsReques
 from tests.transcript.call_facts import Writer, short_call
 from tests.transcript.running_server import Client, running
 from transcript import facts as facts_module
-from transcript import store_sqlite
 from transcript.calls import Calls
 from transcript.join import join
-from transcript.store_sql import Connection
+from transcript.store_dialect import Connection
+from transcript.store_sql import SqlStore
+from transcript.store_sqlite import SqliteDialect
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_usual_facts_are_within_the_bounds() -> None:
 async def test_what_a_call_may_hold_is_bounded_and_said_once(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.store_sql.MAX_CALL_FACTS", 20)
+    monkeypatch.setattr("transcript.store_append.MAX_CALL_FACTS", 20)
     session = Writer("CA1", "session/1")
     for n in range(40):
         session.write(caller_transcribed=CallerTranscribed(item_id=f"{n}", text="x"))
@@ -271,14 +272,14 @@ async def test_calls_of_a_process_that_fell_silent_become_final(tmp_path: Path) 
 # The store
 
 
-class Limited(store_sqlite._Sqlite):
+class Limited(SqliteDialect):
     """SQLite with a limit that can be set and taken away, on all connections."""
 
     limit = ""
     opened: list[Connection]
 
-    def __init__(self, path: Path, locked_after_s: float) -> None:
-        super().__init__(path, locked_after_s)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.opened = []
 
     def connect(self) -> Connection:
@@ -304,12 +305,11 @@ class Limited(store_sqlite._Sqlite):
 async def test_a_store_that_takes_no_writes_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
 ) -> None:
-    monkeypatch.setattr(store_sqlite, "_Sqlite", Limited)
     monkeypatch.setattr("transcript.service.CHECK_EVERY_S", 0.1)
-    async with running(tmp_path / "facts.db") as client:
+    database = Limited(tmp_path / "facts.db")
+    async with running(tmp_path / "facts.db", store=SqlStore(database)) as client:
         await client.append(short_call("CA1"))
         assert (await client.get("CA1")).final
-        database: Limited = client.server._store._dialect  # type: ignore[attr-defined]
         database.set(limit)
         big = [CallerTranscribed(item_id=f"{n}", text="x" * 5_000) for n in range(50)]
         writer = Writer("CA2", "session/1")
@@ -370,8 +370,11 @@ async def test_a_damaged_file_is_said_with_what_to_do(tmp_path: Path) -> None:
     async with running(path) as client:
         for n in range(30):
             await client.append(short_call(f"CA{n}"))
-        # Brings everything from the log to the file; then the file is damaged behind the header.
-        client.server._store._dialect.forget(client.server._store._dialect.connect())  # type: ignore[attr-defined]
+        # Brings everything from the log to the file; then the file is damaged after its header.
+        dialect = SqliteDialect(path)
+        connection = dialect.connect()
+        dialect.forget(connection)
+        connection.close()
         content = path.read_bytes()
         with path.open("r+b") as file:
             file.seek(4096)

@@ -7,21 +7,20 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asheard.v1.fact_pb2 import Fact
 from runtime.errors import ConfigurationError, Unavailable
 from tests.transcript.call_facts import short_call
 from tests.transcript.store_contract import StoreContract
 from tests.transcript.sweeper_contract import SweeperContract
-from transcript import store_sql, store_sqlite
 from transcript.store import Outcome, Store
-from transcript.store_sql import Connection
-from transcript.store_sqlite import open_sqlite
+from transcript.store_dialect import Connection, Rows
+from transcript.store_sql import SqlStore
+from transcript.store_sqlite import SqliteDialect, open_sqlite
 
 
 @pytest.fixture
@@ -81,15 +80,13 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:
+def test_a_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:
     """Rests on SQLite's promise for WAL with synchronous=FULL; here: that these are in force."""
     path = tmp_path / "facts.db"
-    store = open_sqlite(path)
-    connection = store._dialect.connect()
+    connection = SqliteDialect(path).connect()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     connection.close()
-    await store.close()
 
 
 async def test_a_locked_file_is_unavailable_and_then_back(tmp_path: Path) -> None:
@@ -136,20 +133,44 @@ async def test_nothing_of_a_deleted_call_stays_in_the_files(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_a_value_that_the_driver_cannot_take_is_refused_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite takes everything that a fact may hold today; here: that nobody relies on it."""
-    execute_many = store_sqlite._Connection.executemany
+class Failing(SqliteDialect):
+    """SQLite that raises where a statement has to do with certain rows."""
 
-    def poisoned(self: store_sqlite._Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    def __init__(self, path: Path, statement: str, call_sid: str, error: Exception) -> None:
+        super().__init__(path)
+        self._statement = statement
+        self._call_sid = call_sid
+        self._error = error
+
+    def connect(self) -> Connection:
+        return FailingConnection(super().connect(), self.fail)
+
+    def fail(self, sql: str, *rows: Sequence[Any]) -> None:
+        """Raise when it is this one."""
+        if sql.startswith(self._statement) and any(self._call_sid in row for row in rows):
+            raise self._error
+
+
+class FailingConnection:
+    def __init__(self, connection: Connection, fail: Callable[..., None]) -> None:
+        self._connection = connection
+        self._fail = fail
+        self.close = connection.close
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        self._fail(sql, parameters)
+        return self._connection.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         rows = list(rows)
-        if any("CA13" in row for row in rows):
-            raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        execute_many(self, sql, rows)
+        self._fail(sql, *rows)
+        self._connection.executemany(sql, rows)
 
-    monkeypatch.setattr(store_sqlite._Connection, "executemany", poisoned)
-    store = open_sqlite(tmp_path / "facts.db")
+
+async def test_a_value_that_the_driver_cannot_take_is_refused_alone(tmp_path: Path) -> None:
+    """SQLite takes everything that a fact may hold today; here: that nobody relies on it."""
+    error = OverflowError("Python int too large to convert to SQLite INTEGER")
+    store = SqlStore(Failing(tmp_path / "facts.db", "INSERT INTO facts", "CA13", error))
     batches = [[short_call(f"CA{n}")[0] for n in range(k, k + 5)] for k in range(0, 20, 5)]
     answers = await asyncio.gather(*(store.append(batch) for batch in batches))
     refused = [n for n in range(20) if answers[n // 5][n % 5] is Outcome.UNSTORABLE]
@@ -158,18 +179,9 @@ async def test_a_value_that_the_driver_cannot_take_is_refused_alone(
     await store.close()
 
 
-async def test_an_error_of_ours_in_one_append_is_nobody_elses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known_bodies = store_sql._known_bodies
-
-    def buggy(connection: Connection, call_sid: str, facts: Sequence[Fact]) -> Any:
-        if call_sid == "CA1":
-            raise RuntimeError("a bug")
-        return known_bodies(connection, call_sid, facts)
-
-    monkeypatch.setattr(store_sql, "_known_bodies", buggy)
-    store = open_sqlite(tmp_path / "facts.db")
+async def test_an_error_of_ours_in_one_append_is_nobody_elses(tmp_path: Path) -> None:
+    bug = RuntimeError("a bug")
+    store = SqlStore(Failing(tmp_path / "facts.db", "SELECT sequence, body", "CA1", bug))
     answers = await asyncio.gather(
         *(store.append(short_call(f"CA{n}")) for n in range(3)), return_exceptions=True
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable
@@ -503,12 +502,9 @@ async def _until_ready_is(client: Client, status: int) -> str:
         await asyncio.sleep(0.05)
 
 
-async def test_a_lost_store_is_unavailable_said_and_recovered_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    impatient = functools.partial(open_sqlite, locked_after_s=0.1)
-    monkeypatch.setattr("transcript.service.open_sqlite", impatient)
-    async with running(tmp_path / "facts.db") as client:
+async def test_a_lost_store_is_unavailable_said_and_recovered_from(tmp_path: Path) -> None:
+    impatient = open_sqlite(tmp_path / "facts.db", locked_after_s=0.1)
+    async with running(tmp_path / "facts.db", store=impatient) as client:
         await _lose_the_store_and_get_it_back(client, tmp_path)
 
 

@@ -3,7 +3,7 @@
     python -m bench.alignment_latency [--cuts 60]
 
 Two items of two calls are in flight at any time, audio ten times faster than it is spoken (a model
-sends it faster than real time, and in bursts), text ahead of it. At a random moment the caller barges
+sends it faster than real time, and in bursts), its text before it. At a random moment the caller barges
 in: the estimate is taken at once, the refined answer awaited. CPU is that of the worker process over
 all audio it was given, whether its answer was wanted or not; memory is its resident set.
 """

@@ -28,7 +28,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     date: str
     calls: int
-    """The most that were carried in time. 0: not even the first number."""
+    """The largest number that was carried in time. 0: not even the first number."""
     gave_way_at: int | None
     """The first number that was not. None: the last one tried was carried."""
     forward_p99_ms: dict[int, float | None]
@@ -56,7 +56,7 @@ def ratio(asheard: Capacity, yardstick: Capacity) -> CapacityRatio:
 
 
 class Search:
-    """Looks for the most calls that a system carries. Pure.
+    """Looks for the largest number of calls that a system carries. Pure.
 
     Args:
         counts: Numbers of calls to try, rising.

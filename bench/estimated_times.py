@@ -5,7 +5,7 @@
 SETS is a directory of labelled sets, each a directory of ``NNN.json`` (``words``, ``times`` in ms,
 ``language``) and ``NNN.ulaw``, as ``bench/alignment_sets.py`` makes them; speech is not part of this
 repository. DIRECTORY holds such pieces without ``times`` (recordings of real voices): they are
-timed by our aligner, which is right to some 10 ms, with all text and audio at hand.
+timed by our aligner, which is right to some 10 ms, with all text and audio available.
 
 The error is the true middle of a word minus its estimated middle: above 0, the word sounds later than
 estimated, and would be claimed before it was heard. For each kind of estimate there is one line with

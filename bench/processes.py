@@ -37,7 +37,7 @@ class Usage:
 
 
 CHILDREN = "/children"
-"""Behind the name of a process: all its descendants together, such as a pool of aligners."""
+"""After the name of a process: all its descendants together, such as a pool of aligners."""
 
 
 def usages(pids: Mapping[str, int]) -> dict[str, Usage]:

@@ -6,7 +6,7 @@ the half rule: a word was heard when at least half of it sounded. The usual ways
 * ``all_text``: everything generated was heard.
 * ``characters_by_timestamps``: the time on Twilio's media clock since the item's first delta was
   sent, as a share of the audio generated so far, taken of the text's characters.
-* ``newest_unacknowledged_mark``: a mark behind each delta; heard is the text that had come with the
+* ``newest_unacknowledged_mark``: a mark after each delta; heard is the text that had come with the
   newest delta sent, whose mark has not come back.
 * ``newest_acknowledged_mark``: the same with the newest mark that came back.
 """

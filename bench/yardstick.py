@@ -2,7 +2,7 @@
 
 It is what most Python bridges between Twilio and a Realtime model do: the ``websockets`` library on
 both sides, ``json`` for every message, one task per direction, a mark of one and the same name
-behind each delta, and at a barge-in a truncation at the time that has passed on Twilio's media
+after each delta, and at a barge-in a truncation at the time that has passed on Twilio's media
 clock since the item's first delta. It is written to be fair: nothing in it is slower than it has to
 be for that shape. It is not to be learnt from; what is wrong with it is what asheard is about.
 """

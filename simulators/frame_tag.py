@@ -51,13 +51,13 @@ def read(audio: bytes | memoryview) -> tuple[int, int] | None:
 def _is_cut_short(view: memoryview, at: int) -> bool:
     """Whether another frame begins within the one that was read here.
 
-    Of a frame that was cut off behind 80 bytes the last bits are the first ones of the next. One
+    Of a frame that was cut off after 80 bytes the last bits are the first ones of the next. One
     time in 256 they are the same, and the next frame would be swallowed.
     """
-    behind = at + FRAME_BYTES
-    if behind == len(view) or read(view[behind : behind + FRAME_BYTES]) is not None:
+    after = at + FRAME_BYTES
+    if after == len(view) or read(view[after : after + FRAME_BYTES]) is not None:
         return False
-    inside = range(at + 8, behind, 8)
+    inside = range(at + 8, after, 8)
     return any(read(view[start : start + FRAME_BYTES]) is not None for start in inside)
 
 
@@ -74,7 +74,7 @@ class TaggedFrames:
 
 
 def scan(audio: bytes) -> TaggedFrames:
-    """Find every tagged frame, also behind stretches of foreign audio of any whole ms."""
+    """Find every tagged frame, also after stretches of foreign audio of any whole ms."""
     view = memoryview(audio)
     frames: list[tuple[int, int]] = []
     offsets: list[int] = []

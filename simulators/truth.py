@@ -94,7 +94,7 @@ class CallerFrames:
     strangers: int
     """Frames of other calls."""
     foreign_bytes: int
-    """Audio in the sessions that is no frame of a caller: filled-in silence."""
+    """Audio in the sessions that is no frame of the caller: filled-in silence."""
 
     def lost_before_end(self, tail_frames: int = 25) -> tuple[int, ...]:
         """Lost frames but for the last half second of the call."""
@@ -221,7 +221,7 @@ class _Sent:
     def place(
         self, audio: bytes, start: int, end: int, at: int
     ) -> Iterator[tuple[int, int, int | None]]:
-        """Find where a message's audio was sent, at or behind ``at``.
+        """Find where a message's audio was sent, at or after ``at``.
 
         Yields:
             Start and end in ``audio``, and the position in the sent audio; None if it is not there.
@@ -247,7 +247,7 @@ class _Sent:
             start, at = start + common, found + common
 
     def _whole(self, wanted: bytes, at: int) -> int | None:
-        """Going on where the last message ended, else at an item's start, else anywhere behind."""
+        """Going on where the last message ended, else at an item's start, else anywhere after."""
         candidates = [at, *(s for s in self._item_starts if s > at)]
         for candidate in candidates:
             if self.audio.startswith(wanted, candidate):

@@ -2,7 +2,7 @@
 
 The way through this package:
 
-* :mod:`words.timing`        the values every part speaks: ``WordTime``, ``WordTimes``, the source protocol
+* :mod:`words.timing`        the values every part speaks: ``WordTime``, ``WordTimes``
 * :mod:`words.tokenize`      text to words, with exact character offsets
 * :mod:`words.heard`         word times and a playback position to the heard transcript
 * :mod:`words.aligner`       word times by forced alignment of the audio with its text

@@ -10,7 +10,7 @@ middle.
 The numbers are measured, by ``bench/estimated_times.py``, on 3,705 words of 219 pieces of speech in
 English, Spanish and German: synthesizers with their own times, part of them stretched and squeezed to
 0.72 to 1.4 of their length, two neural voices with labels, and 40 pieces by OpenAI's voices, timed by
-our aligner with all text and audio at hand. Where audio or text was cut off, it was so at random moments.
+our aligner with all text and audio available. Where audio or text was cut off, it was so at random moments.
 
 ==========================  =====  ======================================  ===========================
 true middle - estimate, ms  words  median, 99 %, 99.9 %, latest, earliest  beyond the bound, of 1,000

@@ -9,16 +9,16 @@ Rules:
 1. A word counts as heard when at least half of it was played, that is, when its middle was.
    ``heard_text`` is the text up to the end of the last word that counts: an exact prefix,
    punctuation and spacing kept. All words before that one count too.
-2. The position is ``best_ms`` where playback was dated or proven to an end, good to a frame or two.
+2. The position is ``best_ms`` where playback was timed or proven to an end, good to a frame or two.
    Else ``low_ms``, which is proven, decides, and words up to ``high_ms`` are ``uncertain``.
 3. Word times that were measured (refined) decide as they are. Estimated ones are shifted as late as
    their bound allows before they decide; words that may lie before the position by the same bound
    are ``uncertain``.
 4. A word is ``uncertain`` as well when its middle lies within 40 ms of the position (or of the bounds of
-   rules 2 and 3): measured times are good to about that, and a dated position to one or two frames
+   rules 2 and 3): measured times are good to about that, and a timed position to one or two frames
    of 20 ms.
 5. The word that the position falls into is ``PARTIAL`` and carries the fraction played, at least half
-   of it exactly when it counts. Words before it are ``FULL``, words behind it ``NONE``; all on the
+   of it exactly when it counts. Words before it are ``FULL``, words after it ``NONE``; all on the
    cautious side.
 6. A word without audio is unheard, whatever the position: nothing of it was ever generated.
 7. An item whose generation was complete and which was played to its end is heard in full,
@@ -57,7 +57,7 @@ class Position:
     best_ms: int
     high_ms: int
     is_dated: bool = True
-    """Whether ``best_ms`` is good to a frame or two: playback was dated on the carrier's clock, or
+    """Whether ``best_ms`` is good to a frame or two: playback was timed on the carrier's clock, or
     proven to end there. False: it is a guess within the range."""
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class HeardText:
     """An exact prefix of the generated text, cut at the end of a word."""
 
     words_heard: int
-    """How many words count; all others come behind them."""
+    """How many words count; all others come after them."""
 
 
 def heard(
@@ -127,7 +127,7 @@ def heard(
     """Join one item's word times with how far it was played.
 
     Args:
-        text: The generated text that ``times`` was made for. Text behind the last timed word (a
+        text: The generated text that ``times`` was made for. Text after the last timed word (a
             delta that came later) is unheard.
         times: From any source of word times.
         position: How much of the item's audio was played.

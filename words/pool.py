@@ -25,9 +25,10 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from runtime.backoff import Backoff
 from runtime.log import get_log
+from runtime.units import BYTES_PER_MS
 from words import wire
 from words.proportional import USUAL_MS_PER_WEIGHT, proportional_times, weight
 from words.timing import Speech, WordTime, WordTimes
@@ -46,23 +47,8 @@ DEADLINE_S = 1.0
 """Whoever watches a call is to have the refined answer within a second of the cut."""
 
 _START_DEADLINE_S = 30.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 30.0
 """Before a dead worker is replaced; doubled each time it dies before it answered anything."""
-
-
-@dataclass(slots=True)
-class PoolFigures:
-    """What the pool did so far, for metrics."""
-
-    opened: int = 0
-    refused: int = 0
-    """Items turned away because the pool was full or had no worker alive."""
-
-    refined: int = 0
-    failed: int = 0
-    """Refined answers that never came: error, deadline, or the worker died."""
-
-    restarts: int = 0
 
 
 class PooledItem:
@@ -96,7 +82,7 @@ class PooledItem:
     def estimate(self) -> WordTimes:
         """Best word times known right now, in well under a millisecond: nothing is awaited."""
         tokens = (*self._joiner.settled, *self._joiner.unsettled())
-        audio_ms = self._audio_bytes // 8
+        audio_ms = self._audio_bytes // BYTES_PER_MS
         if self.latest is None:
             return proportional_times(tokens, audio_ms, complete=False)
         return extended(self.latest, tokens, audio_ms)
@@ -114,8 +100,6 @@ class PooledItem:
             times = None
         finally:
             self._worker.closed(self)
-        self._worker.figures.refined += times is not None
-        self._worker.figures.failed += times is None
         return times
 
     def close(self) -> None:
@@ -150,8 +134,7 @@ class AlignerPool:
             raise ValueError(
                 f"workers and max_items must be 1 or more, got {workers} and {max_items}"
             )
-        self.figures = PoolFigures()
-        self._workers = [_WorkerProcess(max_items, self.figures) for _ in range(workers)]
+        self._workers = [_WorkerProcess(max_items) for _ in range(workers)]
         self._numbers = itertools.count(1)
 
     async def start(self) -> None:
@@ -175,9 +158,7 @@ class AlignerPool:
         """Begin an item on the worker with the fewest; None: the pool is full, at once."""
         free = [worker for worker in self._workers if worker.accepts]
         if not free:
-            self.figures.refused += 1
             return None
-        self.figures.opened += 1
         return min(free, key=lambda worker: len(worker.items)).open(next(self._numbers), language)
 
     async def refine(self, speech: Speech, *, deadline_s: float = DEADLINE_S) -> WordTimes | None:
@@ -209,9 +190,8 @@ def extended(known: WordTimes, tokens: Sequence[Token], audio_ms: int) -> WordTi
 class _WorkerProcess:
     """One process: its pipes, its items, its replacement when it dies."""
 
-    def __init__(self, max_items: int, figures: PoolFigures) -> None:
+    def __init__(self, max_items: int) -> None:
         self.items: dict[int, PooledItem] = {}
-        self.figures = figures
         self._max_items = max_items
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
@@ -276,12 +256,12 @@ class _WorkerProcess:
 
     async def _keep(self) -> None:
         """Run the process, again and again."""
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _MAX_PAUSE_S)
         while True:
-            answered = await self._run()
-            pause_s = _FIRST_PAUSE_S if answered else min(2 * pause_s, _LONGEST_PAUSE_S)
-            self.figures.restarts += 1
-            log.warning("aligner worker ended; starting another", pause_s=pause_s)
+            if await self._run():
+                backoff.reset()
+            pause_s = backoff.next_s()
+            log.warning("aligner worker ended; starting another", pause_s=round(pause_s, 2))
             await asyncio.sleep(pause_s)
 
     async def _run(self) -> bool:
@@ -294,7 +274,8 @@ class _WorkerProcess:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )  # fmt: skip
         self._process = process
-        assert process.stdout is not None
+        if process.stdout is None:
+            raise AssertionError("its standard output is a pipe")
         framer = wire.Framer()
         try:
             while data := await process.stdout.read(1 << 20):

@@ -7,7 +7,7 @@ The theory, in order:
 2. Only audible stretches carry words. When the whole item is there, all its weight fills all its
    audible time. When it is not, text runs ahead of the audio (OpenAI's transcript does, by
    seconds), so the weight is *never* squeezed into the audio: a usual rate of speech decides how
-   far the audio got, and the rest of the text lies behind the end of the audio.
+   far the audio got, and the rest of the text lies after the end of the audio.
 3. A pause in the audio is where the text has punctuation. Each pause is matched with the nearest
    punctuation, which corrects the rate as it goes.
 """
@@ -85,9 +85,9 @@ def proportional_times(
     start_ms = 0
     for token, own in zip(tokens, weights, strict=True):
         after = before + own
-        # A word behind a pause starts behind it; a word ahead of one ends ahead of it.
-        start_ms = max(start_ms, clock.real_ms(_interpolate(anchors, before), behind=own > 0))
-        end_ms = max(start_ms, clock.real_ms(_interpolate(anchors, after), behind=False))
+        # A word after a pause starts after it; a word before one ends before it.
+        start_ms = max(start_ms, clock.real_ms(_interpolate(anchors, before), after=own > 0))
+        end_ms = max(start_ms, clock.real_ms(_interpolate(anchors, after), after=False))
         words.append(WordTime(token.text, token.char_start, token.char_end, start_ms, end_ms))
         start_ms = end_ms
         before = after
@@ -119,14 +119,14 @@ class _AudibleClock:
         self._spans = spans
         self._audio_ms = audio_ms
 
-    def real_ms(self, audible_ms: float, *, behind: bool) -> int:
-        """Place in the audio; at the very edge of a pause, behind it or ahead of it.
+    def real_ms(self, audible_ms: float, *, after: bool) -> int:
+        """Place in the audio; at the very edge of a pause, after it or before it.
 
-        Time beyond the last audible stretch goes on behind the end of the audio.
+        Time beyond the last audible stretch goes on after the end of the audio.
         """
         left = audible_ms
         for span in self._spans:
-            if left < span.length_ms or (left == span.length_ms and not behind):
+            if left < span.length_ms or (left == span.length_ms and not after):
                 return span.start_ms + round(left)
             left -= span.length_ms
         return self._audio_ms + round(max(left, 0.0))

@@ -1,4 +1,4 @@
-"""The aligner behind the scorer's interface: words in, times out.
+"""The aligner with the scorer's interface: words in, times out.
 
 python score_alignment.py words.scored
 """

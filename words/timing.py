@@ -15,9 +15,9 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+
+from runtime.units import BYTES_PER_MS
 
 
 class Method(enum.StrEnum):
@@ -68,15 +68,6 @@ class WordTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderWord:
-    """One word time as a speech provider sent it."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Speech:
     """One item of agent speech as far as it was received: what a source works from."""
 
@@ -92,32 +83,7 @@ class Speech:
     complete: bool = True
     """Text and audio are whole. False: generation was cut off, so the text may have no audio."""
 
-    provider_words: tuple[ProviderWord, ...] = field(default=())
-    """Word times that came with the audio; OpenAI Realtime sends none today."""
-
     @property
     def audio_ms(self) -> int:
         """Length of the audio, rounded down."""
-        return len(self.ulaw) // 8
-
-
-class WordTimeSource(Protocol):
-    """Anything that can say when words sound."""
-
-    def word_times(self, speech: Speech) -> WordTimes | None:
-        """Return the times of every word of ``speech.text``, or None when this source cannot tell."""
-        ...
-
-
-def best_word_times(sources: Iterable[WordTimeSource], speech: Speech) -> WordTimes:
-    """Ask sources in order, best first, and return the first answer.
-
-    Raises:
-        LookupError: No source had an answer. End the list with ``ProportionalSource``, which has
-            one for everything.
-    """
-    for source in sources:
-        times = source.word_times(speech)
-        if times is not None:
-            return times
-    raise LookupError("no source of word times answered; put ProportionalSource last in the list")
+        return len(self.ulaw) // BYTES_PER_MS

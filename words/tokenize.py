@@ -143,7 +143,7 @@ class TextJoiner:
         return tuple(self._settled)
 
     def unsettled(self) -> tuple[Token, ...]:
-        """Words of the text behind the last white space, which may still grow."""
+        """Words of the text after the last white space, which may still grow."""
         return tuple(
             Token(t.text, t.char_start + self._pending_start, t.char_end + self._pending_start)
             for t in tokenize(self._pending)

@@ -1,6 +1,6 @@
 """What the pool and its worker processes say to each other over a pair of pipes.
 
-Each message is MessagePack behind its length in four bytes, big end first. Items are numbered by the
+Each message is MessagePack after its length in four bytes, big end first. Items are numbered by the
 pool; a worker forgets an item when it has finished or closed it, and what still comes for a forgotten
 item is dropped.
 """

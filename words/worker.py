@@ -16,7 +16,7 @@ import sys
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from words import wire  # noqa: E402 - behind the settings above, which NumPy reads once
+from words import wire  # noqa: E402 - after the settings above, which NumPy reads once
 from words.aligner.item import ItemAligner  # noqa: E402
 
 _READ_BYTES = 1 << 20

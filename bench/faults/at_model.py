@@ -137,7 +137,7 @@ _SPOKEN = "agent-condition-warranty"
 
 @scenario(
     "text-without-sound",
-    "an item has a text part of three words ahead of speech that is cut at about 4 s",
+    "an item has a text part of three words before speech that is cut at about 4 s",
     Measure("words of the text part that are said to be heard", "words", 0),
     Measure("words that sounded and are not said to be heard, or the other way round", "words", 2),
 )
@@ -190,7 +190,7 @@ async def _text_without_sound(session: ModelSession) -> None:
 
 @scenario(
     "late-text",
-    "an item ends with one word of text; the other six come after its end, ahead of the response's",
+    "an item ends with one word of text; the other six come after its end, before the response's",
     Measure("of seven words that were heard: in the transcript", "words", 7, at_most=False),
 )
 async def late_text(_options: Options) -> Values:

@@ -32,7 +32,7 @@ def main() -> int:
     )
     parser.add_argument("--tag", default="", help="put into each frame of audio, with its number")
     parser.add_argument(
-        "--stay", type=float, default=5.0, help="seconds to stay behind the last one"
+        "--stay", type=float, default=5.0, help="seconds to stay after the last one"
     )
     args = parser.parse_args()
     stream_sid = "MZ" + args.call_sid[2:]

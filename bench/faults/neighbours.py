@@ -53,7 +53,7 @@ class Neighbours:
             lambda: all(session is not None and session.all_heard for session in sessions),
             LAST_WORDS_S,
         )
-        # And the marks behind the last words have been echoed.
+        # And the marks after the last words have been echoed.
         sent = [phone.sent + 5 for phone in self.phones]
         await seconds_until(
             lambda: all(p.sent >= n for p, n in zip(self.phones, sent, strict=True)), LAST_WORDS_S

@@ -29,7 +29,7 @@ class Phone:
     Args:
         media_url: The gateway's socket.
         call_sid: The call.
-        tag: Goes into each frame, ahead of its number.
+        tag: Goes into each frame, before its number.
     """
 
     def __init__(self, media_url: str, call_sid: str, tag: str) -> None:

@@ -26,7 +26,7 @@ class _Program(ctypes.Structure):
 
 
 def vanish(end: socket.socket) -> None:
-    """Have the kernel drop whatever comes for a socket, ahead of TCP: nothing is acknowledged, no
+    """Have the kernel drop whatever comes for a socket, before TCP: nothing is acknowledged, no
     keepalive answered. To its peer it is a machine that has lost its network."""
     drop_all = _Instruction(0x06, 0, 0, 0)  # BPF_RET with 0: keep no byte of the packet
     program = _Program(1, ctypes.addressof(drop_all))

@@ -8,12 +8,21 @@ import traceback
 from collections.abc import Callable, Sequence
 
 # Each module registers its scenarios.
-from bench.faults import at_link, at_model, at_transcript, at_twilio
+from bench.faults import (
+    at_link,
+    at_model,
+    at_store,
+    at_transcript,
+    at_twilio,
+    killed,
+    streams,
+    trust,
+)
 from bench.faults.rows import SCENARIOS, FaultRow, Options, Scenario
 
 __all__ = ["SCENARIOS", "names", "run_faults"]
 
-MODULES = (at_twilio, at_link, at_model, at_transcript)
+MODULES = (at_twilio, at_link, at_model, killed, streams, at_store, trust, at_transcript)
 
 AT_ONCE = 4
 """Scenarios that run beside each other: most of their time they wait."""

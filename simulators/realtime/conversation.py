@@ -57,7 +57,7 @@ class Conversation:
         return any(item.truth is not None and item.truth.audio for item in self._items.values())
 
     def add(self, item: Item, previous: str | None = None) -> None:
-        """Put an item in, at the end or behind ``previous`` (``root``: first), and say so."""
+        """Put an item in, at the end or after ``previous`` (``root``: first), and say so."""
         if previous == "root":
             self._order.insert(0, item.id)
         elif previous is not None:

@@ -57,7 +57,7 @@ def plan(reply: Reply, script: AgentScript, *, audio: bool) -> list[Step]:
 
 
 def _cut(steps: list[Step], after_audio_ms: int, kind: Kind, *, go_on: bool = False) -> list[Step]:
-    """Put an end behind so much audio (or behind all there is); ``go_on`` keeps the rest."""
+    """Put an end after so much audio (or after all there is); ``go_on`` keeps the rest."""
     audio_ms = 0
     for position, step in enumerate(steps):
         if audio_ms >= after_audio_ms or step.kind == "done":
@@ -96,7 +96,7 @@ class _Planner:
                 self._speak(index, part) if isinstance(part, Speak) else self._call(index, part)
             )
             if waiting is not None:
-                # The part before closes behind this one's first delta (or behind all of them, as
+                # The part before closes after this one's first delta (or after all of them, as
                 # recorded for a message before a function call).
                 split = len(body) if isinstance(part, CallTool) else self._behind_first_delta(body)
                 closing = Step(body[split - 1].due_ms, "close", waiting)

@@ -44,7 +44,7 @@ class CallerItem:
     item_id: str
     audio_start_ms: int
     audio_end_ms: int
-    """Range of the input's audio; the padding before and the silence behind are in it."""
+    """Range of the input's audio; the padding before and the silence after are in it."""
     transcript: str
 
 

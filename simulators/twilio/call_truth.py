@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from simulators.twilio.caller import StepTaken
-from simulators.twilio.carrier import CallerLine, StreamTruth
+from simulators.twilio.stream_truth import CallerLine, StreamTruth
 
 Ending = Literal["hung_up", "server_closed", "server_lost", "dropped", "failed", "no_stream"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from simulators.speech import spoken
 from simulators.speech.g711 import BYTES_PER_MS
-from simulators.twilio.carrier import CallerLine, Carrier
+from simulators.twilio.carrier import Carrier
 from simulators.twilio.script import (
     Action,
     AgentPlayed,
@@ -23,6 +23,7 @@ from simulators.twilio.script import (
     ShiftTimestamps,
     Step,
 )
+from simulators.twilio.stream_truth import CallerLine
 
 _PROBE_BYTES = 240
 """30 ms of a word's last 60: enough to be found nowhere else."""

@@ -27,16 +27,25 @@ Positions count the accepted bytes of agent audio, in the order received: byte `
 from __future__ import annotations
 
 import base64
-import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from simulators import frame_tag
 from simulators.speech.corpus import Speech
 from simulators.speech.g711 import BYTES_PER_MS, SILENCE
 from simulators.twilio import messages
+from simulators.twilio.stream_truth import (
+    CallerLine,
+    Echo,
+    Flush,
+    MediaMessage,
+    Outgoing,
+    StreamTruth,
+    Stretch,
+    Warned,
+)
 
 FRAME_MS = 20
 FRAME_BYTES = FRAME_MS * BYTES_PER_MS
@@ -47,126 +56,53 @@ _SILENT_FRAME = SILENCE * FRAME_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message of the carrier to the server."""
-
-    at_ms: int
-    """When it left, on the media clock."""
-    message: Mapping[str, Any]
-
-    @property
-    def text(self) -> str:
-        """The JSON text frame."""
-        return json.dumps(self.message, separators=(",", ":"))
-
-
-@dataclass(slots=True)
-class Stretch:
-    """Agent audio that was played without a gap."""
-
-    start_byte: int
-    end_byte: int
-    """Half-open range of positions."""
-    start_ms: int
-    """Media clock when its first byte began to sound; its last one ended ``bytes / 8`` ms later."""
-
-    @property
-    def end_ms(self) -> int:
-        """Media clock when it had sounded, rounded up to the ms."""
-        return self.start_ms + -(-(self.end_byte - self.start_byte) // BYTES_PER_MS)
-
-    def continues_with(self, byte: int, at_ms: int) -> bool:
-        """Whether this byte, sounding then, follows without a gap of even one sample."""
-        sounded_bytes = (at_ms - self.start_ms) * BYTES_PER_MS
-        return byte == self.end_byte and sounded_bytes == self.end_byte - self.start_byte
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """What one ``clear`` did."""
-
-    at_ms: int
-    start_byte: int
-    end_byte: int
-    """Half-open range of positions that were dropped unplayed; empty if nothing was buffered."""
-    marks: tuple[str, ...]
-    """Pending marks echoed with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Echo:
-    """A mark that was returned."""
-
-    name: str
-    position: int
-    """Bytes of agent audio accepted before the mark."""
-    received_ms: int
-    at_ms: int
-    flushed: bool
-    """Returned by a ``clear``, not by playback."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaMessage:
-    """A media message of the server, as accepted."""
-
-    at_ms: int
-    start_byte: int
-    end_byte: int
-    discarded_bytes: int
-    """Bytes beyond the buffer's limit; they have no position."""
-
-
-@dataclass(frozen=True, slots=True)
-class Warned:
-    """A warning or error of Twilio's."""
-
-    at_ms: int
-    code: int
-    detail: str
-    reported: bool
-    """Twilio shows each warning once per stream; later ones of the same code are silent."""
-
-
-@dataclass(slots=True)
-class CallerLine:
-    """One line the caller spoke."""
-
-    name: str
-    text: str
-    start_ms: int
-    """Media clock of the first frame that holds it."""
-    onset_ms: int
-    """When its first word began to sound."""
-    end_ms: int
-    """When its last word had sounded."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Pending:
     name: str
     position: int
     received_ms: int
 
 
-@dataclass(slots=True)
-class StreamTruth:
-    """Everything the carrier knows of one stream; grows while the stream lives."""
+class _Writer:
+    """The messages that leave: numbered, and timed when they do."""
 
-    stream_sid: str
-    played: list[Stretch] = field(default_factory=list)
-    flushes: list[Flush] = field(default_factory=list)
-    echoes: list[Echo] = field(default_factory=list)
-    media: list[MediaMessage] = field(default_factory=list)
-    warnings: list[Warned] = field(default_factory=list)
-    caller_lines: list[CallerLine] = field(default_factory=list)
-    frames_sent: int = 0
-    """Caller frames sent; the tags in them count from 0 over the whole call."""
-    frames_omitted: int = 0
-    """Silent frames left out, over which the timestamps jumped."""
-    audio: bytearray = field(default_factory=bytearray)
-    """Accepted agent audio, mono µ-law at 8 kHz, by position; empty if it was not to be kept."""
-    ended_ms: int | None = None
+    def __init__(self, stream_sid: str) -> None:
+        self._stream_sid = stream_sid
+        self._sequence = 0
+        self._chunk = 0
+        self._left: list[Outgoing] = []
+
+    def write(self, at_ms: int, message: Mapping[str, Any]) -> None:
+        """Send a message without a number: ``connected``."""
+        self._left.append(Outgoing(at_ms, message))
+
+    def number(self, at_ms: int, event: str, body: Mapping[str, Any]) -> None:
+        """Send the stream's next message."""
+        self._sequence += 1
+        self.write(
+            at_ms,
+            {
+                "event": event,
+                "sequenceNumber": str(self._sequence),
+                "streamSid": self._stream_sid,
+                event: body,
+            },
+        )
+
+    def media(self, at_ms: int, timestamp_ms: int, payload: bytes) -> None:
+        """Send the caller's frame."""
+        self._chunk += 1
+        body = {
+            "track": "inbound",
+            "chunk": str(self._chunk),
+            "timestamp": str(timestamp_ms),
+            "payload": base64.b64encode(payload).decode("ascii"),
+        }
+        self.number(at_ms, "media", body)
+
+    def take(self) -> list[Outgoing]:
+        """What has left since the last call."""
+        taken, self._left = self._left, []
+        return taken
 
 
 class Carrier:
@@ -227,9 +163,7 @@ class Carrier:
 
         self._now_ms = 0
         self._next_tick_ms = first_timestamp_ms % FRAME_MS
-        self._outgoing: list[Outgoing] = []
-        self._sequence = 0
-        self._chunk = 0
+        self._writer = _Writer(stream_sid)
         self._timestamp_shift_ms = 0
         self._ended = False
 
@@ -248,8 +182,11 @@ class Carrier:
         """What the caller says in the frame under way; None before the first frame."""
         self._captured_is_silence = True
 
-        self._emit({"event": "connected", "protocol": "Call", "version": "1.0.0"})
-        self._emit_numbered(
+        self._writer.write(
+            self._now_ms, {"event": "connected", "protocol": "Call", "version": "1.0.0"}
+        )
+        self._writer.number(
+            self._now_ms,
             "start",
             {
                 "streamSid": stream_sid,
@@ -381,7 +318,7 @@ class Carrier:
         if len(digit) != 1 or digit not in "0123456789*#ABCD":
             raise ValueError("a key is one of 0-9, *, #, A-D")
         self.advance(now)
-        self._emit_numbered("dtmf", {"track": "inbound_track", "digit": digit})
+        self._writer.number(self._now_ms, "dtmf", {"track": "inbound_track", "digit": digit})
 
     def shift_timestamps(self, by_ms: int, now: int) -> None:
         """Make the stamps of coming frames jump, forwards or (negative) backwards."""
@@ -398,7 +335,9 @@ class Carrier:
         self.advance(now)
         if self._ended:
             return
-        self._emit_numbered("stop", {"accountSid": self._account_sid, "callSid": self._call_sid})
+        self._writer.number(
+            self._now_ms, "stop", {"accountSid": self._account_sid, "callSid": self._call_sid}
+        )
         self._end()
 
     def lose_socket(self, now: int) -> None:
@@ -416,8 +355,7 @@ class Carrier:
 
     def take(self) -> list[Outgoing]:
         """Messages to the server since the last call, in the order of their times."""
-        taken, self._outgoing = self._outgoing, []
-        return taken
+        return self._writer.take()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -490,16 +428,7 @@ class Carrier:
         self.truth.frames_sent += 1
         if not self._send_frames:
             return
-        self._chunk += 1
-        self._emit_numbered(
-            "media",
-            {
-                "track": "inbound",
-                "chunk": str(self._chunk),
-                "timestamp": str(timestamp_ms + self._timestamp_shift_ms),
-                "payload": base64.b64encode(payload).decode("ascii"),
-            },
-        )
+        self._writer.media(self._now_ms, timestamp_ms + self._timestamp_shift_ms, payload)
 
     def _echo_due_ms(self, mark: _Pending) -> int | None:
         """When the audio before a mark will have sounded; None while that is not decided."""
@@ -520,18 +449,4 @@ class Carrier:
     def _echo(self, mark: _Pending, at: int, *, flushed: bool) -> None:
         self.truth.echoes.append(Echo(mark.name, mark.position, mark.received_ms, at, flushed))
         self._now_ms = max(self._now_ms, at)
-        self._emit_numbered("mark", {"name": mark.name})
-
-    def _emit_numbered(self, event: str, body: Mapping[str, Any]) -> None:
-        self._sequence += 1
-        self._emit(
-            {
-                "event": event,
-                "sequenceNumber": str(self._sequence),
-                "streamSid": self.stream_sid,
-                event: body,
-            }
-        )
-
-    def _emit(self, message: Mapping[str, Any]) -> None:
-        self._outgoing.append(Outgoing(self._now_ms, message))
+        self._writer.number(self._now_ms, "mark", {"name": mark.name})

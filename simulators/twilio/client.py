@@ -30,8 +30,9 @@ from simulators.network import PERFECT, Link, Network
 from simulators.twilio import messages, signature, twiml
 from simulators.twilio.call_truth import CallTruth, Ending, Request
 from simulators.twilio.caller import Caller
-from simulators.twilio.carrier import FRAME_MS, Carrier, Outgoing
+from simulators.twilio.carrier import FRAME_MS, Carrier
 from simulators.twilio.script import CallerScript, Drop, HangUp
+from simulators.twilio.stream_truth import Outgoing
 
 USER_AGENT = "Twilio.TmeWs/1.0"
 """As captured from a live upgrade request."""

@@ -6,7 +6,7 @@ comes, for its text runs ahead. So when the caller barges in little is left to d
 for a long item as for a short one.
 
 The end is free. While generation is not complete, the audio may stop in any word; the path that ends
-best, with the length of its last phone taken into account, says in which. Words behind it have no
+best, with the length of its last phone taken into account, says in which. Words after it have no
 audio yet, and the word it stops in ends when its remaining phones would have been said.
 
 The average that is taken off the cepstra is not known at the start of an item, so the search begins
@@ -156,7 +156,7 @@ class ItemAligner:
         return False
 
     def estimate(self) -> WordTimes:
-        """Word times from what was searched so far; words behind go on at the rate of speech."""
+        """Word times from what was searched so far; words after them go on at the rate of speech."""
         return self._word_times(self._unsettled(), complete=False)
 
     def finish(self, complete: bool = True) -> WordTimes:

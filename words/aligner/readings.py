@@ -15,9 +15,9 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
+from words.aligner.number_words import NUMBER_WORDS, NumberWords, words_of
 from words.aligner.numbers import cardinal, english, english_ordinal, german_ordinal
 
 Reading = tuple[str, ...]
@@ -34,171 +34,6 @@ LONGEST_READING = 60
 speech."""
 
 
-@dataclass(frozen=True)
-class _Words:
-    """The small words one language needs around numbers and symbols."""
-
-    point: tuple[str, ...]
-    """Ways to say the decimal mark; empty string: leave it out."""
-
-    percent: str
-    currency: dict[str, tuple[str, ...]]
-    """Symbol to its names; alternatives."""
-
-    cents: tuple[str, ...]
-    joint: str
-    """Between units and cents."""
-
-    symbols: dict[str, tuple[str, ...]]
-    hour: tuple[str, ...]
-    """Between hours and minutes."""
-
-    zero: tuple[str, ...]
-    abbreviations: dict[str, tuple[str, ...]]
-
-
-def _list(text: str) -> list[str]:
-    """Words of a table; one string a table is easier on the eye than a string a word."""
-    return text.split()
-
-
-def _table(text: str) -> dict[str, tuple[str, ...]]:
-    """``key=one;other`` separated by ``|``."""
-    pairs = (part.split("=", 1) for part in text.split("|") if "=" in part)
-    return {key: tuple(value.split(";")) for key, value in pairs}
-
-
-_WORDS = {
-    "en": _Words(
-        point=("point",),
-        percent="percent",
-        currency=_table("$=dollars;dollar|€=euros;euro|£=pounds;pound|¥=yen"),
-        cents=("cents", "pence", "cent", ""),
-        joint="and",
-        symbols=_table(
-            "@=at|.=dot;point;|-=dash;hyphen;to;|_=underscore|/=slash;|#=number;hash;pound|&=and"
-            "|+=plus|:=colon;|==equals|*=star;|°=degrees;degree|%=percent|$=dollars|€=euros|£=pounds|×=by;times"
-        ),
-        hour=("",),
-        zero=("oh", "zero"),
-        abbreviations=_table(
-            "dr=doctor;drive|mr=mister|mrs=missus|ms=miss|st=street;saint|ave=avenue|rd=road|"
-            "blvd=boulevard|apt=apartment|no=number;no|vs=versus|etc=et cetera|dept=department|"
-            "approx=approximately|ext=extension|jr=junior|sr=senior|mt=mount|ft=feet;foot|"
-            "lb=pounds;pound|lbs=pounds|oz=ounces;ounce|kg=kilograms;kilos|km=kilometers|"
-            "mi=miles|mph=miles per hour|min=minutes;minute|hr=hour;hours|hrs=hours|sec=seconds|"
-            "jan=january|feb=february|mar=march;mar|apr=april|aug=august|sept=september|sep=september|"
-            "oct=october|nov=november|dec=december|mon=monday|tue=tuesday|tues=tuesday|wed=wednesday;wed|"
-            "thu=thursday|thurs=thursday|fri=friday|sat=saturday;sat|sun=sunday;sun|w/=with|"
-            "inc=incorporated;inc|co=company|ok=o. k."
-        ),
-    ),
-    "es": _Words(
-        point=("coma", "con", "punto"),
-        percent="por ciento",
-        currency=_table("€=euros;euro|$=dólares;dólar;pesos|£=libras|¥=yenes"),
-        cents=("", "céntimos", "centavos"),
-        joint="con",
-        symbols=_table(
-            "@=arroba|.=punto;|-=guion;|_=guion bajo|/=barra;|#=almohadilla;número|&=y|+=más|:=dos puntos;"
-            "|%=por ciento|°=grados|€=euros|$=dólares|==igual"
-        ),
-        hour=("", "y", "con"),
-        zero=("cero",),
-        abbreviations=_table(
-            "sr=señor|sra=señora|srta=señorita|dr=doctor|dra=doctora|ud=usted|uds=ustedes|av=avenida|"
-            "avda=avenida|c/=calle|núm=número|nº=número|tel=teléfono|pza=plaza|etc=etcétera|kg=kilos|"
-            "km=kilómetros|min=minutos"
-        ),
-    ),
-    "de": _Words(
-        point=("komma", ""),
-        percent="prozent",
-        currency=_table("€=euro|$=dollar|£=pfund|¥=yen"),
-        cents=("", "cent"),
-        joint="und",
-        symbols=_table(
-            "@=ät|.=punkt;|-=minus;bindestrich;bis;|_=unterstrich|/=schrägstrich;|#=raute|&=und|+=plus"
-            "|:=doppelpunkt;|%=prozent|°=grad|€=euro|$=dollar|==gleich"
-        ),
-        hour=("uhr", ""),
-        zero=("null",),
-        abbreviations=_table(
-            "dr=doktor|str=straße|nr=nummer|hr=herr|fr=frau|ca=zirka|usw=und so weiter|bzw=beziehungsweise|"
-            "z.b=zum beispiel|tel=telefon|st=sankt;stück|prof=professor|min=minuten|km=kilometer|kg=kilo|"
-            "mo=montag|di=dienstag;di|mi=mittwoch|do=donnerstag|uhr=uhr"
-        ),
-    ),
-    "fr": _Words(
-        point=("virgule", ""),
-        percent="pour cent",
-        currency=_table("€=euros|$=dollars|£=livres|¥=yens"),
-        cents=("", "centimes", "cents"),
-        joint="et",
-        symbols=_table(
-            "@=arobase;chez|.=point;|-=tiret;|_=tiret bas;souligné|/=barre oblique;slash;|#=dièse|&=et|+=plus"
-            "|:=deux points;|%=pour cent|°=degrés|€=euros|$=dollars|==égale"
-        ),
-        hour=("heures", "heure", ""),
-        zero=("zéro",),
-        abbreviations=_table(
-            "m=monsieur|mme=madame|mlle=mademoiselle|dr=docteur|av=avenue|bd=boulevard|n°=numéro|"
-            "tél=téléphone|etc=et cetera|st=saint|ste=sainte|kg=kilos|km=kilomètres|min=minutes|h=heures"
-        ),
-    ),
-    "it": _Words(
-        point=("virgola", "e"),
-        percent="per cento",
-        currency=_table("€=euro|$=dollari|£=sterline|¥=yen"),
-        cents=("", "centesimi"),
-        joint="e",
-        symbols=_table(
-            "@=chiocciola|.=punto;|-=trattino;|_=trattino basso;underscore|/=barra;|#=cancelletto|&=e|+=più"
-            "|:=due punti;|%=per cento|°=gradi|€=euro|$=dollari|==uguale"
-        ),
-        hour=("e", ""),
-        zero=("zero",),
-        abbreviations=_table(
-            "sig=signor|sig.ra=signora|dott=dottor|dott.ssa=dottoressa|dr=dottor|n=numero|tel=telefono|"
-            "ecc=eccetera|p.zza=piazza|v.le=viale|kg=chili|km=chilometri|min=minuti"
-        ),
-    ),
-    "pt": _Words(
-        point=("vírgula", "e"),
-        percent="por cento",
-        currency=_table("€=euros|$=dólares;reais|£=libras|¥=ienes"),
-        cents=("", "cêntimos", "centavos"),
-        joint="e",
-        symbols=_table(
-            "@=arroba|.=ponto;|-=hífen;traço;|_=sublinhado|/=barra;|#=cardinal|&=e|+=mais|:=dois pontos;"
-            "|%=por cento|°=graus|€=euros|$=dólares|==igual"
-        ),
-        hour=("e", "horas e", ""),
-        zero=("zero",),
-        abbreviations=_table(
-            "sr=senhor|sra=senhora|dr=doutor|dra=doutora|av=avenida|r=rua|nº=número|tel=telefone|"
-            "etc=et cetera|kg=quilos|km=quilómetros|min=minutos|r$=reais"
-        ),
-    ),
-    "nl": _Words(
-        point=("komma", ""),
-        percent="procent",
-        currency=_table("€=euro|$=dollar|£=pond|¥=yen"),
-        cents=("", "cent"),
-        joint="en",
-        symbols=_table(
-            "@=apenstaartje;et|.=punt;|-=streepje;|_=laag streepje;underscore|/=schuine streep;slash;|#=hekje"
-            "|&=en|+=plus|:=dubbele punt;|%=procent|°=graden|€=euro|$=dollar|==is"
-        ),
-        hour=("uur", ""),
-        zero=("nul",),
-        abbreviations=_table(
-            "dhr=de heer|mevr=mevrouw|dr=dokter|nr=nummer|tel=telefoon|bv=bijvoorbeeld|enz=enzovoort|"
-            "st=sint|min=minuten|kg=kilo|km=kilometer|a.u.b=alstublieft"
-        ),
-    ),
-}  # fmt: skip
-
 _QUOTES = '"“”„‘’«»()[]{}<>*~…¿¡'
 _STOPS = ".,;:!?—–-…。，、！？；：।؟،"
 
@@ -211,7 +46,7 @@ _NUMBER = re.compile(r"\d[\d.,’']*\d|\d")
 _SPELLED = re.compile(r"(?:[^\W\d_][.\-])+[^\W\d_]?\.?")
 _PIECE = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\w\s]|_")
 
-_MONTHS = _list(
+_MONTHS = words_of(
     "january february march april may june july august september october november december"
 )
 
@@ -257,7 +92,7 @@ def _clean(reading: Iterable[str]) -> Reading:
 
 
 def _readings(text: str, shown: str, language: str) -> list[Sequence[str]]:
-    words = _WORDS.get(language)
+    words = NUMBER_WORDS.get(language)
     if not any(char.isdecimal() for char in text):
         return _without_digits(text, shown, language, words)
     if words is None:
@@ -295,7 +130,7 @@ def _readings(text: str, shown: str, language: str) -> list[Sequence[str]]:
 
 
 def _without_digits(
-    text: str, shown: str, language: str, words: _Words | None
+    text: str, shown: str, language: str, words: NumberWords | None
 ) -> list[Sequence[str]]:
     found: list[Sequence[str]] = []
     if words is not None:
@@ -324,7 +159,7 @@ def _without_digits(
     return found
 
 
-_ORDINARY = frozenset(_list("no st sat sun mar wed ms di do mi m n r h fr c min co sec st mon"))
+_ORDINARY = frozenset(words_of("no st sat sun mar wed ms di do mi m n r h fr c min co sec st mon"))
 """Abbreviations that are words, too: expanded only before a full stop."""
 
 _ONE_LETTER_WORDS = {
@@ -341,7 +176,7 @@ _ONE_LETTER_WORDS = {
 
 def _spread(text: str, language: str) -> list[Slot]:
     """E-mail, URL, code, range: every piece by itself, with the names of the symbols between."""
-    words = _WORDS.get(language, _WORDS["en"])
+    words = NUMBER_WORDS.get(language, NUMBER_WORDS["en"])
     mixed = any(c.isdecimal() for c in text)
     slots: list[Slot] = []
     for piece in _PIECE.findall(text)[:LONGEST_READING]:
@@ -360,17 +195,17 @@ def _spread(text: str, language: str) -> list[Slot]:
 # -- numbers --------------------------------------------------------------------------------------
 
 _DIGIT_NAMES = {
-    "ca": _list("zero un dos tres quatre cinc sis set vuit nou"),
-    "pl": _list("zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć"),
-    "tr": _list("sıfır bir iki üç dört beş altı yedi sekiz dokuz"),
-    "sv": _list("noll ett två tre fyra fem sex sju åtta nio"),
-    "da": _list("nul en to tre fire fem seks syv otte ni"),
-    "nb": _list("null en to tre fire fem seks sju åtte ni"),
-    "fi": _list("nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän"),
-    "ru": _list("ноль один два три четыре пять шесть семь восемь девять"),
-    "zh": _list("líng yī èr sān sì wǔ liù qī bā jiǔ"),
-    "ja": _list("zero ichi ni san yon go roku nana hachi kyu"),
-    "ko": _list("yeong il i sam sa o yuk chil pal gu"),
+    "ca": words_of("zero un dos tres quatre cinc sis set vuit nou"),
+    "pl": words_of("zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć"),
+    "tr": words_of("sıfır bir iki üç dört beş altı yedi sekiz dokuz"),
+    "sv": words_of("noll ett två tre fyra fem sex sju åtta nio"),
+    "da": words_of("nul en to tre fire fem seks syv otte ni"),
+    "nb": words_of("null en to tre fire fem seks sju åtte ni"),
+    "fi": words_of("nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän"),
+    "ru": words_of("ноль один два три четыре пять шесть семь восемь девять"),
+    "zh": words_of("líng yī èr sān sì wǔ liù qī bā jiǔ"),
+    "ja": words_of("zero ichi ni san yon go roku nana hachi kyu"),
+    "ko": words_of("yeong il i sam sa o yuk chil pal gu"),
 }
 
 
@@ -407,7 +242,7 @@ def _whole_and_part(text: str, language: str) -> tuple[str, str]:
 
 def _number(text: str, language: str) -> list[Sequence[str]]:
     """A number alone: whole, as a year or in pairs, digit by digit; with decimals."""
-    words = _WORDS.get(language)
+    words = NUMBER_WORDS.get(language)
     if words is None:
         return [_digits(text, language)]
     whole, part = _whole_and_part(text, language)
@@ -452,13 +287,13 @@ def _in_pairs(digits: str, language: str) -> list[Sequence[str]]:
         if group == "00" and language == "en":
             spoken.append("hundred")
         elif group[0] == "0":
-            spoken += [*_WORDS[language].zero[:1], *_digits(group[1:], language)]
+            spoken += [*NUMBER_WORDS[language].zero[:1], *_digits(group[1:], language)]
         else:
             spoken += cardinal(int(group), language) or []
     return [spoken]
 
 
-def _money(symbol: str, amount: str, language: str, words: _Words) -> list[Sequence[str]]:
+def _money(symbol: str, amount: str, language: str, words: NumberWords) -> list[Sequence[str]]:
     names = words.currency[symbol]
     whole, part = _whole_and_part(amount, language)
     if not whole:
@@ -485,7 +320,7 @@ def _money(symbol: str, amount: str, language: str, words: _Words) -> list[Seque
 
 
 def _clock(
-    hour: int, minute: int, half_day: str | None, language: str, words: _Words
+    hour: int, minute: int, half_day: str | None, language: str, words: NumberWords
 ) -> list[Sequence[str]]:
     if hour > 24 or minute > 59:
         return []
@@ -544,7 +379,7 @@ def _english_only(text: str) -> list[Sequence[str]]:
         return [[*r[:-1], _plural(r[-1])] for r in decades if r]
     if match := re.fullmatch(r"([$€£]?)(\d[\d.,]*)(k|m|b)", text):  # $1.5M
         size = {"k": "thousand", "m": "million", "b": "billion"}[match[3]]
-        unit = [_WORDS["en"].currency[match[1]][0]] if match[1] else []
+        unit = [NUMBER_WORDS["en"].currency[match[1]][0]] if match[1] else []
         amounts = _number(match[2], "en")[:2]
         spoken: list[Sequence[str]] = [[*a, size, *unit] for a in amounts]
         return [*spoken, *([*a, f"{match[3]}."] for a in amounts)]

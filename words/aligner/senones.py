@@ -105,7 +105,7 @@ class SenoneScorer:
         return out
 
     def _summaries_numpy(self, out: npt.NDArray[np.float32]) -> None:
-        """Fill in the columns behind the senones; ``scores`` in kernel.c does the same."""
+        """Fill in the columns after the senones; ``scores`` in kernel.c does the same."""
         by_phone = out[:, : self._n_senones].reshape(len(out), -1, STATES)
         out[:, -7:-4] = by_phone[:, self._kinds == _VOWEL].max(axis=1)
         out[:, -4:-1] = by_phone[:, self._kinds == _CONSONANT].max(axis=1)

@@ -6,7 +6,8 @@ import base64
 import json
 from collections.abc import Iterable
 
-from simulators.twilio.carrier import Carrier, Outgoing
+from simulators.twilio.carrier import Carrier
+from simulators.twilio.stream_truth import Outgoing
 
 SID = "MZ00000000000000000000000000000001"
 

@@ -9,7 +9,8 @@ import pytest
 
 from simulators.speech import spoken
 from simulators.speech.g711 import SILENCE
-from simulators.twilio.carrier import Carrier, Flush, Stretch
+from simulators.twilio.carrier import Carrier
+from simulators.twilio.stream_truth import Flush, Stretch
 from tests.simulators.twilio.drive import SID, clear, mark, marks, media, media_of, quiet_carrier
 
 

@@ -1,4 +1,4 @@
-"""The two gRPC servicers: check the request, ask :class:`transcript.calls.Calls`, answer."""
+"""The two gRPC servicers: check the request, hand it in, answer."""
 
 from __future__ import annotations
 
@@ -44,10 +44,13 @@ from runtime.errors import (
 from runtime.guard import authorization
 from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
-from transcript.calls import Calls, JoinFailed, Once
+from transcript.calls import Calls
 from transcript.config import Scope
 from transcript.facts import fault, is_call_sid, is_process
+from transcript.ingest import Ingest
+from transcript.joined import JoinFailed
 from transcript.metrics import TranscriptMetrics
+from transcript.once import Once
 from transcript.passages import check_heard, check_passage, spoken_language
 from transcript.store import CallQuery, Cursor, Outcome, start_us
 
@@ -109,8 +112,8 @@ class _Answering:
 class IngestService(IngestServiceServicer):
     """Takes facts from the system's own writers."""
 
-    def __init__(self, calls: Calls, metrics: TranscriptMetrics) -> None:
-        self._calls = calls
+    def __init__(self, ingest: Ingest, metrics: TranscriptMetrics) -> None:
+        self._ingest = ingest
         self._metrics = metrics
         self._said = Once()
 
@@ -137,7 +140,7 @@ class IngestService(IngestServiceServicer):
         facts = [request.facts[place] for place in places]
         if response.rejected and not facts:
             return response
-        outcomes = await self._calls.append(facts, request.process)
+        outcomes = await self._ingest.append(facts, request.process)
         for place, fact, outcome in zip(places, facts, outcomes, strict=True):
             kind = fact.writer.partition("/")[0]
             self._metrics.facts.labels(kind, outcome.value).inc()

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 
 from runtime.errors import NotFound, Unavailable
 from runtime.log import get_log
-from transcript.calls import Calls, JoinFailed, Once
 from transcript.closing import Limits, Standing, Watched, due, may_be_due, standing, watch
+from transcript.index import Index
 from transcript.join.log import call_log
+from transcript.joined import JoinedCalls, JoinFailed
 from transcript.metrics import TranscriptMetrics
+from transcript.once import Once
 from transcript.store import OpenCall, Store
+from transcript.watches import Watches
 
 log = get_log(__name__)
 
@@ -48,7 +51,9 @@ class Sweeper:
 
     Args:
         store: Where the calls are.
-        calls: The same, as readers see them.
+        joined: The same, joined.
+        index: Who seals a call once nothing of it is missing.
+        watches: Those who are told what was added.
         grace_s: ``ASHEARD_STREAM_GRACE_SECONDS``.
         lost_s: ``ASHEARD_WRITER_LOST_SECONDS``.
         metrics: What is counted.
@@ -57,14 +62,18 @@ class Sweeper:
     def __init__(
         self,
         store: Store,
-        calls: Calls,
+        joined: JoinedCalls,
+        index: Index,
+        watches: Watches,
         metrics: TranscriptMetrics,
         *,
         grace_s: float,
         lost_s: float,
     ) -> None:
         self._store = store
-        self._calls = calls
+        self._joined = joined
+        self._index = index
+        self._watches = watches
         self._metrics = metrics
         self.pace_s = min(LONGEST_PACE_S, grace_s / 5, lost_s / 5)
         # In this time some signs of life may have been missed, but never all that count.
@@ -139,7 +148,7 @@ class Sweeper:
             if known.standing is None:
                 return
             if known.standing.is_final:
-                await self._calls.refresh(call.call_sid)  # final, and nobody has read it yet
+                await self._index.write(call.call_sid)  # nobody has sealed it yet
                 return
             facts = due(call.call_sid, known.standing, call.writers, watched, self._limits)
             if not facts or not await self._store.add(facts, call.revision):
@@ -151,7 +160,8 @@ class Sweeper:
                 else:
                     self._metrics.calls_closed.inc()
                     log.info("call closed: no new stream came", call=call.call_sid)
-            await self._calls.refresh(call.call_sid)
+            await self._index.write(call.call_sid)
+            self._watches.tell([call.call_sid])
         except NotFound:
             pass  # Deleted meanwhile.
         except Unavailable:
@@ -163,8 +173,8 @@ class Sweeper:
 
     async def _read(self, call: OpenCall) -> _Known:
         try:
-            transcript, facts = await self._calls.get_with_facts(call.call_sid)
-            return _Known(transcript.revision, standing(call_log(facts)))
+            joined = await self._joined.get(call.call_sid)
+            return _Known(joined.revision, standing(call_log(joined.facts)))
         except JoinFailed:
             return _Known(call.revision, None)
 

@@ -20,8 +20,9 @@ from runtime.http import BODY_S, HttpPort, descriptor_bound
 from runtime.url import split_url
 from transcript import pages
 from transcript.access import Access, PermissionDenied, Unauthenticated
-from transcript.calls import Calls, JoinFailed
+from transcript.calls import Calls
 from transcript.facts import is_call_sid
+from transcript.joined import JoinFailed
 from transcript.store import CallQuery, Cursor, start_us
 
 PASS_COOKIE = "asheard_pass"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from asheard.v1.fact_pb2 import (
     CallEnded,
@@ -25,37 +24,20 @@ from asheard.v1.fact_pb2 import (
 from asheard.v1.transcript_pb2 import CallState, Role, Transcript
 from runtime.errors import NotFound
 from tests.transcript.call_facts import Writer, short_call
-from transcript import calls as calls_module
-from transcript.calls import Calls
+from tests.transcript.one_service import Service, serving
 from transcript.join import join
-from transcript.metrics import TranscriptMetrics
 from transcript.store import Outcome, Store
-from transcript.sweeper import Sweeper
 
 GRACE_S = 30.0
 LOST_S = 90.0
 
 
-@dataclass
-class Replica:
-    """One transcript service without its ports."""
-
-    store: Store
-    calls: Calls
-    sweeper: Sweeper
-
-    async def pass_time(self, since_s: float, until_s: float) -> None:
-        """Sweep every five seconds of virtual time."""
-        now_s = since_s
-        while now_s <= until_s:
-            await self.sweeper.sweep(now_s)
-            now_s += 5
-
-
-def replica(store: Store) -> Replica:
-    metrics = TranscriptMetrics(CollectorRegistry())
-    calls = Calls(store, metrics)
-    return Replica(store, calls, Sweeper(store, calls, metrics, grace_s=GRACE_S, lost_s=LOST_S))
+async def pass_time(service: Service, since_s: float, until_s: float) -> None:
+    """Sweep every five seconds of virtual time."""
+    now_s = since_s
+    while now_s <= until_s:
+        await service.sweeper.sweep(now_s)
+        now_s += 5
 
 
 def stream(call_sid: str, number: int, session: str) -> Writer:
@@ -84,16 +66,20 @@ class SweeperContract:
     shared."""
 
     @pytest.fixture
-    async def replicas(self, stores: tuple[Store, Store]) -> tuple[Replica, Replica]:
-        return replica(stores[0]), replica(stores[1])
+    async def replicas(self, stores: tuple[Store, Store]) -> AsyncIterator[tuple[Service, Service]]:
+        async with (
+            serving(stores[0], grace_s=GRACE_S, lost_s=LOST_S) as one,
+            serving(stores[1], grace_s=GRACE_S, lost_s=LOST_S) as two,
+        ):
+            yield one, two
 
     async def test_a_killed_gateways_call_is_final_by_a_deadline_and_its_watchers_end(
-        self, replicas: tuple[Replica, Replica]
+        self, replicas: tuple[Service, Service]
     ) -> None:
         one, two = replicas
         gateway, worker = stream("CA1", 1, "session/1"), session("CA1", "session/1")
-        await one.calls.append(gateway.facts, "gateway process")
-        await one.calls.append(worker.facts, "worker process")
+        await one.ingest.append(gateway.facts, "gateway process")
+        await one.ingest.append(worker.facts, "worker process")
         states: list[Transcript] = []
 
         async def follow() -> None:
@@ -116,7 +102,7 @@ class SweeperContract:
         await asyncio.wait_for(watching, 20)
         assert states[-1] == final
         # A straggler of a gateway that was only stunned is thrown away.
-        assert await two.calls.append([ended(gateway, CallOutcome.CALL_OUTCOME_COMPLETED)]) == [
+        assert await two.ingest.append([ended(gateway, CallOutcome.CALL_OUTCOME_COMPLETED)]) == [
             Outcome.LATE
         ]
         assert await two.calls.get("CA1") == final
@@ -125,22 +111,22 @@ class SweeperContract:
         assert "gateway process" not in await one.store.processes()
 
     async def test_a_dropped_stream_may_be_followed_by_another_within_the_grace(
-        self, replicas: tuple[Replica, Replica]
+        self, replicas: tuple[Service, Service]
     ) -> None:
         one, two = replicas
         first = stream("CA1", 1, "session/1")
         ended(first, CallOutcome.CALL_OUTCOME_DROPPED)
-        await one.calls.append([*first.facts, *session("CA1", "session/1").facts], "p")
-        await asyncio.gather(one.pass_time(0, 25), two.pass_time(0, 25))
+        await one.ingest.append([*first.facts, *session("CA1", "session/1").facts], "p")
+        await asyncio.gather(pass_time(one, 0, 25), pass_time(two, 0, 25))
         assert not (await one.calls.get("CA1")).final
         second = stream("CA1", 2, "session/2")
-        assert set(await two.calls.append(second.facts, "p")) == {Outcome.STORED}
+        assert set(await two.ingest.append(second.facts, "p")) == {Outcome.STORED}
         for now in range(30, 400, 5):
             await one.store.check({"p"})
             await asyncio.gather(one.sweeper.sweep(now), two.sweeper.sweep(now))
         assert (await two.calls.get("CA1")).state == CallState.CALL_STATE_ACTIVE
         ended(second, CallOutcome.CALL_OUTCOME_COMPLETED)
-        await two.calls.append([*second.facts, *session("CA1", "session/2").facts], "p")
+        await two.ingest.append([*second.facts, *session("CA1", "session/2").facts], "p")
         final = await one.calls.get("CA1")
         assert (final.final, final.state) == (True, CallState.CALL_STATE_COMPLETED)
         assert "transcript/closed" not in [
@@ -148,39 +134,39 @@ class SweeperContract:
         ]
 
     async def test_a_call_that_nobody_continued_is_closed_once(
-        self, replicas: tuple[Replica, Replica]
+        self, replicas: tuple[Service, Service]
     ) -> None:
         one, two = replicas
         for n in range(5):
-            await one.calls.append(
+            await one.ingest.append(
                 short_call(f"CA{n}", outcome=CallOutcome.CALL_OUTCOME_MODEL_FAILED)
             )
-        await asyncio.gather(one.pass_time(0, 40), two.pass_time(0, 40))
+        await asyncio.gather(pass_time(one, 0, 40), pass_time(two, 0, 40))
         for n in range(5):
             stored = await one.store.read(f"CA{n}")
             assert stored.final
             assert [fact.writer for fact in stored.facts].count("transcript/closed") == 1
 
     async def test_a_service_that_was_away_takes_nobody_for_dead(
-        self, replicas: tuple[Replica, Replica]
+        self, replicas: tuple[Service, Service]
     ) -> None:
         one, two = replicas
-        await one.calls.append(stream("CA1", 1, "session/1").facts, "p")
-        await one.pass_time(0, 80)
+        await one.ingest.append(stream("CA1", 1, "session/1").facts, "p")
+        await pass_time(one, 0, 80)
         # Stopped for an hour, or started anew: signs of life may have been missed.
-        await one.pass_time(3_700, 3_785)
-        await two.pass_time(3_700, 3_785)
+        await pass_time(one, 3_700, 3_785)
+        await pass_time(two, 3_700, 3_785)
         for each in replicas:
             assert (await each.calls.get("CA1")).state == CallState.CALL_STATE_ACTIVE
-        await one.pass_time(3_790, 3_795)
+        await pass_time(one, 3_790, 3_795)
         assert (await one.calls.get("CA1")).state == CallState.CALL_STATE_FAILED
 
     async def test_a_gap_before_the_end_does_not_keep_a_call_open(
-        self, replicas: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+        self, replicas: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, _ = replicas
         monkeypatch.setattr("transcript.store_append.MAX_CALL_FACTS", 4)
-        outcomes = await one.calls.append(short_call("CA1"), "p")
+        outcomes = await one.ingest.append(short_call("CA1"), "p")
         assert Outcome.SURPLUS in outcomes
         now = 0.0
         while now <= LOST_S + GRACE_S + 10:
@@ -190,7 +176,7 @@ class SweeperContract:
         assert (await one.calls.get("CA1")).final
 
     async def test_a_call_that_cannot_be_joined_keeps_no_other_open(
-        self, replicas: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+        self, replicas: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, _ = replicas
 
@@ -199,16 +185,16 @@ class SweeperContract:
                 raise RuntimeError("a bug")
             return join(facts)
 
-        monkeypatch.setattr(calls_module, "join", fails_for_one)
+        monkeypatch.setattr("transcript.joined.join", fails_for_one)
         dropped = CallOutcome.CALL_OUTCOME_DROPPED
         for n in range(3):
-            await one.calls.append(short_call(f"CA{n}", outcome=dropped))
-        await one.pass_time(0, 60)
+            await one.ingest.append(short_call(f"CA{n}", outcome=dropped))
+        await pass_time(one, 0, 60)
         assert [(await one.store.read(f"CA{n}")).final for n in range(3)] == [True, False, True]
 
     @pytest.mark.parametrize("seed", range(8))
     async def test_final_is_never_taken_back(
-        self, replicas: tuple[Replica, Replica], seed: int
+        self, replicas: tuple[Service, Service], seed: int
     ) -> None:
         """Facts of several streams, sweeps, readers and repeats, interleaved at random."""
         rng = random.Random(seed)
@@ -233,7 +219,7 @@ class SweeperContract:
             await asyncio.sleep(0)
             before = set(said_final)
             service = rng.choice(replicas)
-            outcomes = await service.calls.append(facts, process)
+            outcomes = await service.ingest.append(facts, process)
             for fact, outcome in zip(facts, outcomes, strict=True):
                 if fact.call_sid in before:
                     assert outcome in (Outcome.LATE, Outcome.REPEATED)

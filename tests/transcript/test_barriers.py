@@ -36,9 +36,10 @@ from asheard.v1.transcript_service_pb2 import CheckHeardRequest, ListCallsReques
 from tests.transcript.call_facts import Writer, short_call
 from tests.transcript.running_server import Client, running
 from transcript import facts as facts_module
-from transcript.calls import Calls
+from transcript.index import Index
 from transcript.join import join
 from transcript.store_dialect import Connection
+from transcript.store_health import StoreHealth
 from transcript.store_sql import SqlStore
 from transcript.store_sqlite import SqliteDialect
 
@@ -66,7 +67,7 @@ async def test_a_call_that_cannot_be_joined_concerns_its_own_readers_alone(
             raise RuntimeError("a bug")
         return join(facts)
 
-    monkeypatch.setattr("transcript.calls.join", fails_for_one)
+    monkeypatch.setattr("transcript.joined.join", fails_for_one)
 
     async def watched(call_sid: str) -> list[Transcript]:
         return [state async for state in client.watch(call_sid)]
@@ -96,7 +97,7 @@ async def test_a_call_that_cannot_be_joined_concerns_its_own_readers_alone(
 async def test_tasks_of_the_service_are_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.service.RESTARTED_AFTER_S", 0.01)
+    monkeypatch.setattr("runtime.background.RESTARTED_AFTER_S", 0.01)
     failures = {"index": 2, "alive": 2, "sweep": 2}
 
     def failing(name: str) -> None:
@@ -104,21 +105,21 @@ async def test_tasks_of_the_service_are_started_again(
             failures[name] -= 1
             raise RuntimeError("a bug")
 
-    real_index, real_alive = Calls._index, Calls.take_alive
+    real_write, real_check = Index.write, StoreHealth.check
 
-    async def index(self: Calls, call_sid: str) -> None:
+    async def write(self: Index, call_sid: str) -> None:
         failing("index")
-        await real_index(self, call_sid)
+        await real_write(self, call_sid)
 
-    def take_alive(self: Calls) -> set[str]:
+    async def check(self: StoreHealth) -> str | None:
         failing("alive")
-        return real_alive(self)
+        return await real_check(self)
 
     async def sweep(_self: object, _now_s: float) -> None:
         failing("sweep")
 
-    monkeypatch.setattr(Calls, "_index", index)
-    monkeypatch.setattr(Calls, "take_alive", take_alive)
+    monkeypatch.setattr(Index, "write", write)
+    monkeypatch.setattr(StoreHealth, "check", check)
     monkeypatch.setattr("transcript.sweeper.Sweeper.sweep", sweep)
     async with running(tmp_path / "facts.db") as client:  # and ready, in spite of it
         while failures["index"]:
@@ -305,7 +306,7 @@ class Limited(SqliteDialect):
 async def test_a_store_that_takes_no_writes_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
 ) -> None:
-    monkeypatch.setattr("transcript.service.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.store_health.CHECK_EVERY_S", 0.1)
     database = Limited(tmp_path / "facts.db")
     async with running(tmp_path / "facts.db", store=SqlStore(database)) as client:
         await client.append(short_call("CA1"))
@@ -348,8 +349,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_said_and_facts_go_in_when_there_is_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcript.service.APPEND_FAULT_S", 0.5)
-    monkeypatch.setattr("transcript.service.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.store_health.APPEND_FAULT_S", 0.5)
+    monkeypatch.setattr("transcript.store_health.CHECK_EVERY_S", 0.1)
     async with running(small_disk / "facts.db") as client:
         await client.append(short_call("CA1"))
         rest = small_disk / "rest"

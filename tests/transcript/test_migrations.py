@@ -7,15 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from asheard.v1.transcript_pb2 import CallState
 from runtime.errors import ConfigurationError, NotFound
 from tests.transcript import old_stores
 from tests.transcript.call_facts import short_call
+from tests.transcript.one_service import serving
 from transcript import migrations
-from transcript.calls import Calls
-from transcript.metrics import TranscriptMetrics
 from transcript.migrations import MIGRATIONS, VERSION, Migration
 from transcript.store import Outcome
 from transcript.store_sqlite import open_sqlite
@@ -53,14 +51,14 @@ async def test_a_store_without_a_version_keeps_everything(tmp_path: Path) -> Non
     path = tmp_path / "facts.db"
     make_version_1(path)
     store = open_sqlite(path)
-    calls = Calls(store, TranscriptMetrics(CollectorRegistry()))
     for facts in (old_stores.FINAL, old_stores.REOPENED, old_stores.UNREAD):
         assert list((await store.read(facts[0].call_sid)).facts) == facts
-    final = await calls.get("CA1")
-    assert (final.final, final.state) == (True, CallState.CALL_STATE_FAILED)
-    assert final.turns[0].heard_text == "Hello there."
-    assert not (await calls.get("CA2")).final
-    assert (await calls.get("CA3")).final
+    async with serving(store) as service:
+        final = await service.calls.get("CA1")
+        assert (final.final, final.state) == (True, CallState.CALL_STATE_FAILED)
+        assert final.turns[0].heard_text == "Hello there."
+        assert not (await service.calls.get("CA2")).final
+        assert (await service.calls.get("CA3")).final
     assert await store.append(short_call("CA4")) == [Outcome.DISCARDED] * len(short_call())
     with pytest.raises(NotFound):
         await store.read("CA4")

@@ -20,14 +20,18 @@ from words.timing import WordTimes
 SOURCE = Path(kernel_module.__file__).with_name("kernel.c")
 
 
-def compiled(target: Path, *flags: str) -> ctypes.CDLL:
+def built_from(source: Path, target: Path, *flags: str) -> ctypes.CDLL | None:
     """The kernel, built here and now as the package's installation builds it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("holds the compiled loops against NumPy: needs a C compiler")
-    command = [compiler, "-O3", *flags, "-fPIC", "-shared", "-o", str(target), str(SOURCE)]
+    command = [compiler, "-O3", *flags, "-fPIC", "-shared", "-o", str(target), str(source)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    library = kernel_module.load(target)
+    return kernel_module.load(target)
+
+
+def compiled(target: Path, *flags: str) -> ctypes.CDLL:
+    library = built_from(SOURCE, target, *flags)
     assert library is not None
     return library
 
@@ -73,6 +77,24 @@ def test_a_library_that_does_not_load_is_passed_over(tmp_path: Path) -> None:
     broken = tmp_path / "_kernel.so"
     broken.write_bytes(b"not a library")
     assert kernel_module.load(broken) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("int32_t source, target;     /* junction entered", "int32_t target, source;     /* junction entered"),
+        ("int32_t low, high;          /* phones", "int32_t other, low, high;   /* phones"),
+        ("double entry;", "double other, entry;"),
+        ("#define GAUSSIANS 64", "#define GAUSSIANS 128"),
+        ("N_NUMBERS, STATES,", "N_NUMBERS + 1, STATES,"),
+        ("const int32_t layout[", "const int32_t outlay["),
+    ],
+)  # fmt: skip
+def test_a_library_of_another_layout_is_passed_over(old: str, new: str, tmp_path: Path) -> None:
+    source = SOURCE.read_text()
+    assert source.count(old) == 1
+    (tmp_path / SOURCE.name).write_text(source.replace(old, new))
+    assert built_from(tmp_path / SOURCE.name, tmp_path / "_kernel.so", "-O0") is None
 
 
 def line_of_phones(columns: range) -> GraphPart:

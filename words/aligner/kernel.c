@@ -6,6 +6,7 @@
  * headers, it is loaded with ctypes.
  */
 #ifndef VECTOR /* the file includes itself: see below */
+#include <stddef.h>
 #include <stdint.h>
 
 #define NEVER (-1e30)
@@ -157,8 +158,8 @@ int32_t advance(const Graph *g, State *s, const float *scores, int32_t n_columns
 
 /* Scores of mixtures of Gaussians. */
 
-#define GAUSSIANS 64 /* kept in each codebook; KEPT_GAUSSIANS in senones.py */
-#define RANK 6       /* GARBAGE_RANK in senones.py */
+#define GAUSSIANS 64 /* kept in each codebook; KEPT_GAUSSIANS in layout.py */
+#define RANK 6       /* GARBAGE_RANK in layout.py */
 #define STREAMS 3
 #define INPUTS 26    /* the squares of a stream's features, and then the features */
 #define FEATURES (INPUTS / 2)
@@ -174,6 +175,30 @@ typedef struct {
     int32_t n_phones;
     float scale;
 } Model;
+
+/* What Python must know just so: numbers() of layout.py has the same, in this order. */
+#define AT offsetof
+#define N_NUMBERS 63
+const int32_t layout[N_NUMBERS] = {
+    N_NUMBERS, STATES, GAUSSIANS, RANK, FEATURES,
+    sizeof(Phone), AT(Phone, columns), AT(Phone, source), AT(Phone, target),
+        AT(Phone, duration),
+    sizeof(Weights), AT(Weights, entry), AT(Weights, move),
+    sizeof(Junction), AT(Junction, first_out), AT(Junction, last_out), AT(Junction, first_jump),
+    sizeof(Jump), AT(Jump, source), AT(Jump, target),
+    sizeof(Came), AT(Came, record), AT(Came, entered),
+    sizeof(CameTo), AT(CameTo, record), AT(CameTo, phone),
+    sizeof(Record), AT(Record, phone), AT(Record, start), AT(Record, end), AT(Record, before),
+    sizeof(Graph), AT(Graph, phones), AT(Graph, weights), AT(Graph, junctions),
+        AT(Graph, jumps), AT(Graph, jump_weights), AT(Graph, durations), AT(Graph, n_phones),
+        AT(Graph, n_junctions), AT(Graph, n_jumps), AT(Graph, n_durations),
+    sizeof(State), AT(State, score), AT(State, came), AT(State, junction_score),
+        AT(State, junction_came), AT(State, records), AT(State, n_records),
+        AT(State, record_capacity), AT(State, low), AT(State, high), AT(State, junction_low),
+        AT(State, junction_high), AT(State, beam), AT(State, best),
+    sizeof(Model), AT(Model, matrix), AT(Model, constant), AT(Model, weights), AT(Model, kind),
+        AT(Model, n_phones), AT(Model, scale),
+};
 
 typedef float Inputs[MAX_SETS][STREAMS][INPUTS][SET] __attribute__((aligned(64)));
 

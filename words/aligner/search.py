@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from words.aligner import layout
 from words.aligner.kernel import kernel
 
 NEVER = -1e30
@@ -296,12 +297,12 @@ class Search:
 
     def _advance_c(self, library: ctypes.CDLL, scores: npt.NDArray[np.float32]) -> int:
         g = self.graph
-        c_graph = _CGraph(
+        c_graph = layout.Graph(
             g.phones.address, g.weights.address, g.junctions.address,
             g.jumps.address, g.jump_weights.address, self.durations.ctypes.data,
             g.n_phones, g.n_junctions, g.jumps.size, self.durations.shape[1],
         )  # fmt: skip
-        c_state = _CState(
+        c_state = layout.State(
             self._score.address, self._came.address,
             self._junction_score.address, self._junction_came.address,
             self._records.ctypes.data, self._n_records, len(self._records),
@@ -421,22 +422,3 @@ class Search:
             number = before.item(number)
         numbers.reverse()
         return list(map(Record._make, self._records[numbers, :3].tolist()))
-
-
-class _CGraph(ctypes.Structure):
-    _fields_ = (
-        [(name, ctypes.c_void_p) for name in (
-            "phones", "weights", "junctions", "jumps", "jump_weights", "durations")]
-        + [(name, ctypes.c_int32) for name in (
-            "n_phones", "n_junctions", "n_jumps", "n_durations")]
-    )  # fmt: skip
-
-
-class _CState(ctypes.Structure):
-    _fields_ = (
-        [(name, ctypes.c_void_p) for name in (
-            "score", "came", "junction_score", "junction_came", "records")]
-        + [(name, ctypes.c_int32) for name in (
-            "n_records", "record_capacity", "low", "high", "junction_low", "junction_high")]
-        + [("beam", ctypes.c_double), ("best", ctypes.c_double)]
-    )  # fmt: skip

@@ -8,12 +8,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from words.aligner import layout
 from words.aligner.kernel import kernel
+from words.aligner.layout import GARBAGE_RANK, KEPT_GAUSSIANS
 from words.aligner.model import STATES, STREAM_SIZE, acoustic_model
 from words.aligner.spelling import ANY_CONSONANT, ANY_VOWEL, VOWELS
-
-KEPT_GAUSSIANS = 64
-"""Gaussians kept of each codebook's 128: nine tenths of the weight, half of the work."""
 
 ACOUSTIC_SCALE = 0.3
 """Neighbouring frames say nearly the same; about one in three is news."""
@@ -22,10 +21,6 @@ _MIN_DENSITY = 1e-12
 """Relative to its best Gaussian, a mixture is never worse: one stray feature must not decide."""
 
 GARBAGE = "GARBAGE"
-GARBAGE_RANK = 6
-"""The garbage column scores as the sixth best phone: sounds that no phone of the text fits prefer
-it, speech that fits its text does not."""
-
 
 _NOISE, _VOWEL, _CONSONANT = 0, 1, 2
 
@@ -72,7 +67,7 @@ class SenoneScorer:
         self._constant = np.ascontiguousarray(constants, np.float32)
         self._weights = np.ascontiguousarray(weights, np.float32)
         self._kinds = np.array([_kind(name) for name in self.phones], np.int8)
-        self._c_model = _CModel(
+        self._c_model = layout.Model(
             self._matrix.ctypes.data, self._constant.ctypes.data, self._weights.ctypes.data,
             self._kinds.ctypes.data, len(self.phones), ACOUSTIC_SCALE,
         )  # fmt: skip
@@ -131,14 +126,6 @@ class SenoneScorer:
             total += top
         total *= np.float32(ACOUSTIC_SCALE)
         out[:, : self._n_senones] = total.transpose(1, 0, 2).reshape(len(features), -1)
-
-
-class _CModel(ctypes.Structure):
-    _fields_ = [
-        ("matrix", ctypes.c_void_p), ("constant", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p), ("kind", ctypes.c_void_p),
-        ("n_phones", ctypes.c_int32), ("scale", ctypes.c_float),
-    ]  # fmt: skip
 
 
 @lru_cache(maxsize=1)

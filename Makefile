@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/asheard/v1/*.proto)
 KERNELS := native/_speedups.c words/aligner/kernel.c gateway/kernel.c session/kernel.c runtime/kernel.h
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all fuzz check fmt proto proto-check bench lock clean
+.PHONY: help setup run demo test test-all fuzz check fmt proto proto-check bench wheel lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,16 +57,21 @@ fmt: setup ## format the code
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 proto: ## generate the stubs in asheard/ from proto/
-	@$(BIN)/python -m runtime.stubs .
+	@$(BIN)/python proto/generate.py .
 
 proto-check: ## fail when the committed stubs are not what proto/ gives
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python -m runtime.stubs "$$fresh" \
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python proto/generate.py "$$fresh" \
 	&& diff -r --exclude=__pycache__ --exclude=__init__.py asheard/v1 "$$fresh/asheard/v1" \
 	&& echo "stubs are in step with proto/"
+
+wheel: setup ## dist/: the client, what others install (the system is not for upload)
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && cp -r asheard "$$work/" \
+	&& $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist "$$work/asheard" \
+	&& ls dist/*.whl
 
 lock: ## pin all dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --group dev pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --group build --constraints requirements.lock pyproject.toml -o requirements-runtime.lock
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache asheard.db asheard.db-*
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache asheard.db asheard.db-*

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asheard.config import check_target
 from runtime.config import (
     Address,
     Environment,
     address,
-    check_target,
     choice,
     ingest_target,
     whole_number,

@@ -9,13 +9,12 @@ secrets are not repeated in it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from asheard.config import Environment as Environment
+from asheard.config import check_target
 from runtime.errors import ConfigurationError
 from runtime.trust import MAKE_ONE, Trust
-
-Environment = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +118,3 @@ def ingest_target(env: Environment) -> str:
         return "127.0.0.1:50072"
     check_target("ASHEARD_INGEST_TARGET", value)
     return value
-
-
-def check_target(name: str, target: str) -> None:
-    """See that a gRPC target is ``HOST:PORT`` or ``dns:///NAME:PORT``.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
-    host, colon, port = target.removeprefix("dns:///").rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"{name}={target!r}: give HOST:PORT or dns:///NAME:PORT")

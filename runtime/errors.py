@@ -8,31 +8,18 @@
     └── Unavailable          upstream or store out of reach, draining  UNAVAILABLE
 
 A fault of our own code is an ordinary Python exception. Texts never hold secrets, speech,
-telephone numbers or digits that a caller pressed.
+telephone numbers or digits that a caller pressed. What a client meets as well is defined in
+:mod:`asheard.errors`.
 """
 
 from __future__ import annotations
 
-
-class AsheardError(Exception):
-    """The root; never raised itself."""
-
-
-class ConfigurationError(AsheardError):
-    """A setting or an agent file is unusable. The text names the setting and the fix."""
+from asheard.errors import AsheardError as AsheardError
+from asheard.errors import ConfigurationError as ConfigurationError
+from asheard.errors import InvalidRequest as InvalidRequest
+from asheard.errors import NotFound as NotFound
+from asheard.errors import Unavailable as Unavailable
 
 
 class PeerProtocolError(AsheardError):
     """A peer broke its protocol. The text says what it sent, without the payload."""
-
-
-class InvalidRequest(AsheardError):
-    """A request to us makes no sense. The text names the field."""
-
-
-class NotFound(AsheardError):
-    """There is no such call."""
-
-
-class Unavailable(AsheardError):
-    """Something we depend on cannot be reached, or we are draining; try again later."""

@@ -16,13 +16,12 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from asheard.main import EXIT_DONE as EXIT_DONE
+from asheard.main import EXIT_FAILED as EXIT_FAILED
+from asheard.main import EXIT_USAGE as EXIT_USAGE
 from runtime.config import Environment, LogConfig
 from runtime.errors import ConfigurationError
 from runtime.log import configure
-
-EXIT_DONE = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 FULL_COLLECTION_S = 120.0
 """How far full collections of garbage are apart. One may halt a process with 450 calls for 70 ms, which

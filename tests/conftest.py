@@ -15,7 +15,7 @@ import uvloop
 
 TESTS = Path(__file__).parent
 
-ON_ASYNCIO = {"bench", "cli", "deploy", "simulators", "system"}
+ON_ASYNCIO = {"bench", "cli", "client", "deploy", "simulators", "system"}
 """What runs on asyncio's own loop: commands, simulators, and what starts the services as processes
 (those are on uvloop then)."""
 

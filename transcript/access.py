@@ -11,9 +11,9 @@ import hmac
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+from asheard.config import ApiToken, Scope
 from runtime.config import is_loopback
 from runtime.errors import AsheardError
-from transcript.config import ApiToken, Scope
 
 
 class Unauthenticated(AsheardError):

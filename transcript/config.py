@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from asheard.config import ApiToken, api_tokens
 from runtime.config import Address, Environment, address, inner_address, whole_number
 from runtime.errors import ConfigurationError
 from runtime.trust import Trust
-
-
-class Scope(enum.StrEnum):
-    """What the bearer of a token may do."""
-
-    READ = "read"
-    DELETE = "delete"
-    ADMIN = "admin"
-    """Everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiToken:
-    """An entry of ASHEARD_API_TOKENS."""
-
-    token: str = field(repr=False)
-    scopes: frozenset[Scope]
-    """With ADMIN, all of them."""
-
-    @classmethod
-    def parse(cls, entry: str, number: int) -> ApiToken:
-        """Read ``token`` or ``token:scope+scope``; without scopes it may read.
-
-        The scopes are what is behind the last colon: a token that holds one itself needs them.
-
-        Args:
-            entry: Without blanks around it.
-            number: Of the entry, from 1: the error names it by that, since it is a secret.
-
-        Raises:
-            ConfigurationError: A scope is none of ours, or there is no token.
-        """
-        token, colon, names = entry.rpartition(":")
-        if not colon:
-            return cls(entry, frozenset({Scope.READ}))
-        try:
-            scopes = frozenset(map(Scope, names.split("+")))
-        except ValueError:
-            raise ConfigurationError(
-                f"ASHEARD_API_TOKENS: what stands behind the last colon of entry {number} is no scope: "
-                f"give TOKEN or TOKEN:SCOPE+SCOPE, out of {', '.join(Scope)} (a token that holds a "
-                "colon needs its scopes)"
-            ) from None
-        if not token:
-            raise ConfigurationError(f"ASHEARD_API_TOKENS: entry {number} has scopes and no token")
-        return cls(token, frozenset(Scope) if Scope.ADMIN in scopes else scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +56,3 @@ class TranscriptConfig:
                 env, "ASHEARD_WRITER_LOST_SECONDS", 90, minimum=1, maximum=86400
             ),
         )
-
-
-def api_tokens(env: Environment) -> tuple[ApiToken, ...]:
-    """Read ``ASHEARD_API_TOKENS``: entries, comma separated."""
-    entries = (
-        text for raw in env.get("ASHEARD_API_TOKENS", "").split(",") if (text := raw.strip())
-    )
-    return tuple(ApiToken.parse(entry, number) for number, entry in enumerate(entries, 1))

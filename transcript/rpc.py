@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from asheard.config import Scope
 from asheard.v1.ingest_service_pb2 import (
     AppendFactsRequest,
     AppendFactsResponse,
@@ -45,7 +46,6 @@ from runtime.guard import authorization
 from runtime.log import get_log
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
 from transcript.calls import Calls
-from transcript.config import Scope
 from transcript.facts import fault, is_call_sid, is_process
 from transcript.ingest import Ingest
 from transcript.joined import JoinFailed

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from asheard import __version__
+from asheard.main import OF_THE_SYSTEM, READING
 from cli.main import COMMANDS
 from cli.system import clean_environment
 
@@ -28,6 +30,18 @@ def test_help_lists_every_command() -> None:
     for name, command in COMMANDS.items():
         assert name in result.stdout
         assert command.summary in result.stdout
+
+
+def test_the_client_knows_which_commands_only_the_system_has() -> None:
+    assert set(COMMANDS) == {*READING, *OF_THE_SYSTEM}
+
+
+@pytest.mark.parametrize(("native", "said"), [("python", "Python alone"), ("", "")])
+def test_the_version_says_whether_the_compiled_half_runs(native: str, said: str) -> None:
+    result = asheard("--version", ASHEARD_NATIVE=native)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"asheard {__version__} (system, ")
+    assert said in result.stdout
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

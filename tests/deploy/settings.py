@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cli.read.config import ReaderConfig
+from asheard.config import ReaderConfig
 from gateway.config import GatewayConfig
 from runtime.config import LogConfig
 from session.config import SessionConfig

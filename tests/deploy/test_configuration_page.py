@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.read.config import ReaderConfig
+from asheard.config import ReaderConfig
 from gateway.config import GatewayConfig
 from runtime.config import LogConfig
 from session.config import SessionConfig
@@ -44,7 +44,7 @@ OF_ANOTHER_SECTION: Mapping[Any, set[str]] = {
 SECRET = "0123456789abcdef" * 4
 TLS = {"ASHEARD_TLS_CERT": "cert.pem", "ASHEARD_TLS_KEY": "key.pem", "ASHEARD_TLS_CA": "ca.pem"}
 
-INTERNAL = {"ASHEARD_SUPERVISED", "ASHEARD_GATEWAY_REUSE_PORT"}
+INTERNAL = {"ASHEARD_GATEWAY_REUSE_PORT", "ASHEARD_NATIVE", "ASHEARD_SUPERVISED"}
 
 
 def documented() -> Iterator[tuple[str, str, str | None]]:
@@ -72,9 +72,12 @@ def test_a_section_has_what_its_services_read_and_no_variable_is_in_two() -> Non
 
 
 def test_no_other_variable_is_named_in_the_code() -> None:
-    packages = ["bench", "cli", "gateway", "runtime", "session", "simulators", "transcript"]
+    packages = [
+        "asheard", "bench", "cli", "gateway", "native", "runtime", "session", "simulators",
+        "transcript", "words",
+    ]  # fmt: skip
     named: set[str] = set()
-    for package in [*packages, "words"]:
+    for package in packages:
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -143,7 +143,7 @@ class OnlyTheImage(PathFinder):
     def find_spec(cls, name, path=None, target=None):
         distributions = owners.get(name.partition(".")[0], [])
         names = {name.lower().replace("_", "-") for name in distributions}
-        if names and not names & {*installed, "asheard"}:
+        if names and not names & {*installed, "asheard", "asheard-system"}:
             return None
         return super().find_spec(name, path, target)
 

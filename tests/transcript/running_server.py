@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from asheard.config import api_tokens
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.ingest_service_pb2 import AppendFactsRequest, AppendFactsResponse
 from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
@@ -21,7 +22,7 @@ from asheard.v1.transcript_pb2 import Transcript
 from asheard.v1.transcript_service_pb2 import GetTranscriptRequest, WatchTranscriptRequest
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
 from runtime.config import Address
-from transcript.config import TranscriptConfig, api_tokens
+from transcript.config import TranscriptConfig
 from transcript.service import TranscriptServer
 from transcript.store import Store
 

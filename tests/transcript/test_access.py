@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from asheard.config import Scope, api_tokens
 from runtime.errors import ConfigurationError
 from transcript.access import Access, PermissionDenied, Unauthenticated, peer_host
-from transcript.config import Scope, api_tokens
 
 
 def access(*entries: str) -> Access:

@@ -16,7 +16,7 @@ from asheard.v1.transcript_service_pb2 import CallSummary
 
 _STRUCK, _UNDERLINED, _DIM, _PLAIN = "\x1b[9m", "\x1b[4m", "\x1b[2m", "\x1b[0m"
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the direction of all text behind them."""
+"""Characters that turn the direction of all text after them."""
 
 _SPEAKERS = {Role.ROLE_CALLER: "caller", Role.ROLE_AGENT: "agent", Role.ROLE_TOOL: "tool"}
 

@@ -11,11 +11,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from asheard.commands import connection
+from asheard.commands.machine import to_json
+from asheard.commands.show import heading, turn_line
 from asheard.v1.transcript_pb2 import Role, Transcript, Turn
-from asheard.v1.transcript_service_pb2 import WatchTranscriptRequest
-from cli.read import client
-from cli.read.machine import to_json
-from cli.read.show import heading, turn_line
 
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -23,23 +22,20 @@ _HOME_AND_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("call_sid", metavar="CALL_SID", help="Twilio's identifier of the call")
-    client.add_arguments(parser)
+    connection.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Follow it."""
     printed: dict[str, str] = {}
-    with client.connected(args) as (service, metadata):
-        states = service.WatchTranscript(
-            WatchTranscriptRequest(call_sid=args.call_sid), metadata=metadata
-        )
-        for state in states:
+    with connection.connected(args) as client:
+        for transcript in client.watch(args.call_sid):
             if args.json:
-                print(to_json(state.transcript), flush=True)
+                print(to_json(transcript), flush=True)
             elif sys.stdout.isatty():
-                print(_HOME_AND_CLEAR + "\n".join(_screen(state.transcript)), flush=True)
+                print(_HOME_AND_CLEAR + "\n".join(_screen(transcript)), flush=True)
             else:
-                for line in _news(state.transcript, printed):
+                for line in _news(transcript, printed):
                     print(line, flush=True)
     return 0
 

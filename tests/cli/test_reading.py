@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from asheard.commands.machine import to_json
+from asheard.commands.show import clean, turn_line
 from asheard.v1.fact_pb2 import Fact, PositionCause, TimedWord, WordsTimed
 from asheard.v1.transcript_pb2 import (
     Heard,
@@ -18,8 +20,6 @@ from asheard.v1.transcript_pb2 import (
     WordTimesSource,
 )
 from cli import main as cli
-from cli.read.machine import to_json
-from cli.read.show import clean, turn_line
 from tests.transcript.call_facts import START_S, short_call
 from tests.transcript.running_server import Client, running
 

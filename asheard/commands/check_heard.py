@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import argparse
 
-from asheard.v1.transcript_service_pb2 import CheckHeardRequest, PassageResult
-from cli.read import client
-from cli.read.machine import to_json
+from asheard.commands import connection
+from asheard.commands.machine import to_json
+from asheard.v1.transcript_service_pb2 import PassageResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("call_sid", metavar="CALL_SID", help="Twilio's identifier of the call")
     parser.add_argument("passage", metavar="PASSAGE", help="the words to look for, in quotes")
-    client.add_arguments(parser)
+    connection.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, print the answer; the exit status says it too."""
-    with client.connected(args) as (service, metadata):
-        answer = service.CheckHeard(
-            CheckHeardRequest(call_sid=args.call_sid, passage=args.passage),
-            metadata=metadata,
-            timeout=client.DEADLINE_S,
-        )
+    with connection.connected(args) as client:
+        answer = client.check_heard(args.call_sid, args.passage)
     if args.json:
         print(to_json(answer))
     else:

@@ -1,4 +1,4 @@
-"""Generates the stubs in ``asheard/v1`` from ``proto/``: ``python -m runtime.stubs OUT_DIR``.
+"""Generates the stubs in ``asheard/v1`` from ``proto/``: ``python proto/generate.py OUT_DIR``.
 
 The plugins are those of the lock file, called by their own paths, so that a stray protoc on the
 machine cannot put the committed stubs out of step.
@@ -9,20 +9,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+PROTO = Path(__file__).resolve().parent
 
 
 def generate(out: Path) -> int:
     """Write messages, services and their type stubs below ``out``; the exit status of protoc."""
     import grpc_tools
-    from grpc_tools import _protoc_compiler
+    from grpc_tools import protoc
 
     well_known_types = Path(grpc_tools.__file__).parent / "_proto"
     bin_dir = Path(sys.executable).parent
-    protos = sorted((ROOT / "proto").rglob("*.proto"))
+    protos = sorted(PROTO.rglob("*.proto"))
     arguments = [
         "protoc",
-        f"--proto_path={ROOT / 'proto'}",
+        f"--proto_path={PROTO}",
         f"--proto_path={well_known_types}",
         f"--python_out={out}",
         f"--grpc_python_out={out}",
@@ -30,9 +30,9 @@ def generate(out: Path) -> int:
         f"--plugin=protoc-gen-mypy_grpc={bin_dir / 'protoc-gen-mypy_grpc'}",
         f"--mypy_out=quiet:{out}",
         f"--mypy_grpc_out=quiet:{out}",
-        *(str(proto.relative_to(ROOT / "proto")) for proto in protos),
+        *(str(proto.relative_to(PROTO)) for proto in protos),
     ]
-    return int(_protoc_compiler.run_main([a.encode() for a in arguments]))
+    return int(protoc.main(arguments))
 
 
 if __name__ == "__main__":

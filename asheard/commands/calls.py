@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
+from asheard.commands import connection
+from asheard.commands.machine import to_json
+from asheard.commands.show import call_line
 from asheard.v1.transcript_pb2 import CallState
-from asheard.v1.transcript_service_pb2 import ListCallsRequest, ListCallsResponse
-from cli.read import client
-from cli.read.machine import to_json
-from cli.read.show import call_line
 
 _STATES = {
     "active": CallState.CALL_STATE_ACTIVE,
     "completed": CallState.CALL_STATE_COMPLETED,
     "failed": CallState.CALL_STATE_FAILED,
 }
-_PAGE = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,28 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=_count, default=100, metavar="N", help="at most so many (default: 100)"
     )
-    client.add_arguments(parser)
+    connection.add_arguments(parser)
     parser.epilog = "TIME is ISO 8601, such as 2026-11-23 or 2026-11-23T10:30:00Z; UTC unless said."
 
 
 def run(args: argparse.Namespace) -> int:
     """List them."""
-    request = ListCallsRequest(number=args.number)
-    if args.state:
-        request.state = _STATES[args.state]
-    if args.after:
-        request.started_after.FromDatetime(args.after)
-    if args.before:
-        request.started_before.FromDatetime(args.before)
-    listed = ListCallsResponse()
-    with client.connected(args) as (service, metadata):
-        while True:
-            request.page_size = min(_PAGE, args.limit - len(listed.calls))
-            page = service.ListCalls(request, metadata=metadata, timeout=client.DEADLINE_S)
-            listed.calls.extend(page.calls)
-            request.page_token = listed.next_page_token = page.next_page_token
-            if not page.next_page_token or len(listed.calls) >= args.limit:
-                break
+    with connection.connected(args) as client:
+        listed = client.list(
+            state=_STATES[args.state] if args.state else CallState.CALL_STATE_UNSPECIFIED,
+            number=args.number,
+            started_after=args.after,
+            started_before=args.before,
+            limit=args.limit,
+        )
     if args.json:
         print(to_json(listed, indent=2))
         return 0

@@ -35,6 +35,7 @@ from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from gateway import evidence
 from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
 from gateway.barrier import FAULTS, guarded, report
+from gateway.caller_path import CallerPath
 from gateway.instant import Instant, now
 from gateway.link import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
@@ -51,7 +52,6 @@ from gateway.playout.positions import (
     PositionFixed,
     PositionsSettled,
 )
-from gateway.quick import QuickWay
 from gateway.twilio.frames import text_frame
 from gateway.twilio.messages import (
     POLICY_VIOLATION,
@@ -247,7 +247,13 @@ class Call:
         self._log = get_log(__name__).bind(call=self._call_sid, stream=start.stream_sid)
         self._facts = services.outbox.writer(self._call_sid, f"gateway/{start.stream_sid}")
         self._lane = services.links.place(self, self._call_sid, start.stream_sid)
-        self.quick = QuickWay(start.stream_sid, at.mono_us * 1000, self._playhead.clock, self._lane)
+        self.path = CallerPath(
+            start.stream_sid,
+            at,
+            self._playhead.clock,
+            self._lane,
+            self._metrics.caller_frames_dropped.inc,
+        )
         self._last_steps: tuple[Callable[[fact_pb2.CallOutcome.ValueType, Instant], None], ...] = (
             self._write_end,
             self._release_worker,

@@ -14,18 +14,14 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from http import HTTPStatus
 from typing import Protocol
 
 from aiohttp import web
 
 from asheard.v1 import fact_pb2
-from gateway import nonce, webhook
-from gateway.barrier import guarded
+from gateway import media_connection, nonce, turns, webhook
 from gateway.call import CallServices
-from gateway.kernel import kernel
-from gateway.last_line import LastLine
-from gateway.media_socket import MediaSocket
 from gateway.metrics import outcome_label
 from gateway.nonce import NonceChecker
 from gateway.public_url import (
@@ -37,10 +33,10 @@ from gateway.public_url import (
     webhook_urls,
 )
 from gateway.registry import Registry
-from gateway.turns import ReadingTurns, Seat, read_ready
+from gateway.turns import ReadingTurns
 from gateway.twilio import form, signature, twiml
 from gateway.twilio.stream import is_sid
-from gateway.websocket import WebSocketTransport, new_response, pump
+from gateway.websocket_protocol import handshake
 from runtime import http
 from runtime.config import Address
 from runtime.http import HttpPort, descriptor_bound
@@ -122,7 +118,7 @@ class PublicServer:
             on_closed=lambda reason: self._metrics.closed_connections.labels(reason).inc(),
             shutdown_s=SHUTDOWN_WAIT_S,
         )
-        self._turns = ReadingTurns(kernel() or read_ready)
+        self._turns = ReadingTurns(in_turns=os.environ.get(turns.SWITCH) != "off")
 
     @property
     def port(self) -> int:
@@ -267,38 +263,21 @@ class PublicServer:
         if self._auth_token is not None:
             urls = list(signature.socket_urls(self._base_url(request), MEDIA_PATH))
             self._check_signature(request, urls, [], b"")
-        response = new_response()
-        try:
-            if not response.can_prepare(request):
-                return web.Response(status=426, text="this is a WebSocket\n")
-        except ValueError as error:  # a key that is no base64
-            raise web.HTTPBadRequest(text="the handshake cannot be read\n") from error
+        status, answer = handshake(request.method, request.headers.items())
+        if status == HTTPStatus.UPGRADE_REQUIRED:
+            return web.Response(status=status, text="this is a WebSocket\n")
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+            raise web.HTTPBadRequest(text="the handshake cannot be read\n")
         if self._admission.draining:
             # Twilio asks the action URL then, and another replica answers with a new stream.
             return web.Response(status=503, text="the gateway is draining\n")
-        await response.prepare(request)
-        tcp = request.transport
-        if tcp is None:
-            return response  # the peer has gone already
-        transport = WebSocketTransport(tcp)
-        last_line = LastLine(self._services.links, self._services.outbox)
-        services = replace(self._services, links=last_line, outbox=last_line)
-        media_socket = MediaSocket(transport, services, self._registry, self._nonces)
-        seat: Seat | None = None
-        try:
-            response.direct.seat = seat = self._turns.join(tcp, response.direct.feed_data)
-            await pump(response, media_socket)
-        finally:
-            response.direct.seat = None
-            if seat is not None:
-                guarded(log, seat.leave)
-            if not guarded(log, media_socket.disconnected):
-                guarded(log, media_socket.fail)
-                guarded(log, self._registry.closed, media_socket)
-            guarded(log, last_line.end)
-            if transport.close_sent:
-                tcp.close()  # both sides have said that they close
-        return response
+        transport = request.transport
+        if transport is not None:  # else the peer has gone already
+            transport.write(answer)
+            await media_connection.serve(
+                transport, self._turns, self._services, self._registry, self._nonces
+            )
+        return web.Response()  # which nobody gets: the connection is closed
 
     # -- what both have in common --------------------------------------------------------------
 

@@ -11,10 +11,10 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
+import native
 from gateway.barrier import surely
 from gateway.call import CallServices
 from gateway.config import GatewayConfig
-from gateway.kernel import kernel
 from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.registry import Registry
@@ -129,7 +129,7 @@ class Gateway:
                 "gateway serves",
                 address=str(self._config.listen),
                 port=self.port,
-                compiled=kernel() is not None,
+                compiled=native.COMPILED,
                 trust=self._config.trust.means,
             )
             if self._config.twilio_auth_token is None:

@@ -5,9 +5,12 @@ five thousand frames a second, and none of them is in a hurry: a message on the 
 whatever is in it, so they leave in batches anyway. So the sockets are watched by an epoll of their
 own. While there are few calls, or nothing comes, the loop watches that epoll and a frame is read at
 once; else it is looked at in turns, and what a turn has read leaves in one message. Interrupts and
-agent audio come from the link, so they wait for no turn.
+agent audio come from the link, so they wait for no turn. The clocks are read once a turn.
 
-Twilio's own clock dates marks (gateway/playout), so a mark that waits for its turn is not dated later.
+Marks are dated by Twilio's own clock (gateway/playout), so one that waits for its turn is not dated later.
+
+Where there is no epoll (it is Linux's), and for a socket that :meth:`Seat.leave_turns` was called for, the
+event loop reads. Both ways lead through :class:`Seat`, to the same :data:`Taker`.
 
 Whatever reading one socket raises ends that socket alone, and the next turn always comes. That it does is
 looked at: a heartbeat is put among the sockets every second, and has to be found there like a frame.
@@ -20,9 +23,10 @@ import math
 import os
 import select
 from collections.abc import Callable
+from typing import cast
 
 from gateway.barrier import FAULTS, guarded, report
-from gateway.quick import QuickWay
+from gateway.instant import Instant, now
 from runtime.log import get_log
 
 log = get_log(__name__)
@@ -36,8 +40,8 @@ within 8 ms."""
 FEW_CALLS = 25
 """So few are read at once: the CPU is there, and a turn would find one frame or two."""
 
-Taker = Callable[[bytes], object]
-"""What is given to it came over the socket next."""
+Taker = Callable[[bytes, Instant], object]
+"""What is given to it came over the socket next, and was read then."""
 
 READ_BYTES = 4 * 1024
 """At most from one socket in a turn: nine messages. The rest has its turn next time."""
@@ -55,23 +59,55 @@ MISSED_TO_FAIL = 5
 SAID_EVERY_S = 10.0
 """How often a fault of reading itself is logged."""
 
+SWITCH = "ASHEARD_GATEWAY_TURNS"
+"""Set to ``off`` to have the event loop read every socket: for measuring what turns save."""
 
-class Seat:
-    """One socket that is read in turns. :meth:`leave` before it is closed."""
 
-    # gateway/kernel.c does what `read` does, in these slots.
-    __slots__ = ("_turns", "fd", "quick", "take", "transport")
+class Seat(asyncio.Protocol):
+    """One media socket: whoever reads it, a turn or the event loop, what came goes to its taker.
+
+    It stands at the transport in place of the protocol that served the request before, and tells that one
+    of all but the data, so that its connection ends like any other. Nothing that it calls for a call is let
+    out to the event loop.
+
+    Args:
+        turns: Where it is read.
+        transport: Of a TCP connection in clear text.
+        take: Gets the data.
+    """
 
     def __init__(self, turns: ReadingTurns, transport: asyncio.Transport, take: Taker) -> None:
         self.fd: int = transport.get_extra_info("socket").fileno()
-        self.take = take
         self.transport = transport
-        self.quick: QuickWay | None = None
-        """For frames that may go past ``take``, as long as what comes begins with a whole one."""
+        self.take = take
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection is."""
         self._turns = turns
+        self._in_turns = False
+        self._writing_held = False
+        self._before = cast(asyncio.Protocol, transport.get_protocol())
+        transport.set_protocol(self)
+
+    # -- in turns ------------------------------------------------------------------------------
+
+    def join_turns(self) -> None:
+        """Have it read in turns from now on, and not by the event loop."""
+        self._in_turns = True
+        self.transport.pause_reading()
+
+    def leave_turns(self) -> None:
+        """Leave reading to the event loop. Repeats are ignored.
+
+        So is held back who sends what has to be answered, and does not read the answers.
+        """
+        if self._in_turns:
+            self._in_turns = False
+            self.leave()
+            if not self._writing_held:
+                self.transport.resume_reading()
 
     def leave(self) -> None:
-        """Read it no more. Repeats are ignored."""
+        """Have it read no more, until :meth:`leave_turns`, say. Repeats are ignored."""
         self._turns.forget(self)
 
     def read(self) -> bytes:
@@ -85,22 +121,49 @@ class Seat:
         except OSError:
             data = b""
         if not data:
-            self.end()
+            self._end()
         return data
 
     def failed(self, error: BaseException) -> None:
-        """Reading it raised, or what took the data did: end this socket. Its protocol is told by the
-        event loop, and ends the call. Never raises."""
+        """Reading it raised, or what took the data did: end this socket. The loss of its connection
+        follows, and ends the call. Never raises."""
         report(log, "fault while reading a media stream", error)
-        self.quick = None
         guarded(log, self.leave)
         guarded(log, self.transport.abort)
 
-    def end(self) -> None:
-        """Leave the socket to the event loop: it has ended or failed, which the loop finds once more
-        and tells the protocol in its own way, or it brings what is not read in turns."""
+    def _end(self) -> None:
+        """It has ended or failed, which the event loop finds once more, and says in its own way."""
+        self._in_turns = False
         self.leave()
         self.transport.resume_reading()
+
+    # -- what the event loop says --------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        at = now()
+        try:
+            for begin in range(0, len(data), READ_BYTES):
+                self.take(data[begin : begin + READ_BYTES], at)
+        except FAULTS as error:
+            self.failed(error)
+
+    def pause_writing(self) -> None:
+        self._writing_held = True
+        if not self._in_turns:
+            self.transport.pause_reading()
+        guarded(log, self._before.pause_writing)
+
+    def resume_writing(self) -> None:
+        self._writing_held = False
+        if not self._in_turns:
+            self.transport.resume_reading()
+        guarded(log, self._before.resume_writing)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        guarded(log, self.leave)
+        guarded(log, self._before.connection_lost, exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
 
 
 ReadReady = Callable[[list[tuple[int, int]], dict[int, Seat]], None]
@@ -108,7 +171,7 @@ ReadReady = Callable[[list[tuple[int, int]], dict[int, Seat]], None]
 
 
 def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
-    """Read the sockets that are ready, in Python; :mod:`gateway.kernel` has a quicker one.
+    """Read the sockets that are ready.
 
     Args:
         ready: Descriptors and their events, as an epoll gives them.
@@ -127,9 +190,10 @@ def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
             continue
         if data:
             read.append((seat, data))
+    at = now()
     for seat, data in read:
         try:
-            seat.take(data)
+            seat.take(data, at)
         except FAULTS as error:
             guarded(log, seat.failed, error)
 
@@ -137,13 +201,13 @@ def read_ready(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
 class ReadingTurns:
     """The sockets of a process. Belongs to the event loop that it is made in.
 
-    Where there is no ``epoll`` (it is Linux's), the event loop reads each socket by itself.
-
     Args:
         read: How those that are ready are read.
+        in_turns: Whether sockets are read in turns where that can be done. If not, the event loop reads
+            each by itself.
     """
 
-    def __init__(self, read: ReadReady = read_ready) -> None:
+    def __init__(self, read: ReadReady = read_ready, *, in_turns: bool = True) -> None:
         self._read_ready = read
         self._loop = asyncio.get_running_loop()
         self._seats: dict[int, Seat] = {}
@@ -155,7 +219,8 @@ class ReadingTurns:
         self._missed = 0
         """Heartbeats in a row that were not found."""
         self._said_s = -math.inf
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        can = hasattr(select, "epoll") and hasattr(os, "eventfd")
+        self._epoll = select.epoll() if in_turns and can else None
         if self._epoll is None:
             return
         self._pulse = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -172,18 +237,18 @@ class ReadingTurns:
         return None
 
     def join(self, transport: asyncio.Transport, take: Taker) -> Seat:
-        """Read a transport's socket from now on, instead of the event loop.
+        """Have what comes over a transport's socket taken from now on, whoever reads it.
 
         Args:
             transport: Of a TCP connection in clear text, open.
-            take: Gets the data. Of the end, the transport's protocol is told by the event loop.
+            take: Gets the data. What it raises ends the socket.
         """
         seat = Seat(self, transport, take)
-        # One that is closing has no seat: the loop is about to tell the protocol.
+        # One that is closing is not read: the loop is about to tell the protocol.
         if self._epoll is not None and not transport.is_closing():
-            transport.pause_reading()
             self._seats[seat.fd] = seat
             self._epoll.register(seat.fd, select.EPOLLIN)
+            seat.join_turns()
         return seat
 
     def forget(self, seat: Seat) -> None:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
-from gateway import media_socket
+from gateway import media_connection
 from tests.gateway.conftest import World
 from tests.gateway.peers import CALL_SID, STREAM_SID, TwilioEnd, until
 
@@ -146,7 +146,7 @@ async def test_unknown_events_are_ignored_counted_and_said_once(running: World) 
 async def test_a_socket_that_never_starts_is_closed(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_socket, "START_DEADLINE_S", 0.05)
+    monkeypatch.setattr(media_connection, "START_DEADLINE_S", 0.05)
     end = await running.connect()
     await end.send("connected")
     with capture_logs() as lines:

@@ -13,17 +13,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
-from gateway import server, service, turns
+from gateway import service, turns
 from gateway.call import Call
-from gateway.link import Lane
-from gateway.media_socket import MediaSocket
-from gateway.registry import Registry
+from gateway.caller_path import CallerPath
+from gateway.last_line import LastLine
+from gateway.link import Lane, LaneListener
+from gateway.media_connection import MediaConnection
+from gateway.media_sink import MediaSink
+from gateway.registry import Registry, RunningCall
 from gateway.turns import ReadingTurns, Seat
-from gateway.websocket import WebSocketTransport
+from gateway.twilio.messages import Start
 from runtime.facts import FactWriter
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import TwilioEnd, until
-from tests.kernels import needs
 
 NEIGHBOURS = 5
 
@@ -40,6 +42,10 @@ async def mark(here: World, victim: TwilioEnd, handle: int) -> None:
 
 async def key(here: World, victim: TwilioEnd, handle: int) -> None:
     await victim.send("dtmf", dtmf={"track": "inbound_track", "digit": "1"})
+
+
+async def ping(here: World, victim: TwilioEnd, handle: int) -> None:
+    await victim.socket.ping()
 
 
 async def stop(here: World, victim: TwilioEnd, handle: int) -> None:
@@ -86,9 +92,11 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "message": Case(media, ((MediaSocket, "receive_text"), (MediaSocket, "fail"))),
+    "message": Case(mark, ((MediaConnection, "receive_text"), (MediaConnection, "fail"))),
+    "its path": Case(media, ((CallerPath, "take"), (MediaConnection, "fail"))),
+    "its frames": Case(ping, ((MediaConnection, "receive"), (MediaConnection, "fail"))),
     "its seat": Case(
-        media, ((MediaSocket, "receive_text"), (MediaSocket, "fail"), (Seat, "leave"))
+        mark, ((MediaConnection, "receive_text"), (MediaConnection, "fail"), (Seat, "leave"))
     ),
     "media": Case(media, ((Call, "receive_media"), (Call, "_hear_playhead_out"))),
     "mark": Case(mark, ((Call, "receive_mark"), (Call, "_stop_timers"), (Call, "_date_end"))),
@@ -96,17 +104,17 @@ CASES = {
     "its end": Case(stop, ((Call, "end"), (Call, "_date_end"))),
     "end and abandon": Case(stop, ((Call, "end"), (Call, "abandon")), False),
     "facts": Case(stop, ((FactWriter, "write"),), False),
-    "closing": Case(stop, ((WebSocketTransport, "close"), (Registry, "ended"))),
-    "no close": Case(media, ((Call, "receive_media"), (WebSocketTransport, "write"))),
+    "closing": Case(stop, ((MediaSink, "close"), (Registry, "ended"))),
+    "no close": Case(media, ((Call, "receive_media"), (MediaSink, "write"))),
     "audio": Case(speak, ((Call, "agent_audio"), (Call, "_tell_all_fixed"))),
     "pump": Case(speak, ((Call, "_pump"), (Call, "_fix_never_sent"))),
     "settling": Case(speak, ((Call, "_settle"), (Call, "_hand_in_trace"))),
     "timer": Case(interrupt, ((Call, "_playhead_timed"), (Call, "_hand_in_trace"))),
     "interrupt": Case(interrupt, ((Call, "interrupted"), (Call, "_account_all"))),
     "finishing": Case(finish, ((Call, "_finish"), (Call, "_stop_timers"))),
-    "lost": Case(lose, ((MediaSocket, "disconnected"), (Call, "_stop_timers"))),
+    "lost": Case(lose, ((MediaConnection, "disconnected"), (Call, "_stop_timers"))),
     "lost, its end": Case(lose, ((Call, "_hear_playhead_out"), (Call, "_date_end"))),
-    "replaced": Case(replace, ((MediaSocket, "supersede"), (Call, "_tell_all_fixed"))),
+    "replaced": Case(replace, ((MediaConnection, "supersede"), (Call, "_tell_all_fixed"))),
 }
 
 
@@ -117,11 +125,12 @@ class Victims:
         self._monkeypatch = monkeypatch
         self.raised = 0
 
-    def patch(self, owner: type, name: str, is_victims: Callable[[Any], bool]) -> None:
+    def patch(self, owner: type, name: str, its: list[object]) -> None:
         real = getattr(owner, name)
 
         def replaced(this: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_victims(this if owner is not Registry else args[0]):
+            whose = this if owner is not Registry else args[0]
+            if any(whose is each for each in its):
                 self.raised += 1
                 raise ZeroDivisionError(f"{owner.__name__}.{name}")
             return real(this, *args, **kwargs)
@@ -129,30 +138,45 @@ class Victims:
         self._monkeypatch.setattr(owner, name, replaced)
 
 
-def belongs_to(call: Call, media_socket: MediaSocket) -> Callable[[Any], bool]:
-    parser = next(
-        seat.take.__self__  # type: ignore[attr-defined]
-        for seat in SEATS
-        if seat.take.__self__.owner is media_socket  # type: ignore[attr-defined]
-    )
-    its = [call, call._lane, call._facts, media_socket, media_socket._transport, parser]
-    its.append(parser.seat)
-    return lambda this: any(this is each for each in its)
-
-
-SEATS: list[Seat] = []
+OWNED: dict[str, list[object]] = {}
+"""What a call has, by CallSid."""
 
 
 @pytest.fixture(autouse=True)
-def seats(monkeypatch: pytest.MonkeyPatch) -> None:
-    SEATS.clear()
-    join = ReadingTurns.join
+def owned(monkeypatch: pytest.MonkeyPatch) -> None:
+    OWNED.clear()
+    seats: list[Seat] = []
+    join, begun = ReadingTurns.join, Registry.started
+    place, give, make = LastLine.place, LastLine.writer, Call.__init__
 
     def joined(self: ReadingTurns, transport: asyncio.Transport, take: turns.Taker) -> Seat:
-        SEATS.append(join(self, transport, take))
-        return SEATS[-1]
+        seats.append(join(self, transport, take))
+        return seats[-1]
+
+    def started(self: Registry, call: RunningCall, call_sid: str) -> None:
+        seat = next(s for s in seats if s.take.__self__ is call)  # type: ignore[attr-defined]
+        OWNED[call_sid] = [call, seat]
+        begun(self, call, call_sid)
+
+    def written(self: LastLine, call_sid: str, writer: str) -> FactWriter:
+        OWNED[call_sid].append(give(self, call_sid, writer))
+        return OWNED[call_sid][-1]  # type: ignore[return-value]
+
+    def placed(self: LastLine, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
+        lane = place(self, listener, call_sid, stream_sid)
+        OWNED[call_sid] += [lane, listener]
+        return lane
+
+    def made(self: Call, start: Start, sink: MediaSink, *args: Any, **kwargs: Any) -> None:
+        OWNED[start.start.call_sid].append(sink)
+        make(self, start, sink, *args, **kwargs)
+        OWNED[start.start.call_sid].append(self.path)
 
     monkeypatch.setattr(ReadingTurns, "join", joined)
+    monkeypatch.setattr(Registry, "started", started)
+    monkeypatch.setattr(LastLine, "writer", written)
+    monkeypatch.setattr(LastLine, "place", placed)
+    monkeypatch.setattr(Call, "__init__", made)
 
 
 async def start(here: World, name: str) -> tuple[TwilioEnd, int]:
@@ -163,13 +187,13 @@ async def start(here: World, name: str) -> tuple[TwilioEnd, int]:
     return end, here.worker.opened[-1][0]
 
 
-@pytest.mark.parametrize("way", ["python", pytest.param("compiled", marks=needs("gateway"))])
+@pytest.mark.parametrize("way", ["in turns", "by the event loop"])
 async def test_what_one_call_raises_ends_that_call_alone(
     make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(service, "LAST_WORDS_S", 0.2)  # what had no end keeps its lane
-    if way == "python":
-        monkeypatch.setattr(server, "kernel", lambda: None)
+    if way == "by the event loop":
+        monkeypatch.setenv(turns.SWITCH, "off")
     async with make_world() as here:
         here.worker.load.max_calls = 100
         here.worker.say(call=0, load_report=here.worker.load)
@@ -179,18 +203,11 @@ async def test_what_one_call_raises_ends_that_call_alone(
             victim, handle = await start(here, f"victim{number}")
             await victim.media()
             await until(lambda h=handle: here.worker.audio.get(h), "the victim is heard")  # type: ignore[misc]
-            media_socket = next(
-                each
-                for each in here.gateway._calls
-                if isinstance(each, MediaSocket) and each._call_sid == f"CAvictim{number}"
-            )
-            assert media_socket._call is not None
-            is_victims = belongs_to(media_socket._call, media_socket)
-            del media_socket
+            its = OWNED[f"CAvictim{number}"]
             with monkeypatch.context() as patch, capture_logs():
                 victims = Victims(patch)
                 for owner, method in case.raising:
-                    victims.patch(owner, method, is_victims)
+                    victims.patch(owner, method, its)
                 await case.trigger(here, victim, handle)
                 if not victim.socket.closed and case.trigger is not lose:
                     await victim.close_code()
@@ -248,14 +265,14 @@ async def test_a_drain_ends_every_call_whatever_one_raises(
 ) -> None:
     victim, _ = await start(running, "victim")
     other, _ = await start(running, "other")
-    abort = MediaSocket.abort
+    abort = MediaConnection.abort
 
-    def refuse(self: MediaSocket) -> None:
+    def refuse(self: MediaConnection) -> None:
         if self._call_sid == "CAvictim":
             raise ZeroDivisionError("ours")
         abort(self)
 
-    monkeypatch.setattr(MediaSocket, "abort", refuse)
+    monkeypatch.setattr(MediaConnection, "abort", refuse)
     monkeypatch.setattr(service, "LAST_WORDS_S", 0.2)
     with capture_logs():
         running.stop.request()

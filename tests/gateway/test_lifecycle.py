@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
 from gateway import link, links, service
+from gateway.call import Call
 from gateway.config import GatewayConfig
-from gateway.media_socket import MediaSocket
+from gateway.last_line import LastLine
+from gateway.link import Lane, LaneListener
 from gateway.webhook import LINES_BUSY
 from runtime.config import Address
 from runtime.errors import ConfigurationError
@@ -220,8 +222,20 @@ async def test_many_calls_at_once_each_hear_their_own(running: World) -> None:
     assert running.metric("asheard_caller_frames_dropped_total") == 0
 
 
-async def test_a_call_that_is_over_is_freed_without_the_garbage_collector(running: World) -> None:
+async def test_a_call_that_is_over_is_freed_without_the_garbage_collector(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # It halts every call of the process for as long as it runs, and until then nothing is freed.
+    calls: list[weakref.ref[LaneListener]] = []
+    lanes: list[Lane] = []
+    place = LastLine.place
+
+    def placed(self: LastLine, listener: LaneListener, call_sid: str, stream_sid: str) -> Lane:
+        lanes.append(place(self, listener, call_sid, stream_sid))
+        calls.append(weakref.ref(listener))
+        return lanes[-1]
+
+    monkeypatch.setattr(LastLine, "place", placed)
     gc.collect()
     gc.disable()
     try:
@@ -229,13 +243,10 @@ async def test_a_call_that_is_over_is_freed_without_the_garbage_collector(runnin
         running.worker.speak("item1", 400)
         await end.receive_audio(400)
         await end.media(400)
-        (media_socket,) = running.gateway._calls
-        assert isinstance(media_socket, MediaSocket) and media_socket._call is not None
-        call, lane = weakref.ref(media_socket._call), media_socket._call.quick.lane
-        del media_socket
+        assert isinstance(calls[0](), Call)
         await end.stop()
         await running.ended()
-        await until(lambda: call() is None, "the call is freed")
-        await until(lambda: sys.getrefcount(lane) == 2, "its lane too")
+        await until(lambda: calls[0]() is None, "the call is freed")
+        await until(lambda: sys.getrefcount(lanes[0]) == 2, "its lane too")
     finally:
         gc.enable()

@@ -11,7 +11,8 @@ import socket
 import pytest
 
 from asheard.v1 import fact_pb2
-from gateway import evidence, media_socket, server
+from gateway import evidence, media_connection
+from gateway.caller_path import CallerPath
 from gateway.playout.playhead import (
     LONG_TRACE,
     MAX_MEDIA_TRACED,
@@ -22,10 +23,7 @@ from gateway.playout.positions import TraceEvent, TraceKind
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import TwilioEnd, until
 from tests.gateway.test_call_shell import Stage
-from tests.gateway.test_parser import PING, frame
-from tests.kernels import needs
-
-WAYS = ["python", pytest.param("compiled", marks=needs("gateway"))]
+from tests.gateway.wire import PING, frame
 
 FACT_BYTES = 64 * 1024
 
@@ -36,12 +34,12 @@ async def still_heard(end: TwilioEnd, here: World, handle: int) -> None:
     await until(lambda: len(here.worker.audio.get(handle, ())) == before + 1, "a frame")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("regular", [True, False])
 async def test_audio_that_outruns_time_is_not_taken_in(
-    make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, way: str
+    make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, regular: bool
 ) -> None:
-    if way == "python":
-        monkeypatch.setattr(server, "kernel", lambda: None)
+    if not regular:
+        monkeypatch.setattr(CallerPath, "take", lambda path, data, at: data)
     async with make_world() as here:
         other = await here.connect()
         other.stream_sid = "MZ_other"
@@ -82,7 +80,7 @@ async def test_timestamps_do_not_hide_how_much_audio_comes(running: World, step_
 async def test_messages_that_outrun_time_end_their_stream(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_socket, "MESSAGES_AT_ONCE", 50)
+    monkeypatch.setattr(media_connection, "MESSAGES_AT_ONCE", 50)
     end = await running.call()
     with contextlib.suppress(ConnectionError):
         for _ in range(5000):

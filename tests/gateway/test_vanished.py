@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import select
 import shutil
 import socket
@@ -14,9 +16,8 @@ from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
 from gateway import call as call_module
-from gateway import websocket
-from gateway.media_socket import MediaSocket
-from gateway.websocket import WebSocketTransport
+from gateway import media_sink
+from gateway.media_sink import MediaSink
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import CALL_SID, STREAM_SID, until
 from tests.gateway.test_server import PUBLIC, TOKEN, signed
@@ -137,13 +138,12 @@ async def test_only_twilio_ends_calls(make_world: WorldMaker) -> None:
         await until(lambda: announced(here), "the announcement")
 
 
-async def test_twilios_socket_is_watched_by_tcp(running: World) -> None:
-    await running.call()
-    (media_socket,) = running.gateway._calls
-    assert isinstance(media_socket, MediaSocket)
-    transport = media_socket._transport
-    assert isinstance(transport, WebSocketTransport)
-    its = transport._transport.get_extra_info("socket")
+async def test_twilios_socket_is_watched_by_tcp() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+    MediaSink(transport)
+    its = transport.get_extra_info("socket")
 
     def option(name: str) -> int:
         value: int = its.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
@@ -153,6 +153,8 @@ async def test_twilios_socket_is_watched_by_tcp(running: World) -> None:
     idle_s = option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT")
     assert idle_s <= 30
     assert option("TCP_USER_TIMEOUT") <= 25_000
+    transport.close()
+    server.close()
 
 
 async def test_a_system_without_these_options_and_without_epoll_serves_calls(
@@ -161,6 +163,7 @@ async def test_a_system_without_these_options_and_without_epoll_serves_calls(
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"):
         monkeypatch.delattr(socket, name, raising=False)
     monkeypatch.delattr(select, "epoll")
+    monkeypatch.delattr(os, "eventfd")
     async with make_world() as here:
         end = await here.call()
         await end.media()
@@ -186,15 +189,15 @@ def test_a_peer_that_vanishes_without_a_word_is_noticed_with_and_without_data_un
     idle_s, busy_s = map(float, done.stdout.split())
     # Patient four seconds there, and five times as patient in production.
     assert 1 < idle_s < 10 and 1 < busy_s < 10, (idle_s, busy_s, time.monotonic() - began)
-    assert websocket.VANISHED_S == 20
+    assert media_sink.VANISHED_S == 20
 
 
 CUT_OFF = """
 import asyncio, fcntl, socket, struct, time
 import uvloop
-from gateway import websocket
+from gateway import media_sink
 
-websocket.VANISHED_S = 4
+media_sink.VANISHED_S = 4
 
 def loopback(up):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -206,7 +209,7 @@ class Ours(asyncio.Protocol):
         all_.append(self)
         self.lost = asyncio.get_running_loop().create_future()
     def connection_made(self, transport):
-        self.way = websocket.WebSocketTransport(transport)
+        self.way = media_sink.MediaSink(transport)
     def connection_lost(self, error):
         self.lost.set_result(time.monotonic())
 

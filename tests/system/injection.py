@@ -40,7 +40,7 @@ class Shared:
 
 
 CALLBACKS: tuple[Owned | Shared, ...] = (
-    Owned("gateway.media_socket.MediaSocket", private=True),
+    Owned("gateway.media_connection.MediaConnection", private=True),
     Owned("gateway.call.Call", private=True),
     Owned("gateway.playout.playhead.Playhead"),
     Shared("gateway.link.Lane.send_audio"),

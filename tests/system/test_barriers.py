@@ -425,15 +425,14 @@ def test_every_callback_had_its_fault(report: Report) -> None:
 
 
 UNREACHED = {
-    # What takes a full worker, a WebSocket frame too large, or the end of the process.
+    # What takes a full worker, or the end of the process.
     "gateway.call.Call.session_refused",
-    "gateway.media_socket.MediaSocket.abort",
-    "gateway.media_socket.MediaSocket.receive_fault",
+    "gateway.media_connection.MediaConnection.abort",
     # What is called only behind a fault: the second one of each trial meets it.
     "gateway.call.Call.cut",
     "gateway.call.Call.session_lost",
-    "gateway.media_socket.MediaSocket.cut",
-    "gateway.media_socket.MediaSocket.fail",
+    "gateway.media_connection.MediaConnection.cut",
+    "gateway.media_connection.MediaConnection.fail",
     "session.call.Call.crash",
     # What takes the loss of the link, which is the neighbours' as well.
     "session.words.CallWords.position_unknown",

@@ -1,4 +1,14 @@
-"""The shell of one WebSocket of Twilio: its messages, their order, and the call that they start.
+"""One WebSocket of Twilio: one door for what comes, one way to the call.
+
+::
+
+    socket ── Seat ──▶ take ─┬─ the caller's regular frames ──▶ CallerPath ──▶ lane
+                             ├─ other plain text ──▶ receive_text ──▶ Call
+                             └─ anything else, and all after it ──▶ AllFrames ──▶ receive ──▶ Call
+
+What Twilio sends are text messages in one masked frame each, until it closes. Those are read here. With the
+first frame of another kind (a ping, a piece of a message, a close, nonsense) the general protocol takes over
+for good, and the event loop reads the socket: it holds back who is answered and does not read the answers.
 
 A socket is not a call until ``start`` came, with a good nonce where one is asked for. From then on
 it hands messages on to its :class:`~gateway.call.Call`. Every fault of the peer ends here: one log
@@ -8,16 +18,21 @@ line, one close code, and no other call disturbed.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 from asheard.v1 import fact_pb2
-from gateway.barrier import guarded
+from gateway.barrier import FAULTS, Arguments, guarded, report
 from gateway.call import Call, CallServices
+from gateway.caller_path import CallerPath
 from gateway.instant import Instant
+from gateway.last_line import LastLine
+from gateway.media_sink import MediaSink
 from gateway.nonce import NonceChecker
-from gateway.quick import QuickWay
 from gateway.registry import Registry
+from gateway.turns import ReadingTurns, Seat
 from gateway.twilio.messages import (
+    MAX_MESSAGE_BYTES,
     MESSAGE_TOO_BIG,
     POLICY_VIOLATION,
     UNSUPPORTED_DATA,
@@ -32,6 +47,8 @@ from gateway.twilio.messages import (
 )
 from gateway.twilio.stream import MediaStream
 from gateway.webhook import STREAM_PARAMETER, stream_number_of
+from gateway.websocket_protocol import AllFrames, Kind, Received, may_be_plain
+from native import read_text
 from runtime.errors import PeerProtocolError
 from runtime.log import get_log
 
@@ -40,7 +57,7 @@ START_DEADLINE_S = 10.0
 
 MESSAGES_AT_ONCE = 6_000
 MESSAGES_PER_S = 200
-"""How many messages are taken of one stream that do not go the quick way: in a heap, such as a network's
+"""How many messages are taken of one stream that are not regular frames: in a heap, such as a network's
 stall leaves behind (two minutes of frames), and on the average. Frames are 50 a second, 100 with some
 carriers, and marks and keys a few."""
 
@@ -53,27 +70,11 @@ GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 
 
-class Transport(Protocol):
-    """What is needed of a WebSocket. Nothing here waits."""
-
-    def write(self, frames: bytes) -> None:
-        """Write whole WebSocket frames."""
-
-    def unsent_bytes(self) -> int:
-        """How much was written that the network has not taken."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake. Repeats are ignored."""
-
-    def abort(self) -> None:
-        """Close at once: the closing handshake could not begin. Repeats are ignored."""
-
-
-class MediaSocket:
+class MediaConnection:
     """One socket at ``/twilio/media``, from its opening to its end.
 
     Args:
-        transport: Twilio's end.
+        sink: Twilio's end.
         services: What calls share.
         registry: Where running calls are known.
         nonces: None: anybody may start a stream, and no nonce is looked at.
@@ -81,17 +82,25 @@ class MediaSocket:
 
     def __init__(
         self,
-        transport: Transport,
+        sink: MediaSink,
         services: CallServices,
         registry: Registry,
         nonces: NonceChecker | None,
     ) -> None:
-        self._transport = transport
+        self.seat: Seat | None = None
+        """Where the socket is read; None before and after."""
+        self._sink = sink
         self._services = services
         self._registry = registry
         self._nonces = nonces
+        self._rest = b""
+        """The part of a frame that came."""
+        self._all_frames: AllFrames | None = None
+        """None while all that came is plain text."""
         self._stream = MediaStream()
         self._call: Call | None = None
+        self._path: CallerPath | None = None
+        """For the regular frames of the call that runs; None before and after."""
         self._call_sid = ""
         """Of the call that was started; empty before."""
         self._stream_number = 0
@@ -107,11 +116,6 @@ class MediaSocket:
         registry.opened(self)
 
     @property
-    def quick(self) -> QuickWay | None:
-        """Of the call that runs; None before and after."""
-        return None if self._call is None or self._over else self._call.quick
-
-    @property
     def stream_sid(self) -> str:
         """Twilio's identifier of the stream; empty before ``start``."""
         return self._stream.stream_sid
@@ -121,20 +125,91 @@ class MediaSocket:
         """Which stream of its call it is, from 1; 0: not known."""
         return self._stream_number
 
-    # -- what Twilio does --------------------------------------------------------------------
+    # -- what the socket gives ---------------------------------------------------------------
 
-    def receive_text(self, text: str | bytes | bytearray) -> None:
+    def take(self, data: bytes, at: Instant) -> None:
+        """Take what came next. What a message raises ends the call; what that raises comes out here, and
+        ends the socket."""
+        if self._all_frames is not None:
+            self._take_all_kinds(self._all_frames, data, at)
+            return
+        if self._rest:
+            data = self._rest + data
+        while data:
+            if self._path is not None:
+                try:
+                    data = self._path.take(data, at)
+                except FAULTS as error:
+                    self._meet(error)
+            text = read_text(data)
+            if text is None:
+                break
+            content, end = text
+            data = data[end:]
+            self._in_call(self.receive_text, content, at)
+        self._rest = data
+        if data and not may_be_plain(data):
+            self._leave_plain_text(at)
+
+    def _leave_plain_text(self, at: Instant) -> None:
+        self._all_frames = AllFrames(MAX_MESSAGE_BYTES)
+        if self.seat is not None:
+            self.seat.leave_turns()
+        data, self._rest = self._rest, b""
+        self._take_all_kinds(self._all_frames, data, at)
+
+    def _take_all_kinds(self, frames: AllFrames, data: bytes, at: Instant) -> None:
+        for received in frames.receive(data):
+            self._in_call(self.receive, received, at)
+
+    def _in_call(
+        self,
+        action: Callable[Arguments, object],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> None:
+        try:
+            action(*args, **kwargs)
+        except FAULTS as error:
+            self._meet(error)
+
+    def _meet(self, error: BaseException) -> None:
+        """A fault of our own: it ends this call."""
+        report(self._log, "fault while handling a media stream", error)
+        self._path = None
+        self.fail()
+
+    # -- what Twilio says --------------------------------------------------------------------
+
+    def receive(self, received: Received, at: Instant) -> None:
+        """Take what came in frames of any kind."""
+        match received.kind:
+            case Kind.TEXT:
+                self.receive_text(received.content, at)
+            case Kind.PING:
+                self._sink.write(received.content)
+            case Kind.CLOSE:
+                guarded(self._log, self._end, fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "")
+                self._sink.peer_closed()
+            case Kind.BINARY if not self._over:
+                self._break(TwilioProtocolError("a binary WebSocket message", UNSUPPORTED_DATA))
+            case Kind.FAULT if not self._over:
+                code = received.close_code
+                fault = f"no message that we take (close code {code})"
+                limit = "message" if code == MESSAGE_TOO_BIG else ""
+                self._break(TwilioProtocolError(fault, code, limit=limit))
+
+    def receive_text(self, text: bytes, at: Instant) -> None:
         """Take one WebSocket text message."""
         if self._over:
             return
         try:
-            at = self._services.now()
             self._messages += 1
             if self._messages > self._messages_due:
                 self._check_pace(at)
             message = decode(text)
             call = self._call
-            if type(message) is Media and call is not None:  # first: fifty a second
+            if type(message) is Media and call is not None:  # first: there may be fifty a second
                 if message.stream_sid != self._stream.stream_sid:
                     self._stream.receive(message)
                 call.receive_media(message.media, at)
@@ -155,17 +230,6 @@ class MediaSocket:
                 self._unknown(message)
         except PeerProtocolError as error:
             self._break(error)
-
-    def receive_binary(self) -> None:
-        """Take one WebSocket binary message: there is none in this protocol."""
-        if not self._over:
-            self._break(TwilioProtocolError("a binary WebSocket message", UNSUPPORTED_DATA))
-
-    def receive_fault(self, text: str, close_code: int) -> None:
-        """Take what the WebSocket layer refused: too large, or no WebSocket frame at all."""
-        if not self._over:
-            limit = "message" if close_code == MESSAGE_TOO_BIG else ""
-            self._break(TwilioProtocolError(text, close_code, limit=limit))
 
     def disconnected(self) -> None:
         """The socket is closed, whoever did it. The last thing that it hears; repeats are ignored."""
@@ -203,7 +267,9 @@ class MediaSocket:
 
     def cut(self) -> None:
         """Lose the socket, when nothing else ends it; :meth:`disconnected` follows."""
-        self._transport.abort()
+        self._sink.abort()
+
+    # -- how it does it ----------------------------------------------------------------------
 
     def _start(self, message: Start, at: Instant) -> None:
         call_sid = message.start.call_sid
@@ -218,7 +284,8 @@ class MediaSocket:
         self._call_sid = call_sid
         self._stream_number = stream_number_of(message.start.parameter(STREAM_PARAMETER))
         self._registry.started(self, call_sid)
-        self._call = Call(message, self._transport, self._services, at=at, on_end=self._call_ended)
+        self._call = Call(message, self._sink, self._services, at=at, on_end=self._call_ended)
+        self._path = self._call.path
 
     def _check_pace(self, at: Instant) -> None:
         seconds = (at.mono_us - self._opened_us) / 1e6
@@ -275,8 +342,42 @@ class MediaSocket:
     ) -> None:
         self._over = True
         self._start_timer.cancel()
-        self._call = None  # so that it is freed at once, and not by the garbage collector
+        self._call = self._path = None  # freed at once, and not by the garbage collector
         if call_sid:
             guarded(self._log, self._registry.ended, self, call_sid, outcome)
-        if not guarded(self._log, self._transport.close, code, reason):
-            guarded(self._log, self._transport.abort)
+        if not guarded(self._log, self._sink.close, code, reason):
+            guarded(self._log, self._sink.abort)
+
+
+async def serve(
+    transport: asyncio.Transport,
+    turns: ReadingTurns,
+    services: CallServices,
+    registry: Registry,
+    nonces: NonceChecker | None,
+) -> None:
+    """Serve a media stream until its socket is closed.
+
+    Args:
+        transport: Whose handshake was answered just now.
+        turns: Where it is read.
+        services: What calls share.
+        registry: Where running calls are known.
+        nonces: See :class:`MediaConnection`.
+    """
+    log = get_log(__name__)
+    last_line = LastLine(services.links, services.outbox)
+    its_services = replace(services, links=last_line, outbox=last_line)
+    connection = MediaConnection(MediaSink(transport), its_services, registry, nonces)
+    seat: Seat | None = None
+    try:
+        connection.seat = seat = turns.join(transport, connection.take)
+        await seat.lost
+    finally:
+        connection.seat = None
+        if seat is not None:
+            guarded(log, seat.leave)
+        if not guarded(log, connection.disconnected):
+            guarded(log, connection.fail)
+            guarded(log, registry.closed, connection)
+        guarded(log, last_line.end)

@@ -1,3 +1,0 @@
-from gateway.turns import ReadReady
-
-read_ready: ReadReady

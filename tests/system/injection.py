@@ -55,7 +55,7 @@ CALLBACKS: tuple[Owned | Shared, ...] = (
     Shared("gateway.links.Links._offer"),
     Shared("gateway.link.Link._control_for"),
     Shared("session.link.SessionService.start"),
-    Shared("transcript.calls.join"),
+    Shared("transcript.joined.join"),
 )
 """Where one call's code runs. A name that is not there any more is an error: say what took over."""
 

@@ -84,3 +84,8 @@ def short_call(
         ending.end_time.FromSeconds(start_s + 2)
         gateway.write(call_ended=ending)
     return gateway.facts + session.facts
+
+
+def ends(fact: Fact) -> bool:
+    """Whether it is the last of its writer."""
+    return fact.WhichOneof("body") in ("call_ended", "session_ended")

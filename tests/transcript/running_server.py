@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,24 @@ from typing import TYPE_CHECKING
 import aiohttp
 import grpc
 import grpc.aio
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from asheard.config import api_tokens
-from asheard.v1.fact_pb2 import Fact
+from asheard.v1.fact_pb2 import CallOutcome, Fact
 from asheard.v1.ingest_service_pb2 import AppendFactsRequest, AppendFactsResponse
 from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
 from asheard.v1.transcript_pb2 import Transcript
-from asheard.v1.transcript_service_pb2 import GetTranscriptRequest, WatchTranscriptRequest
+from asheard.v1.transcript_service_pb2 import (
+    DeleteTranscriptRequest,
+    GetTranscriptRequest,
+    ListCallsRequest,
+    ListCallsResponse,
+    WatchTranscriptRequest,
+)
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
 from runtime.config import Address
+from tests.transcript.call_facts import START_S, short_call
 from transcript.config import TranscriptConfig
 from transcript.service import TranscriptServer
 from transcript.store import Store
@@ -141,3 +149,41 @@ async def running_with(
             yield client
     finally:
         await server.close()
+
+
+async def refused(answer: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
+    """Status and details of an RPC that must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def refused_watch(client: Client, call_sid: str) -> grpc.StatusCode:
+    """Status with which following a call ends."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in client.watch(call_sid):
+            pass
+    return caught.value.code()
+
+
+async def delete(client: Client, call_sid: str) -> None:
+    """Delete a call."""
+    await client.transcripts.DeleteTranscript(DeleteTranscriptRequest(call_sid=call_sid))
+
+
+async def listed(client: Client, **fields: object) -> ListCallsResponse:
+    """A page of calls."""
+    return await client.transcripts.ListCalls(ListCallsRequest(**fields))  # type: ignore[arg-type]
+
+
+def sids(response: ListCallsResponse) -> list[str]:
+    """Which calls are on a page, in its order."""
+    return [call.call_sid for call in response.calls]
+
+
+async def three_calls(client: Client) -> None:
+    """One that ended, one under way, one that failed."""
+    await client.append(short_call("CA1", start_s=START_S, from_number="+1"))
+    await client.append(short_call("CA2", start_s=START_S + 10, from_number="+2", ended=False))
+    failed = CallOutcome.CALL_OUTCOME_MODEL_FAILED
+    await client.append(short_call("CA3", start_s=START_S + 20, from_number="+1", outcome=failed))

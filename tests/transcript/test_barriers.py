@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import grpc
@@ -42,12 +42,6 @@ from transcript.store_dialect import Connection
 from transcript.store_health import StoreHealth
 from transcript.store_sql import SqlStore
 from transcript.store_sqlite import SqliteDialect
-
-
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with running(tmp_path / "facts.db") as client:
-        yield client
 
 
 async def status_of(answer: Awaitable[object]) -> grpc.StatusCode:

@@ -19,12 +19,6 @@ Browser = aiohttp.ClientSession
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with running(tmp_path / "facts.db") as client:
-        yield client
-
-
-@pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     # Cookies of an address, too: that is where tests run.
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:

@@ -1,0 +1,137 @@
+"""The house rules that a program can look after: what may be imported, and how large a thing may be."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = sorted(
+    path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"
+)
+GENERATED = ROOT / "asheard" / "v1"
+FILES = {
+    package: sorted(
+        path for path in (ROOT / package).rglob("*.py") if GENERATED not in path.parents
+    )
+    for package in (*PACKAGES, "tests")
+}
+
+MAX_FILE_LINES = 500
+MAX_CLASS_LINES = 350
+MAX_C_LINES = 450
+"""Of what is compiled in a call's path."""
+
+TABLES: frozenset[str] = frozenset()
+"""Files that are longer since they are tables."""
+
+TOO_LONG = frozenset(
+    {
+        "fuzz/gateway.py",
+        "gateway/call.py",
+        "gateway/link.py",
+        "gateway/playout/playhead.py",
+        "session/call.py",
+        "session/link.py",
+        "session/realtime/conversation.py",
+        "session/realtime/events.py",
+        "tests/gateway/test_call_shell.py",
+        "tests/gateway/test_links.py",
+        "tests/runtime/test_facts.py",
+        "tests/session/realtime/test_conversation.py",
+        "tests/session/test_call.py",
+        "tests/transcript/test_transcript_service.py",
+    }
+)
+"""Files that are longer and should not be. Nothing is added here."""
+
+TOO_LARGE = frozenset(
+    {
+        "gateway/call.py:Call",
+        "gateway/link.py:Link",
+        "gateway/playout/playhead.py:Playhead",
+        "session/call.py:Call",
+        "session/realtime/conversation.py:Conversation",
+    }
+)
+"""Classes that are larger and should not be. Nothing is added here."""
+
+
+def name_of(path: Path) -> str:
+    """A file's, as people write it."""
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A file's syntax tree."""
+    return ast.parse(path.read_text(), name_of(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """All that a file imports, names within modules with their module before them."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their package"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_private(part: str) -> bool:
+    """Whether a name is its owner's affair."""
+    return part.startswith("_") and not part.endswith("__")
+
+
+@pytest.mark.parametrize("package", FILES)
+def test_no_private_name_of_a_dependency_is_imported(package: str) -> None:
+    private = [
+        f"{name_of(path)}: {name}"
+        for path in FILES[package]
+        for name in imported(path)
+        if name.partition(".")[0] not in FILES and any(map(is_private, name.split(".")))
+    ]
+    assert private == []
+
+
+@pytest.mark.parametrize("package", FILES)
+def test_a_file_can_be_held_in_mind(package: str) -> None:
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES[package]}
+    excepted = TOO_LONG | TABLES
+    assert {p: n for p, n in lines.items() if n > MAX_FILE_LINES and p not in excepted} == {}
+
+
+@pytest.mark.parametrize("package", FILES)
+def test_a_class_can_be_held_in_mind(package: str) -> None:
+    lines = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in FILES[package]
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {c: n for c, n in lines.items() if n > MAX_CLASS_LINES and c not in TOO_LARGE} == {}
+
+
+def test_what_is_compiled_in_a_calls_path_is_short() -> None:
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "native").glob("*.[ch]"))
+    assert 0 < lines <= MAX_C_LINES
+
+
+def test_packages_do_not_import_each_other_in_a_circle() -> None:
+    leans_on = {
+        package: {name.partition(".")[0] for path in FILES[package] for name in imported(path)}
+        & set(PACKAGES) - {package}
+        for package in PACKAGES
+    }
+    while free := {package for package, others in leans_on.items() if not others}:
+        leans_on = {p: others - free for p, others in leans_on.items() if p not in free}
+    assert leans_on == {}, "each of these leans on another of them"
+
+
+def test_no_package_hides_one_of_pythons() -> None:
+    assert set(PACKAGES).isdisjoint(sys.stdlib_module_names)

@@ -7,10 +7,12 @@ to keep in step with the first.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 from google.protobuf.message import Message
 
+from session.realtime.bounds import MAX_FACT_BYTES, MAX_FACTS
 from session.realtime.events import ClientEvent
 
 
@@ -157,3 +159,48 @@ Output = (
     ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | AudioReceived | TextReceived
     | PartCut | PartGenerated | PartPlayed | Noted | Fatal
 )  # fmt: skip
+
+
+class Outputs:
+    """Where all that decides in a conversation puts what it wants done, in order."""
+
+    def __init__(self) -> None:
+        self._outputs: list[Output] = []
+        self._event_ids = 0
+        self._facts = 0
+        self._fact_bytes = 0
+
+    def take(self) -> list[Output]:
+        """All of it so far; handed over once."""
+        taken, self._outputs = self._outputs, []
+        return taken
+
+    def add(self, output: Output) -> None:
+        """Want this done."""
+        self._outputs.append(output)
+
+    def extend(self, outputs: Iterable[Output]) -> None:
+        """Want all these done."""
+        self._outputs.extend(outputs)
+
+    def event_id(self, kind: str = "e") -> str:
+        """An id for an event of ours, unique in the session."""
+        self._event_ids += 1
+        return f"{kind}{self._event_ids}"
+
+    def send(self, event: ClientEvent) -> None:
+        """Tell the model."""
+        self._outputs.append(ToModel(event))
+
+    def fact(self, name: str, body: Message) -> None:
+        """Record what happened; who says more than any conversation is long ends the session."""
+        self._outputs.append(WriteFact(name, body))
+        before = self._fact_bytes
+        self._facts += 1
+        self._fact_bytes += body.ByteSize()
+        if self._facts == MAX_FACTS or self._fact_bytes >= MAX_FACT_BYTES > before:
+            self._outputs.append(Fatal("the model says more than any conversation is long"))
+
+    def note(self, note: Note, label: str = "", amount: int = 1) -> None:
+        """Have something counted."""
+        self._outputs.append(Noted(note, label, amount))

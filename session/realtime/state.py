@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from asheard.v1 import fact_pb2
-from session.realtime.input_clock import BYTES_PER_MS
+from runtime.units import BYTES_PER_MS
+from session.realtime.bounds import MAX_REMEMBERED
+
+PartKey = tuple[str, int]
+"""Item id and content index."""
+
+
+class PartState(enum.Enum):
+    """What is known of how much of a part was heard; :mod:`session.realtime.interruptions`."""
+
+    UNSENT = "unsent"
+    """Nothing of it was given to the gateway."""
+    GIVEN = "given"
+    """Some of it was: it may be playing."""
+    CUT = "cut"
+    """Playback stopped at its ``position_ms``; what follows from that is not known yet."""
+    SETTLED = "settled"
+    """Decided, for good."""
 
 
 @dataclass(slots=True)
@@ -17,7 +35,7 @@ class Part:
     text: str = ""
     """The best text so far."""
     deltas: str = ""
-    """The pieces of text, one behind the other."""
+    """The pieces of text, joined."""
     whole: str = ""
     """The longest text that was said to be all of it."""
     written_text: str = ""
@@ -29,14 +47,26 @@ class Part:
     sent: bool = False
     """Some of its audio was given to the gateway."""
     last_sent: bool = False
+    """The gateway knows that no more will come."""
     generated: bool = False
-    """Its last fact about generation is written."""
+    """A fact says how much of it was generated."""
     settled: bool = False
-    """What became of it at the caller's end is decided (rule 3)."""
+    """What became of it at the caller's end is decided."""
     position_ms: int | None = None
-    """Where playback was cut, while it is not decided whether anything lies behind."""
+    """Where playback was cut. None: it was not, as far as is known."""
     written_chars: int = 0
+    """Text in its facts about progress."""
     written_at: float | None = None
+    """When the last of them was written, in monotonic seconds."""
+
+    @property
+    def state(self) -> PartState:
+        """What is known of how much of it was heard."""
+        if self.settled:
+            return PartState.SETTLED
+        if self.position_ms is not None:
+            return PartState.CUT
+        return PartState.GIVEN if self.sent else PartState.UNSENT
 
     @property
     def received_ms(self) -> int:
@@ -44,7 +74,7 @@ class Part:
         return self.received_bytes // BYTES_PER_MS
 
     def add_text(self, delta: str) -> None:
-        """The next piece of text came; behind a whole text the pieces count if they go on from it."""
+        """The next piece of text came; after a whole text, pieces count if they continue it."""
         self.deltas += delta
         whole = self.whole.strip()
         if not whole or (
@@ -66,13 +96,18 @@ class Item:
 
     item_id: str
     response_id: str
+    """Of the response that generates it; empty: not known, or none."""
     speech: bool
     parts: dict[int, Part] = field(default_factory=dict)
+    """By content index."""
     announced: bool = False
+    """A fact says that it joined the conversation."""
     done: bool = False
+    """No more of it will be generated."""
     heard: bool = False
     """Some of it was played for certain, or may have been."""
     removed: bool = False
+    """The model was told to delete it, or would have been."""
     interrupted: bool = False
     """Its response was interrupted, and is over."""
     completed: bool = False
@@ -123,7 +158,40 @@ class Response:
     response_id: str
     items: list[str] = field(default_factory=list)
     interrupted: bool = False
+    """Its audio is stale: the caller has begun to speak since, or has left."""
     done: bool = False
     tool_calls: set[str] = field(default_factory=set)
-    """Calls whose results are still out."""
+    """Calls that have not answered yet."""
     called_tools: bool = False
+    """It called functions, and the model has not been asked to speak about their results."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the parts of a conversation have in common: each reads it, few write.
+
+    :mod:`~session.realtime.items` adds and forgets responses and items, and counts held audio;
+    :mod:`~session.realtime.interruptions` says what is settled and takes that off the count.
+    """
+
+    items: dict[str, Item] = field(default_factory=dict)
+    """The agent's, by id; the oldest first."""
+    responses: dict[str, Response] = field(default_factory=dict)
+    """Those under way, by id; the oldest first."""
+    caller_left: bool = False
+    """Nothing more can be heard, and no next turn will need what was."""
+    held_bytes: int = 0
+    """Audio of parts that are not settled."""
+
+    def part(self, key: PartKey) -> tuple[Item, Part] | None:
+        """A part and its item; None when it is not known, or not any more."""
+        item = self.items.get(key[0])
+        part = item.parts.get(key[1]) if item is not None else None
+        return (item, part) if item is not None and part is not None else None
+
+
+def remember(known: dict[str, None], value: str) -> None:
+    """Keep the newest of what is remembered only by name."""
+    known[value] = None
+    if len(known) > MAX_REMEMBERED:
+        del known[next(iter(known))]

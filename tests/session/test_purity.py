@@ -17,6 +17,7 @@ IMPURE = {
 PURE_OF_OURS = {
     "asheard.v1",  # messages as values
     "runtime.errors",
+    "runtime.units",
     "session.agent",  # its values; that it can read a file too is no business of the machine's
     *(f"session.realtime.{path.stem}" for path in PURE),
 }

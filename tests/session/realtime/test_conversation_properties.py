@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asheard.v1 import fact_pb2, transcript_pb2
 from session.realtime import events
 from session.realtime.bounds import MAX_PARTS, MAX_PIECE_CHARS, MAX_TEXT_CHARS
-from session.realtime.outputs import ToCaller, ToModel, WriteFact
+from session.realtime.outputs import AudioReceived, ToCaller, ToModel, WriteFact
 from tests.session.realtime.talk import GREETER, Talk
 
 RESPONSES = st.sampled_from(["R1", "R2", "R3"])
@@ -108,7 +109,9 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.talk = Talk(GREETER)
-        self.received_ms: Counter[str] = Counter()
+        self.received_bytes: Counter[tuple[str, int]] = Counter()
+        self.counted = 0
+        """Outputs that are in it."""
         self.interrupted: set[str] = set()
         self.alive: set[str] = set()
         self.ended: set[str] = set()
@@ -138,15 +141,13 @@ class AnyOrder(RuleBasedStateMachine):
         before = len(self.talk.of(ToCaller))
         self._alive(response_id)
         self.talk.audio(response_id, item_id, ms)
-        self.received_ms[item_id] += ms
         if response_id in self.interrupted or response_id in self.ended:
             assert len(self.talk.of(ToCaller)) == before, "stale audio reached the caller"
 
     @precondition(lambda self: not self.over)
     @rule(response_id=RESPONSES, item_id=ITEMS)
     def text(self, response_id: str, item_id: str) -> None:
-        self.talk.text(response_id, item_id, " word")
-        self._alive(response_id)
+        self.talk.text(response_id, item_id, " word")  # of an item that is over it begins nothing
 
     @precondition(lambda self: not self.over)
     @rule(response_id=RESPONSES, item_id=ITEMS, complete=st.booleans())
@@ -211,13 +212,24 @@ class AnyOrder(RuleBasedStateMachine):
         self.talk.hang_up()
         self.talk.finish(failed=failed)
 
+    def _received_ms(self, item_id: str, content_index: int) -> int:
+        """How much audio of a part came, stale or not."""
+        for output in self.talk.outputs[self.counted :]:
+            if isinstance(output, AudioReceived):
+                key = output.item_id, output.content_index
+                self.received_bytes[key] += len(base64.b64decode(output.payload))
+        self.counted = len(self.talk.outputs)
+        return self.received_bytes[item_id, content_index] // 8
+
     @invariant()
     def cut_once_and_within_what_was_received(self) -> None:
         cuts = Counter(item_id for item_id, _ in self.talk.truncations)
         cuts.update(self.talk.deletions)
         assert all(n == 1 for n in cuts.values()), cuts
-        for item_id, audio_end_ms in self.talk.truncations:
-            assert 0 <= audio_end_ms < self.received_ms[item_id]
+        for event in self.talk.sent:
+            if isinstance(event, events.TruncateItem):
+                received_ms = self._received_ms(event.item_id, event.content_index)
+                assert 0 <= event.audio_end_ms < received_ms
 
     @invariant()
     def what_was_generated_is_said_once_and_again_only_with_more_text(self) -> None:
@@ -226,7 +238,7 @@ class AnyOrder(RuleBasedStateMachine):
             before = longest.get((fact.item_id, fact.content_index))
             assert before is None or len(fact.text) > len(before)
             assert len(fact.text) <= MAX_TEXT_CHARS
-            assert fact.audio_ms <= self.received_ms[fact.item_id]
+            assert fact.audio_ms <= self._received_ms(fact.item_id, fact.content_index)
             longest[fact.item_id, fact.content_index] = fact.text
         added = Counter(f.item_id for f in self.talk.facts("item_added"))
         assert max(added.values(), default=0) <= 1
@@ -275,13 +287,11 @@ class AnyEvent(AnyOrder):
             self.seeded.add(event.item.id)
         self.talk.conversation.receive(event, now=self.talk.now)
         self.talk.take()
-        responses = self.talk.conversation._responses
-        self.alive = set(responses)
-        self.ended = set(self.talk.conversation._ended)
-        self.interrupted = {r for r in responses if responses[r].interrupted}
-        for item in self.talk.conversation._items.values():
-            received = sum(part.received_ms for part in item.parts.values())
-            self.received_ms[item.item_id] = max(self.received_ms[item.item_id], received)
+        if isinstance(event, events.ResponseDone) and event.response.id:
+            self.alive.discard(event.response.id)
+            self.ended.add(event.response.id)
+        elif isinstance(event, events.SpeechStarted):
+            self.interrupted |= self.alive
 
     def teardown(self) -> None:
         super().teardown()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from asheard.v1 import transcript_pb2
 from session.realtime import events
 from session.realtime.bounds import MAX_ARGUMENTS_CHARS, MAX_CALLS
 from session.realtime.outputs import Note
@@ -276,3 +277,123 @@ def test_a_turn_behind_a_call_that_was_not_made_follows_the_one_before_it() -> N
         ("A", ""),
         ("B", "A"),
     ]
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def call_function(talk: Talk, response_id: str, item_id: str, call_id: str) -> None:
+    item = {"id": item_id, "type": "function_call", "call_id": call_id, "name": "quote"}
+    talk.server(
+        "response.output_item.added",
+        response_id=response_id,
+        item={**item, "status": "in_progress"},
+    )
+    talk.server("conversation.item.added", item={**item, "status": "in_progress"})
+    talk.server(
+        "response.function_call_arguments.done",
+        response_id=response_id,
+        item_id=item_id,
+        call_id=call_id,
+        name="quote",
+        arguments='{"items":["bagel"]}',
+    )
+    done = {**item, "status": "completed", "arguments": '{"items":["bagel"]}'}
+    talk.server("conversation.item.done", item=done)
+    talk.server("response.output_item.done", response_id=response_id, item=done)
+
+
+def test_the_model_is_asked_to_speak_when_the_response_is_over_and_all_answers_are_there() -> None:
+    talk = Talk()
+    talk.response("R")
+    call_function(talk, "R", "F1", "call_1")
+    call_function(talk, "R", "F2", "call_2")
+    assert [(c.call_id, c.name) for c in talk.tool_calls] == [
+        ("call_1", "quote"),
+        ("call_2", "quote"),
+    ]
+    talk.tool_returned("call_2", "$4.70")
+    talk.response_done("R")
+    assert talk.requests == []
+    talk.tool_returned("call_1", "$2.35")
+    outputs = [event.item for event in talk.sent if isinstance(event, events.CreateItem)]
+    assert outputs == [
+        {"type": "function_call_output", "call_id": "call_2", "output": "$4.70"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "$2.35"},
+    ]
+    assert len(talk.requests) == 1
+    assert [(f.item_id, f.tool_call_id) for f in talk.facts("tool_called")] == [
+        ("F1", "call_1"),
+        ("F2", "call_2"),
+    ]
+    assert [f.role for f in talk.facts("item_added")] == [transcript_pb2.ROLE_TOOL] * 2
+
+
+def test_a_result_that_comes_during_the_callers_turn_needs_no_request() -> None:
+    talk = Talk()
+    talk.response("R1")
+    call_function(talk, "R1", "F", "call_1")
+    talk.response_done("R1")
+    talk.caller_speaks()
+    talk.tool_returned("call_1", "$4.70")
+    talk.caller_stops()
+    talk.response("R2")
+    talk.response_done("R2")
+    talk.later(10)
+    assert talk.requests == []
+
+
+def test_a_result_that_comes_during_another_response_is_spoken_about_after_it() -> None:
+    talk = Talk()
+    talk.response("R1")
+    call_function(talk, "R1", "F", "call_1")
+    talk.response_done("R1")
+    talk.caller_speaks()
+    talk.caller_stops()
+    talk.response("R2")
+    talk.tool_returned("call_1", "$4.70")
+    assert talk.requests == []
+    talk.response_done("R2")
+    assert len(talk.requests) == 1
+
+
+def test_a_request_that_lost_the_race_is_repeated() -> None:
+    talk = Talk()
+    talk.response("R1")
+    call_function(talk, "R1", "F", "call_1")
+    talk.response_done("R1")
+    talk.tool_returned("call_1", "$4.70")
+    (request,) = talk.requests
+    talk.server(
+        "error",
+        error={"code": "conversation_already_has_active_response", "event_id": request.event_id},
+    )
+    talk.later(0)
+    assert len(talk.requests) == 2
+
+
+def test_the_next_turn_follows_the_item_before_a_tools_result() -> None:
+    talk = Talk()
+    talk.response("R")
+    call_function(talk, "R", "F", "call_1")
+    talk.server(
+        "conversation.item.added",
+        previous_item_id="F",
+        item={"id": "O", "type": "function_call_output", "call_id": "call_1"},
+    )
+    talk.response_done("R")
+    talk.response("R2")
+    talk.item("R2", "A", previous="O")
+    assert talk.facts("item_added")[-1].previous_item_id == "F"
+
+
+def test_a_function_of_an_interrupted_response_is_not_deleted() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 500)
+    call_function(talk, "R", "F", "call_1")
+    talk.caller_speaks()
+    talk.positions(("A", 100), interrupt_id=1)
+    talk.response_done("R", "cancelled")
+    assert talk.deletions == []

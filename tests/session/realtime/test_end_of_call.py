@@ -1,0 +1,110 @@
+"""The caller's words, and what is recorded when the call or the session ends."""
+
+from __future__ import annotations
+
+from asheard.v1 import fact_pb2
+from session.realtime import events
+from session.realtime.conversation import Conversation
+from session.realtime.input_clock import InputClock
+from tests.session.realtime.talk import AGENT, Talk
+
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+def test_transcription_may_come_before_the_item_and_long_after() -> None:
+    talk = Talk()
+    talk.caller_speaks("U1")
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U1", delta="I want")
+    talk.caller_stops("U1")
+    assert talk.waiting()
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U1", transcript="I want bagels.")
+    assert not talk.waiting()
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U1", delta="!")
+    assert [(f.text, f.complete) for f in talk.facts("caller_transcribed")] == [
+        ("I want", False),
+        ("I want bagels.", True),
+    ]
+
+
+def test_a_failed_transcription_is_recorded_and_the_call_goes_on() -> None:
+    talk = Talk()
+    talk.caller_speaks("U")
+    talk.caller_stops("U")
+    talk.server(f"{TRANSCRIPTION}.failed", item_id="U", error={"code": "DeploymentNotFound"})
+    assert talk.facts("caller_transcribed") == [
+        fact_pb2.CallerTranscribed(item_id="U", complete=True, failed=True)
+    ]
+    assert not talk.waiting()
+
+
+def test_last_words_are_committed_at_the_hang_up_and_waited_for() -> None:
+    talk = Talk()
+    talk.caller_speaks("U")
+    talk.hang_up()
+    assert [type(event) for event in talk.sent] == [events.CommitAudio]
+    assert talk.waiting()
+    talk.server("input_audio_buffer.committed", item_id="U")
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U", delta="Bye")
+    assert talk.waiting()
+    talk.finish(failed=False)
+    assert [(f.text, f.complete, f.failed) for f in talk.facts("caller_transcribed")] == [
+        ("Bye", False, False),
+        ("Bye", True, False),
+    ]
+
+
+def test_an_empty_commit_is_not_waited_for() -> None:
+    talk = Talk()
+    talk.caller_speaks("U")
+    talk.hang_up()
+    talk.server(
+        "error",
+        error={"code": "input_audio_buffer_commit_empty", "event_id": talk.sent[-1].event_id},
+    )
+    assert not talk.waiting()
+
+
+def test_nothing_is_given_to_the_caller_after_the_hang_up() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 500)
+    talk.hang_up()
+    assert [type(event) for event in talk.sent] == [events.CancelResponse]
+    talk.audio("R", "A", 500)
+    talk.response_done("R", "cancelled", {"reason": "client_cancelled"})
+    assert talk.to_caller == [("A", 500)]
+    assert talk.interrupts == []
+    assert talk.facts("item_generated")[0].audio_ms == 1000
+
+
+def test_what_was_open_is_recorded_at_the_end_and_the_end_is_last() -> None:
+    talk = Talk()
+    talk.say("R1", "A", "Yes, of course.", 1000)
+    talk.caller_speaks("U")
+    talk.positions(("A", 300), interrupt_id=1)
+    talk.caller_stops("U")
+    talk.response("R2")
+    talk.item("R2", "B")
+    talk.text("R2", "B", "And")
+    talk.finish(failed=True)
+    talk.end("the model's socket closed with code 1006", failed=True)
+    generated = talk.facts("item_generated")[-1]
+    assert (generated.item_id, generated.status) == ("B", fact_pb2.GENERATION_STATUS_FAILED)
+    assert talk.facts("caller_transcribed")[-1].failed
+    assert not talk.facts("item_truncated")[-1].accepted
+    name, body = talk.all_facts()[-1]
+    assert name == "session_ended"
+    assert body == fact_pb2.SessionEnded(
+        reason="the model's socket closed with code 1006", failed=True
+    )
+
+
+def test_a_session_that_never_opened_is_recorded_whole() -> None:
+    conversation = Conversation(AGENT, "m", InputClock())
+    conversation.finish(failed=True)
+    conversation.ended("unreachable", failed=True)
+    talk = Talk()
+    talk.outputs = conversation.take()
+    assert [name for name, _ in talk.all_facts()] == ["session_started", "session_ended"]
+    assert talk.facts("session_started")[0].session_id == ""

@@ -1,10 +1,15 @@
 """The transcript service: keeps the facts of calls and says which words were heard.
 
 join      PURE: facts in, transcript out; any order, any repeats
-store     what a store of facts owes us; store_sql, store_sqlite, store_postgres
-calls     shell: joined transcripts of stored calls, watched and listed
+store     what a store of facts owes us; store_sql and its parts, store_sqlite, store_postgres
+ingest    facts on their way in
+joined    stored calls, joined: reads only
+index     entries of the list, and what is final: writes
+watches   who follows which call
+calls     what readers may ask
+sweeper   adds what only time can tell, by closing (PURE)
 access    who may read
-service   the two gRPC servicers, thin
+rpc       the two gRPC servicers, thin
 viewer    the plain page for people
-serve     everything above, started and drained
+service   everything above, started and drained
 """

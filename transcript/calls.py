@@ -1,9 +1,9 @@
 """Calls as readers see them: got, followed, listed, deleted.
 
 Reading writes nothing. A call that has just ended is final only once it is sealed, which
-:mod:`transcript.index` does as soon as its last fact is stored; readers who come in between wait for
-that, so that they find final what was final when they asked. Should it not be sealed in time, since
-the store takes no writes, they are told what stood before the last fact.
+:mod:`transcript.index` does as soon as its last fact is stored; readers who come in between wait
+for that, so that they find final what was final when they asked. Should it not be sealed in time,
+since the store takes no writes, they are told what stood before the last fact.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from transcript.store import CallQuery, Store
 from transcript.watches import POLL_S, Watches
 
 SEAL_WAIT_S = 1.0
-"""How long a reader waits for a call to be sealed. Milliseconds as a rule: two threads' turns and one
-commit."""
+"""How long a reader waits for a call to be sealed. Milliseconds as a rule: two threads' turns and
+one commit."""
 
 SEAL_POLL_S = 0.05
 """How often it looks whether another service has done it, on a shared store."""

@@ -34,7 +34,7 @@ from transcript.join.lifecycle import is_complete, outstanding
 from transcript.join.log import GATEWAY, TRANSCRIPT, CallLog
 from transcript.store import WriterState, closes
 
-LONGEST_CALL_S = 86_400.0
+MAX_CALL_S = 86_400.0
 """Twilio ends a call after 24 hours at most, after four unless told otherwise."""
 
 
@@ -160,7 +160,7 @@ def may_be_due(
     writers: Mapping[str, WriterState], quiet_s: float, watched: Watched, limits: Limits
 ) -> bool:
     """Whether it is worth reading a call's facts, by what the store says of its writers."""
-    if quiet_s >= LONGEST_CALL_S:
+    if quiet_s >= MAX_CALL_S:
         return True
     if any(not state.closed and _is_lost(state, watched, limits) for state in writers.values()):
         return True
@@ -190,10 +190,10 @@ def due(
     if call.awaits_close:
         wait_s = limits.lost_s if call.awaits_stream else limits.grace_s
         if any(_lives(writers.get(writer), watched, limits) for writer in call.unfinished_streams):
-            wait_s = LONGEST_CALL_S
+            wait_s = MAX_CALL_S
         is_due = quiet_s >= wait_s and watched.at_s >= watched.closes_from_s
         return [_closed(call_sid)] if is_due else []
-    if quiet_s >= LONGEST_CALL_S:
+    if quiet_s >= MAX_CALL_S:
         lost = [*call.open_streams, *call.open_sessions]
     else:
         long_quiet = quiet_s >= limits.lost_s

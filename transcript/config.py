@@ -29,8 +29,8 @@ class TranscriptConfig:
     """How long after a media stream that ended otherwise than by a hang-up Twilio may ask for a new
     one: a call is final after it."""
     writer_lost_s: float = 90.0
-    """A process that was not heard of for so long is lost, and what it was writing with it. They say
-    that they live every ten seconds."""
+    """A process that was not heard of for so long is lost, and what it was writing with it. They
+    say that they live every ten seconds."""
 
     @classmethod
     def from_env(cls, env: Environment) -> TranscriptConfig:

@@ -18,10 +18,10 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from asheard.v1.fact_pb2 import Fact
 
 MAX_FACT_BYTES = 256 * 1024
-"""A minute of speech is 1 KB of text and 5 KB of word times; writers split what grows with the call."""
+"""A minute of speech is 1 KB of text and 5 KB of times; writers split what grows with the call."""
 
 MAX_NAME = 256
-"""Characters of an id or a name. Those of Twilio and OpenAI have 20 to 40, SIP addresses up to 255."""
+"""Characters of an id or a name. Twilio's and OpenAI's have 20 to 40, SIP addresses up to 255."""
 
 MAX_REASON = 4_096
 """Characters of a text for engineers."""

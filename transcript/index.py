@@ -5,8 +5,8 @@ writes such entries soon after, one call at a time. It looks in the store, too, 
 old although nobody said so: after a crash, or of another service that has died. Readers never wait
 for entries: where one is old, they join the call themselves.
 
-A call that is final by its facts is sealed with its entry: from then on its row takes no fact (ADR 9),
-and only then is anybody told.
+A call that is final by its facts is sealed with its entry: from then on its row takes no fact (ADR
+9), and only then is anybody told.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Index:
                 log.error("call cannot be indexed", call=call_sid, exc_info=error)
 
     async def _seal(self, call: JoinedCall) -> None:
-        """Make a call final in the store, at the very revision that was joined, and tell readers."""
+        """Make a call final in the store, at the revision that was joined, and tell readers."""
         if await self._write_entry(call):
             self._metrics.calls_finished.inc()
         # Else it goes on: those who waited for the seal look again in either case.

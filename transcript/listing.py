@@ -31,8 +31,8 @@ def page(
     """A page of the list, with newer entries in place of old ones.
 
     Args:
-        stored: What the store gave for ``query``, with a limit that is higher by the number of newer
-            entries: so many may be missing from the page, or drop out of it.
+        stored: What the store gave for ``query``, with a limit that is higher by as many as there
+            are newer entries: so many may drop out.
         newer: Entries as of now, of calls whose entries in the store do not hold.
         query: Which calls to list.
     """

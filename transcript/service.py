@@ -47,8 +47,8 @@ READING = transcript_service_pb2.DESCRIPTOR.services_by_name["TranscriptService"
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 
 FIRST_LOOK_S = 3.0
-"""How long the first look at the store may hold up the ports. It takes milliseconds; a database that is
-away is not waited for."""
+"""How long the first look at the store may hold up the ports. It takes milliseconds; a database
+that is away is not waited for."""
 
 GRACE_S = 5.0
 """What requests under way get at a drain: an append takes milliseconds, and who is refused finds

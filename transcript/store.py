@@ -7,15 +7,15 @@ Rules:
 2. When :meth:`Store.append` returns, its facts are durable. A repeat of a stored fact adds nothing;
    another fact under the number of a stored one is a conflict and is not stored.
 3. The index of calls is a cache of what the join says of them. It knows up to which revision it
-   holds, so whoever lists calls can bring it up to date first, after a crash too. Facts that change
-   nothing in it (:data:`LISTED`) leave it up to date, or each list would join every call under way.
+   holds, so an old entry is known as such, after a crash too. Facts that change nothing in it (all
+   but :data:`LISTED`) leave it as new as it was, or each list would join every call under way.
 4. A call that was made final stays final: whatever comes after is thrown away, of known writers and
    of new ones. Whether it is made final or takes one more fact is decided by one row, which both
    have to hold; so there is no moment between, with several services either.
-5. A deleted call leaves nothing behind but a digest of its id, by which late facts are known and
+5. Nothing is left of a deleted call but a digest of its id, by which late facts are known and
    thrown away.
-6. What one call may hold is bounded, in facts, bytes and writers. Beyond, facts are thrown away, but
-   for those that close a writer, so that the call can end.
+6. What one call may hold is bounded, in facts, bytes and writers. Beyond, facts are thrown away,
+   but for those that close a writer, so that the call can end.
 7. A fact that the database cannot take is refused alone; what was handed in beside it is stored.
 8. Which process a writer belongs to is stored with its first fact, and a process's signs of life
    are stored within seconds.
@@ -57,14 +57,14 @@ class Outcome(enum.Enum):
 
 
 MAX_CALL_FACTS = 100_000
-"""The most facts of one call. The busiest day there can be, 28 for every 20 seconds, has 121,000; a
+"""Facts of one call. The busiest day there can be, 28 for every 20 seconds, has 121,000; a
 call of four hours, beyond which Twilio ends it unless told otherwise, has 20,000."""
 
 MAX_CALL_BYTES = 32 * 1024 * 1024
-"""The most bytes of one call's facts: 335 each, for as many as there may be."""
+"""Bytes of one call's facts: 335 each, for as many as there may be."""
 
 MAX_CALL_WRITERS = 200
-"""The most writers of one call: a media stream and a session for each time that it was continued."""
+"""Writers of one call: a media stream and a session for each time that it was continued."""
 
 CLOSING = frozenset({"call_ended", "session_ended"})
 """Facts that close a writer. They are taken beyond the bounds, twice for each writer."""
@@ -82,8 +82,8 @@ LISTED = frozenset(
         "call_closed",
     }
 )
-"""Facts that change what the list of calls shows. Once all writers of a call have closed, any may: it
-may be the one that was missing."""
+"""Facts that change what the list of calls shows. Once all writers of a call have closed, any may:
+it may be the one that was missing."""
 
 
 def closes(fact: Fact) -> bool:

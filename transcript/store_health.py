@@ -1,8 +1,8 @@
 """Whether the store works, and which processes live.
 
 At its own pace something small is written to the store and read from it: the signs of life of the
-processes that write facts, in one commit. So a full disk, or a database that has become a replica, is
-found out before anybody's facts are refused; an append that fails has the store checked at once.
+processes that write facts, in one commit. So a full disk, or a database that has become a replica,
+is found out before anybody's facts are refused; an append that fails has the store checked at once.
 
 | append      | check   | the store counts as                                  |
 |-------------|---------|------------------------------------------------------|
@@ -29,8 +29,8 @@ CHECK_LOST_EVERY_S = 1.0
 """The same while it does not work, so that everybody goes on soon."""
 
 APPEND_FAULT_S = 10.0
-"""How long the store counts as lost after an append that failed while checks pass: a damaged file may
-take some writes and not others. Writers try again every five seconds at least."""
+"""How long the store counts as lost after an append that failed while checks pass: a damaged file
+may take some writes and not others. Writers try again every five seconds at least."""
 
 MAX_PROCESSES = 10_000
 """Processes whose signs of life wait to be stored. There are some dozens."""

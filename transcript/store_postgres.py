@@ -92,7 +92,7 @@ class PostgresDialect:
         return wrapped
 
     def reason(self, error: Exception) -> str:
-        # The server's text may quote values, and the driver's the URL; the code tells what to look for.
+        # The server's text may quote values, the driver's the URL; the code says what to look for.
         state = getattr(error, "sqlstate", None)
         words = _REASONS.get(state[:2] if state else "08", "it reports an error")
         return f"{words} ({type(error).__name__})"

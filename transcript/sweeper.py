@@ -6,8 +6,8 @@ the event loop waits for 2. It reads the facts of a call when something may be d
 revision, which costs what a join costs.
 
 Several services on one store all do so. What they add is equal, and is added only to the very
-revision that it was judged by; so it does not matter who is first, and nothing is closed over the
-head of a fact that came meanwhile.
+revision that it was judged by; so it does not matter who is first, and no call is closed
+over a fact that came meanwhile.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from transcript.watches import Watches
 
 log = get_log(__name__)
 
-LONGEST_PACE_S = 5.0
+MAX_PACE_S = 5.0
 """A sixth of the usual grace: a call is closed that much late at most."""
 
-CALLS_A_SWEEP = 200
-"""The most calls to read in one sweep: one or two seconds of one core, after which those who died
+MAX_CALLS_A_SWEEP = 200
+"""Calls that are read in one sweep: one or two seconds of one core, after which those who died
 first have their turn again."""
 
 
@@ -75,7 +75,7 @@ class Sweeper:
         self._index = index
         self._watches = watches
         self._metrics = metrics
-        self.pace_s = min(LONGEST_PACE_S, grace_s / 5, lost_s / 5)
+        self.pace_s = min(MAX_PACE_S, grace_s / 5, lost_s / 5)
         # In this time some signs of life may have been missed, but never all that count.
         self._limits = Limits(grace_s, lost_s, away_s=max(3 * self.pace_s, lost_s / 4))
         self._watched: Watched | None = None
@@ -132,7 +132,7 @@ class Sweeper:
         read = 0
         for call in to_look_at:
             if call.call_sid not in self._known:
-                if read == CALLS_A_SWEEP:
+                if read == MAX_CALLS_A_SWEEP:
                     break
                 read += 1
             await self._close(call, watched)

@@ -21,8 +21,8 @@ def last_open(facts: Sequence[Fact]) -> Transcript:
         facts: Of one call, in the order of their storing; at least one.
 
     Returns:
-        What ``join`` makes of the first so many of them. Of revision 0 when the very first fact left
-        nothing missing.
+        What ``join`` makes of the first so many of them. Of revision 0 when the very first fact
+        left nothing missing.
     """
     for count in range(len(facts) - 1, 0, -1):
         if not outstanding(call_log(facts[:count])).nothing:

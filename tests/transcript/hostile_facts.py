@@ -1,6 +1,6 @@
-"""Facts at random, of every body and with every number that a field holds: worse than ingest lets in.
+"""Facts at random, of every body and with every number that a field holds.
 
-An older version may have stored them.
+They are worse than ingest lets in; an older version may have stored them.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Service:
 async def serving(
     store: Store, *, grace_s: float = 30.0, lost_s: float = 90.0
 ) -> AsyncIterator[Service]:
-    """A service that brings its index up to date; sweeping is for the test, which keeps the time."""
+    """A service that brings its index up to date. To sweep is for the test, which keeps time."""
     service = Service.of(store, grace_s=grace_s, lost_s=lost_s)
     indexing = asyncio.create_task(service.index.run())
     try:

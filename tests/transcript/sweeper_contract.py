@@ -74,8 +74,9 @@ class SweeperContract:
             yield one, two
 
     async def test_a_killed_gateways_call_is_final_by_a_deadline_and_its_watchers_end(
-        self, replicas: tuple[Service, Service]
+        self, replicas: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("transcript.calls.POLL_S", 0.05)
         one, two = replicas
         gateway, worker = stream("CA1", 1, "session/1"), session("CA1", "session/1")
         await one.ingest.append(gateway.facts, "gateway process")

@@ -240,9 +240,9 @@ async def test_bad_names_of_calls_and_processes_are_refused(client: Client) -> N
 
 
 async def test_calls_of_a_process_that_fell_silent_become_final(tmp_path: Path) -> None:
-    """A gateway is gone and its neighbour lives, by signs of life alone; then the neighbour ends."""
+    """A gateway is gone and its neighbour lives, by signs of life alone, and then ends."""
 
-    async with running(tmp_path / "facts.db", grace_s=0.5, lost_s=3.0) as client:
+    async with running(tmp_path / "facts.db", grace_s=0.3, lost_s=2.0) as client:
         for n, process in enumerate(("dead", "alive"), start=1):
             gateway = Writer(f"CA{n}", "gateway/MZ1")
             await client.append([gateway.write(call_started=CallStarted(stream_number=1))], process)
@@ -301,6 +301,7 @@ async def test_a_store_that_takes_no_writes_is_not_ready_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
 ) -> None:
     monkeypatch.setattr("transcript.store_health.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.store_health.CHECK_LOST_EVERY_S", 0.1)
     database = Limited(tmp_path / "facts.db")
     async with running(tmp_path / "facts.db", store=SqlStore(database)) as client:
         await client.append(short_call("CA1"))
@@ -345,6 +346,7 @@ async def test_a_full_disk_is_said_and_facts_go_in_when_there_is_room(
 ) -> None:
     monkeypatch.setattr("transcript.store_health.APPEND_FAULT_S", 0.5)
     monkeypatch.setattr("transcript.store_health.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("transcript.store_health.CHECK_LOST_EVERY_S", 0.1)
     async with running(small_disk / "facts.db") as client:
         await client.append(short_call("CA1"))
         rest = small_disk / "rest"

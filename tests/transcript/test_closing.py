@@ -17,7 +17,7 @@ from asheard.v1.fact_pb2 import (
     SessionStarted,
 )
 from tests.transcript.call_facts import Writer
-from transcript.closing import LONGEST_CALL_S, Limits, Watched, due, may_be_due, standing, watch
+from transcript.closing import MAX_CALL_S, Limits, Watched, due, may_be_due, standing, watch
 from transcript.join.log import call_log
 from transcript.store import WriterState, closes
 
@@ -113,9 +113,9 @@ CASES = [
     Case("no stream came in time", session(ended=True), 90, {"s": 0}, [CLOSED]),
     Case("writers without a process are not lost by the clock", stream() + session(), 80_000, {},
          process={}),
-    Case("but after a day", stream() + session(), LONGEST_CALL_S, {},
+    Case("but after a day", stream() + session(), MAX_CALL_S, {},
          [LOST_STREAM, LOST_SESSION], process={}),
-    Case("and so are living ones", stream() + session(), LONGEST_CALL_S, ALIVE,
+    Case("and so are living ones", stream() + session(), MAX_CALL_S, ALIVE,
          [LOST_STREAM, LOST_SESSION]),
 ]  # fmt: skip
 

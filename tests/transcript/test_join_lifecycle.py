@@ -122,7 +122,7 @@ def test_a_writer_of_a_dead_process_is_not_waited_for() -> None:
     assert waits(facts).awaits_close
     transcript = join([*facts, closed()])
     assert (transcript.state, transcript.final) == (FAILED, True)
-    # What was playing is heard as far as proven, and the call's end is the last date it told.
+    # What was playing is heard as far as proven, and the call's end is the last timestamp it told.
     (turn,) = transcript.turns
     assert (turn.position.low_ms, turn.position.best_ms, turn.position.high_ms) == (400, 400, 900)
     assert (turn.heard_audio_ms, turn.end_ms) == (400, 500)

@@ -1,8 +1,8 @@
 """Golden calls: facts in, the transcript as a person would read it out (unit).
 
-A file of ``tests/scenarios/transcript`` begins with prose that says what it proves. Behind
+A file of ``tests/scenarios/transcript`` begins with prose that says what it proves. After
 ``facts`` each line is a writer, the kind of fact, and its fields in protobuf's text format;
-``skip WRITER`` leaves out a number. Behind ``transcript`` is what comes of it. Run with
+``skip WRITER`` leaves out a number. After ``transcript`` is what comes of it. Run with
 ASHEARD_REWRITE_SCENARIOS=1 to write what the join says now, and explain the difference.
 """
 

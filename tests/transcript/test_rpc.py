@@ -211,7 +211,7 @@ async def test_a_passage_is_checked(client: Client) -> None:
     for fact in facts:
         if fact.HasField("item_generated"):
             fact.item_generated.audio_ms = 10_000
-        if fact.HasField("position_fixed"):  # cut off well behind the price
+        if fact.HasField("position_fixed"):  # cut off well after the price
             fact.position_fixed.cause = PositionCause.POSITION_CAUSE_CLEARED
             fact.position_fixed.position.low_ms = 6_200
             fact.position_fixed.position.best_ms = 6_200

@@ -12,9 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from asheard.v1.fact_pb2 import (
-    Fact,
-)
+from asheard.v1.fact_pb2 import CallOutcome, Fact
 from runtime.config import Address
 from runtime.errors import ConfigurationError
 from runtime.process import Stop
@@ -31,6 +29,7 @@ from tests.transcript.running_server import (
 )
 from transcript.service import TranscriptServer, serve
 from transcript.store_sqlite import open_sqlite
+from transcript.sweeper import Sweeper
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -46,7 +45,31 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         assert await client.get("CA3") == before
 
 
-async def test_a_lost_store_is_unavailable_said_and_recovered_from(tmp_path: Path) -> None:
+async def test_a_new_store_is_known_to_be_new_however_quick_its_writers_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facts of before a service began to look keep it from closing calls for a while."""
+    appended = asyncio.Event()
+    sweep_on = Sweeper.run
+
+    async def late(self: Sweeper) -> None:
+        await appended.wait()
+        await sweep_on(self)
+
+    monkeypatch.setattr(Sweeper, "run", late)
+    async with running(tmp_path / "facts.db", grace_s=0.3, lost_s=100.0) as client:
+        dropped = CallOutcome.CALL_OUTCOME_DROPPED
+        await client.append(short_call("CA1", outcome=dropped), "gateway")
+        appended.set()
+        async with asyncio.timeout(20):
+            states = [state async for state in client.watch("CA1")]
+    assert states[-1].final
+
+
+async def test_a_lost_store_is_unavailable_said_and_recovered_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transcript.store_health.CHECK_LOST_EVERY_S", 0.1)
     impatient = open_sqlite(tmp_path / "facts.db", locked_after_s=0.1)
     async with running(tmp_path / "facts.db", store=impatient) as client:
         await client.append(short_call("CA1", ended=False))

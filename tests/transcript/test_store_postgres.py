@@ -193,8 +193,12 @@ async def test_a_store_that_cannot_be_used_ends_the_service_with_one_line(
 
 
 async def test_a_service_outlives_its_database(
-    url: str, cluster: PostgresCluster | None, tmp_path: Path
+    url: str,
+    cluster: PostgresCluster | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("transcript.store_health.CHECK_LOST_EVERY_S", 0.1)
     if cluster is None:
         pytest.skip("the database of ASHEARD_TEST_POSTGRES is not ours to stop")
     async with running_with(replace(config(tmp_path / "unused"), store=url)) as client:

@@ -10,13 +10,14 @@ Rules:
    word may be said again, when text comes after its item's end: then the longest text stands, of
    texts of one length the later, and the later word on everything else.
 2. How much was played is the gateway's last word (PositionFixed); until it comes, what is proven.
-   ``best_ms`` decides where playback was dated on Twilio's media clock or proven to an end
+   ``best_ms`` decides where playback was timed on Twilio's media clock or proven to an end
    (PLAYED_TO_END, MARK, MEDIA_CLOCK). In 1,500 random calls with every fault of network and carrier
-   it was more than 40 ms above the truth in 0.8 % of such cuts and in 5 % of hang-ups, and never for
-   a proven end. Where the gateway's own clock dated it, or nothing did (LOCAL_CLOCK, PROVEN_ONLY,
-   NOT_STARTED, rules of a newer gateway), 12 % of cuts and a tenth of the parts that looked as if
-   played to their end were above it, by up to 1 s: there ``low_ms`` decides, which never was, whether
-   the caller cut in, hung up or the socket was dropped. ``high_ms`` says what may have been heard.
+   it was more than 40 ms above the truth in 0.8 % of such cuts and in 5 % of hang-ups, and never
+   for a proven end. Where the gateway's own clock timed it, or nothing did (LOCAL_CLOCK,
+   PROVEN_ONLY, NOT_STARTED, rules of a newer gateway), 12 % of cuts and a tenth of the parts that
+   looked as if played to their end were above it, by up to 1 s: there ``low_ms`` decides, which
+   never was, whether the caller cut in, hung up or the socket was dropped. ``high_ms`` says what
+   may have been heard.
 3. A part that was generated completely and played to its end was heard in full. Otherwise its
    words are placed by the best word times there are: refined before estimated, later before
    earlier. Times say nothing that were found with less audio than was played, nor, of a part that
@@ -26,8 +27,8 @@ Rules:
    not refined, CUT_OFF for all else.
 5. The parts of an item follow each other; its text is theirs, parted by a space where they would
    run together, and its audio is theirs in a row.
-6. Text without sound is never heard. A part that has text and no audio holds up nothing: its words lie
-   between its neighbours and last no time, and what was heard is the text of the others.
+6. Text without sound is never heard. A part that has text and no audio holds up nothing: its words
+   lie between its neighbours and last no time, and what was heard is the text of the others.
 7. It was interrupted when the caller's barge-in left something unplayed or ungenerated.
 """
 
@@ -53,7 +54,7 @@ _CUT_OFF = (
 )
 _COMPLETED = GenerationStatus.GENERATION_STATUS_COMPLETED
 
-_DATED = (
+_TIMED = (
     PositionRule.POSITION_RULE_PLAYED_TO_END,
     PositionRule.POSITION_RULE_MARK,
     PositionRule.POSITION_RULE_MEDIA_CLOCK,
@@ -130,8 +131,8 @@ def _hear(part: Part) -> _PartHeard:
 def _position(part: Part, audio_ms: int) -> Position:
     """How much of the part was played (rule 2).
 
-    Sent audio is counted in bytes, generated audio is floored to milliseconds: never more played than
-    generated.
+    Sent audio is counted in bytes, generated audio is floored to milliseconds: never more played
+    than generated.
     """
     if part.fixed is None:
         return Position.exactly(max(min(part.played_ms, audio_ms), 0))
@@ -139,16 +140,16 @@ def _position(part: Part, audio_ms: int) -> Position:
     best_ms = max(min(fixed.best_ms, audio_ms), 0)
     low_ms = max(min(fixed.low_ms, best_ms), 0)
     high_ms = max(min(fixed.high_ms, audio_ms), best_ms)
-    return Position(low_ms, best_ms, high_ms, _is_dated(part.fixed))
+    return Position(low_ms, best_ms, high_ms, _is_timed(part.fixed))
 
 
-def _is_dated(fixed: PositionFixed) -> bool:
+def _is_timed(fixed: PositionFixed) -> bool:
     evidence = fixed.position.evidence
     if evidence.rule == PositionRule.POSITION_RULE_MEDIA_CLOCK:
-        # Played to the end, it was not stopped, and needs no date of that.
+        # Played to the end, it was not stopped, and needs no time of that.
         is_played = fixed.cause == PositionCause.POSITION_CAUSE_PLAYED
         return is_played or evidence.HasField("stopped_at_ms")
-    return evidence.rule in _DATED
+    return evidence.rule in _TIMED
 
 
 def _text(part: Part) -> str:
@@ -157,7 +158,7 @@ def _text(part: Part) -> str:
     text = ""
     for piece in sorted(part.pieces, key=lambda piece: (piece.text_offset, len(piece.text))):
         if piece.text_offset > len(text):
-            break  # a piece is still under way; what lies behind it cannot be placed
+            break  # a piece is still under way; what lies after it cannot be placed
         text += piece.text[len(text) - piece.text_offset :]
     return text
 
@@ -167,8 +168,8 @@ def _status(part: Part) -> GenerationStatus.ValueType | None:
 
 
 def _is_played_to_end(part: Part, audio_ms: int, position: Position) -> bool:
-    """Whether all that there is to hear was heard. Of an incomplete part, nobody knows what there is:
-    text may have run ahead of the audio that exists."""
+    """Whether all that there is to hear was heard. Of an incomplete part, nobody knows what there
+    is: there may be more text than the audio that exists."""
     if part.fixed is None or not audio_ms or _status(part) != _COMPLETED:
         return False
     left_ms = audio_ms - position.sure_ms
@@ -230,7 +231,7 @@ def _fitted(text: str, timed: WordsTimed) -> WordTimes:
     """Lay the times of a fact over the words of the text as it is now.
 
     The text may have grown since the times were found: a word that was cut in two takes the times
-    of its beginning, and words behind the last timed one have no audio.
+    of its beginning, and words after the last timed one have no audio.
     """
     words: list[WordTime] = []
     beyond_ms = timed.audio_ms

@@ -1,9 +1,10 @@
 """What all writers together say about each conversation item, gathered in canonical order.
 
 Of a part that was playing when its stream was over without a PositionFixed (the gateway is lost, or
-had to give that fact up), the last that was proven stands: so much was heard, and more is not claimed.
-Up to all that was generated may have been heard, for more may have been sent than the gateway could
-tell. Where the gateway is lost, that goes for parts as well of which it had told nothing yet.
+had to give that fact up), the last that was proven stands: so much was heard, and more is not
+claimed. Up to all that was generated may have been heard, for more may have been sent than the
+gateway could tell. Where the gateway is lost, that goes for parts as well of which it had told
+nothing yet.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class _Gathering:
     def __init__(self) -> None:
         self.by_id: dict[str, Item] = {}
         self._playing: dict[tuple[str, int], Part] = {}
-        """Parts that began in the stream at hand and of which no last word came yet."""
+        """Parts that began in this stream and of which no last word came yet."""
 
     def _item(self, item_id: str, fact: Fact, role: Role.ValueType) -> Item:
         item = self.by_id.get(item_id)
@@ -233,7 +234,7 @@ class _Gathering:
                 self._leave_playing(self.by_id[item_id], content_index, part)
 
     def lose_stream(self, sessions: Collection[str]) -> None:
-        """The gateway is lost: of what these sessions generated, it may have played more than it told."""
+        """The gateway is lost: it may have played more of these sessions than it told."""
         for item in self.by_id.values():
             if item.writer in sessions:
                 for content_index, part in item.parts.items():

@@ -14,8 +14,8 @@ Rules:
    nobody did for a stated time (CallClosed).
 4. A transcript is final when the call is over and no writer is open.
 5. The call's end is the newest stream's, by its gateway; of a stream whose writer was lost, the
-   last date that it told on the call's clock. Clocks of several gateways need not agree: the end is
-   never earlier than any start or end that the streams before it told.
+   last timestamp that it told on the call's clock. Clocks of several gateways need not agree: the
+   end is never earlier than any start or end that the streams before it told.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _times_ns(log: CallLog) -> Iterator[int]:
 
 
 def _at_ms(fact: Fact) -> int:
-    """The date on the call's clock that a gateway's fact tells; 0 when it tells none."""
+    """The timestamp on the call's clock that a gateway's fact tells; 0 when it tells none."""
     match fact.WhichOneof("body"):
         case "playback_started":
             return fact.playback_started.at_ms

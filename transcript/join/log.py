@@ -26,7 +26,7 @@ GATEWAY = "gateway/"
 SESSION = "session/"
 TRANSCRIPT = "transcript/"
 _LAST = 1 << 62
-"""Sorts what has no known place behind all that has one."""
+"""Sorts what has no known place after all that has one."""
 
 
 @dataclass(frozen=True, slots=True)

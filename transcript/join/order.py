@@ -5,7 +5,7 @@ Rules:
 1. Items are ordered by when they began on the call's clock: an agent's when the caller began to
    hear it, a caller's when they began to speak. Streams of one call follow each other; each one's
    clock begins anew.
-2. An item that never began (an answer that was cut before its turn, a tool) comes right behind the
+2. An item that never began (an answer that was cut before its turn, a tool) comes right after the
    item before it in its writer's order, and so before anything that began later. Before the first
    item of a session stand all items of the sessions before it on the same stream.
 3. Ties go by session, then by the writer's order.
@@ -21,7 +21,7 @@ from transcript.join.log import CallLog
 
 _Place = tuple[int, int, int, int]
 """Stream, start on its clock, the writer's rank, its sequence: of the item, or of the item that one
-which never began stands behind."""
+which never began comes after."""
 
 _BEFORE_ALL = -1
 

@@ -58,16 +58,20 @@ def test_numpy_and_c_agree(name: str, built: ctypes.CDLL, monkeypatch: pytest.Mo
     assert aligned(known, built, monkeypatch) == aligned(known, None, monkeypatch)
 
 
+@pytest.fixture(scope="module", params=[16, 32, 64])
+def of_width(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
+    """The kernel for processors whose widest vectors have so many bytes."""
+    target = tmp_path_factory.mktemp("kernel") / "_kernel.so"
+    return compiled(target, f"-DWIDEST={request.param}")
+
+
 @pytest.mark.parametrize("frames", [1, 40, 300])
-@pytest.mark.parametrize("width", [16, 32, 64])
-def test_scores_agree(
-    width: int, frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the widest vectors are that a processor has."""
-    library = compiled(tmp_path / "_kernel.so", f"-DWIDEST={width}")
+def test_scores_agree(of_width: ctypes.CDLL, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = senones.senone_scorer()
     features = np.random.default_rng(3).normal(0, 12, (frames, 39)).astype(np.float32)
-    monkeypatch.setattr(senones, "kernel", lambda: library)
+    monkeypatch.setattr(senones, "kernel", lambda: of_width)
     in_c = scorer.scores(features)
     monkeypatch.setattr(senones, "kernel", lambda: None)
     np.testing.assert_allclose(scorer.scores(features), in_c, atol=1e-3)

@@ -5,6 +5,8 @@ that. Nothing in here is shipped.
 
 gateway   odd HTTP, WebSocket frames and Twilio messages at a gateway process, with good calls beside
           them: it lives, logs no fault of its own, does not grow, and the good calls do not notice
+native    odd frames and payloads: the compiled half and Python's give one answer, and the general
+          decoder's
 model     odd events of the model's, in any order, through decoder, conversation and outbox, and
           through a whole call of the session worker
 facts     odd facts through the transcript service and its store; joins of any subset in any order;

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
 
-from fuzz import agent, facts, gateway, model
+from fuzz import agent, facts, gateway, halves, model
 from fuzz.harness import PROGRESS, Finding, Report, run_cases
 
 Run = Callable[..., Report]
 
 TARGETS: dict[str, Run] = {
     "gateway": gateway.run,
+    "native": lambda **how: run_cases("native", halves.Halves, **how),
     "model": lambda **how: run_cases("model", model.Model, **how),
     "facts": lambda **how: run_cases("facts", facts.Facts, **how),
     "agent": lambda **how: run_cases("agent", agent.Agents, **how),

@@ -16,7 +16,7 @@ from fuzz.harness import Report, run_cases
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("target", ["gateway", "model", "facts", "agent"])
+@pytest.mark.parametrize("target", ["gateway", "native", "model", "facts", "agent"])
 def test_two_seconds_of_odd_input_find_nothing(target: str) -> None:
     command = [sys.executable, "-m", "fuzz", "--seconds", "2", "--seed", "1", target]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)

@@ -37,7 +37,7 @@ from gateway.bargein import BargeIn, between_wall_clocks, is_plausible
 from gateway.barrier import FAULTS, guarded, report
 from gateway.caller_path import CallerPath
 from gateway.instant import Instant, now
-from gateway.link import Lane, LaneListener
+from gateway.lane import Lane, LaneListener
 from gateway.metrics import GatewayMetrics, outcome_label
 from gateway.playout.clock import MAX_AHEAD_US
 from gateway.playout.playhead import LONG_TRACE, Playhead

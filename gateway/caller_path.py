@@ -16,7 +16,7 @@ from native import read_media
 
 
 class FrameLane(Protocol):
-    """Where frames go: :class:`gateway.link.Lane`."""
+    """Where frames go: :class:`gateway.lane.Lane`."""
 
     def send_audio(self, payload: bytes, timestamp_ms: int, received_unix_us: int, /) -> bool:
         """Pass a frame on; False when audio was dropped, this frame or an older one."""

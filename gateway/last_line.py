@@ -12,7 +12,7 @@ import time
 from asheard.v1 import fact_pb2
 from gateway.barrier import guarded
 from gateway.call import FactWriters, Workers
-from gateway.link import Lane, LaneListener
+from gateway.lane import Lane, LaneListener
 from runtime.facts import FactWriter
 from runtime.log import get_log
 

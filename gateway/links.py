@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from asheard.v1 import session_service_pb2
 from gateway.instant import now
-from gateway.link import RECONNECT_S, Lane, LaneListener, Link, in_call
+from gateway.lane import Lane, LaneListener
+from gateway.link import RECONNECT_S, Link, in_call
 from gateway.metrics import GatewayMetrics
 from gateway.placement import by_preference
 from runtime.credentials import Credentials

@@ -7,7 +7,7 @@ call there would be heard by every caller that it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,17 +35,14 @@ class WorkerLoad:
 Worker = TypeVar("Worker")
 
 
-def by_preference(loads: Mapping[Worker, WorkerLoad], *, tried: Iterable[Worker]) -> list[Worker]:
+def by_preference(loads: Mapping[Worker, WorkerLoad], *, tried: Container[object]) -> list[Worker]:
     """The workers to ask, best first.
 
     Args:
         loads: The workers whose link is up, in an order that decides among equals.
         tried: Workers that refused this call already.
     """
-    refused = set(tried)
-    candidates = [
-        worker for worker, load in loads.items() if load.has_room and worker not in refused
-    ]
+    candidates = [worker for worker, load in loads.items() if load.has_room and worker not in tried]
 
     def cost(worker: Worker) -> tuple[bool, float]:
         load = loads[worker]

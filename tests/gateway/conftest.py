@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway import link, links
 from gateway.config import GatewayConfig
 from gateway.service import Gateway
 from runtime import facts
@@ -115,6 +116,13 @@ def facts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests wait for a call's last fact, and facts wait for company otherwise."""
     monkeypatch.setattr(facts, "LINGER_S", 0.001)
     monkeypatch.setattr(facts, "BUSY_S", 0.005)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call waits for a worker."""
+    monkeypatch.setattr(links, "RECONNECT_S", 0.0)
+    monkeypatch.setattr(link, "RECONNECT_S", 0.0)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from asheard.v1 import fact_pb2
 from gateway import service, turns
 from gateway.call import Call
 from gateway.caller_path import CallerPath
+from gateway.lane import Lane, LaneListener
 from gateway.last_line import LastLine
-from gateway.link import Lane, LaneListener
 from gateway.media_connection import MediaConnection
 from gateway.media_sink import MediaSink
 from gateway.registry import Registry, RunningCall

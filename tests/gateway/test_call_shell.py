@@ -17,7 +17,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import call as call_module
 from gateway.call import SOCKET_AHEAD_BYTES, Call, CallServices
 from gateway.instant import Instant, now
-from gateway.link import Lane, LaneListener
+from gateway.lane import Lane, LaneListener
 from gateway.metrics import GatewayMetrics
 from gateway.twilio.messages import MediaDetails, Start, StartDetails
 from runtime.facts import FactOutbox

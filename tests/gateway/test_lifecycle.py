@@ -15,8 +15,8 @@ from asheard.v1 import fact_pb2
 from gateway import link, links, service
 from gateway.call import Call
 from gateway.config import GatewayConfig
+from gateway.lane import Lane, LaneListener
 from gateway.last_line import LastLine
-from gateway.link import Lane, LaneListener
 from gateway.webhook import LINES_BUSY
 from runtime.config import Address
 from runtime.errors import ConfigurationError

@@ -21,6 +21,8 @@ PURE = sorted(
                 "public_url",
                 "webhook",
                 "evidence",
+                "lane",
+                "outgoing",
                 "caller_path",
                 "websocket_protocol",
             )

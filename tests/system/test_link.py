@@ -19,8 +19,8 @@ from gateway.links import Links
 from gateway.metrics import GatewayMetrics
 from runtime.rpc import LINK, USUAL
 from tests.gateway.conftest import world
+from tests.gateway.linked import Listener
 from tests.gateway.peers import until
-from tests.gateway.test_links import Listener
 from tests.kernels import ROOT
 from tests.session.ends import FRAME, Endpoint, Worker, endpoint, worker
 from tests.session.ports import free_port

@@ -210,7 +210,7 @@ async def test_a_gateway_that_is_refused_says_so_once_and_does_not_spin(tmp_path
 async def test_a_gateway_links_once_its_secret_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_LAST_RETRY_S", 0.1)
+    monkeypatch.setattr(link, "MAX_RETRY_S", 0.1)
     path = tmp_path / "secret"
     put(path, STRANGE)
     async with (

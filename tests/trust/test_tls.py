@@ -187,7 +187,7 @@ async def _load(
 async def test_a_gateway_links_again_with_the_new_certificate(
     tmp_path: Path, ours: Authority, strange: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_LAST_RETRY_S", 0.1)
+    monkeypatch.setattr(link, "MAX_RETRY_S", 0.1)
     credentials = by(ours.issue(tmp_path / "gateway"))
     async with worker(Trust(tls=strange.issue(tmp_path / "worker"))) as there:
         with capture_logs() as lines:

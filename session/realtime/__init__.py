@@ -1,5 +1,5 @@
 """One conversation with the OpenAI Realtime API.
 
-``events``, ``conversation`` and ``input_clock`` are pure: values in, values out, ``now`` as an
-argument. ``connection`` is the socket.
+All of it is pure (values in, values out, ``now`` as an argument) but ``connection`` and
+``picows_connection``, which are the socket.
 """

@@ -1,8 +1,8 @@
 """What the session was told against what the server says is in force. Pure.
 
-A server that speaks another dialect may accept ``session.update`` and go on as it likes. Audio in a
-format that nobody asked for is noise to the caller and to the transcript, so it ends the session; any
-other difference is worth a line in the log. What the server does not mention is not compared.
+A server that speaks another dialect may accept ``session.update`` and go on as it likes. Audio in
+a format that nobody asked for is noise to the caller and to the transcript, so it ends the session;
+any other difference is worth a line in the log. What the server does not mention is not compared.
 """
 
 from __future__ import annotations

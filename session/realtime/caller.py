@@ -13,13 +13,14 @@ from session.realtime.bounds import MAX_CALLER_TEXT_CHARS, MAX_REMEMBERED
 from session.realtime.outputs import Note, Noted, WriteFact
 
 PROGRESS_S = 0.5
-"""A partial transcript at most this often: who watches a call reads no faster."""
+"""Between two facts about one partial transcript: who watches a call reads no faster."""
 
 
 @dataclass(slots=True)
 class _Transcript:
     text: str = ""
     written_at: float | None = None
+    """In monotonic seconds. None: no fact is written yet."""
 
 
 class CallerTranscripts:
@@ -77,7 +78,7 @@ class CallerTranscripts:
         return facts
 
     def _begin(self, item_id: str) -> list[_Output]:
-        """Make room for a transcript; the oldest gives way."""
+        """Begin a transcript if it is new; when there are too many, the oldest is given up."""
         outputs: list[_Output] = []
         if item_id not in self._coming:
             if len(self._coming) >= MAX_REMEMBERED:

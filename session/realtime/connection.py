@@ -19,15 +19,15 @@ CLOSE_S = 2.0
 """How long the closing handshake may take; the call is over, nobody waits for it."""
 
 PING_S = 4.5
-"""So long after the last word of the model's it is asked for a sign of life, and has as long to give
+"""After so long a silence the model's server is asked for a sign of life, and has as long to give
 one: a dead socket is noticed within two of these, 9 s. Its pongs cost next to nothing."""
 
 UNACKNOWLEDGED_MS = 9_000
-"""A socket whose peer has acknowledged nothing of what was sent for so long is dead: the system's own
-patience, if left to itself, is some 15 minutes. ``TCP_USER_TIMEOUT``, where there is one."""
+"""A socket whose peer has acknowledged nothing of what was sent for so long is dead: the system,
+left to itself, waits some 15 minutes. ``TCP_USER_TIMEOUT``, where there is one."""
 
 STALLED_BYTES = 1024 * 1024
-"""Unsent audio beyond which the socket is taken for dead: about a minute and a half."""
+"""With more unsent audio than this the socket is taken for dead: about a minute and a half."""
 
 AUTHENTICATION_FAILED = 3000
 """Close code of a bad key, after a handshake that succeeded."""

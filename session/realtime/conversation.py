@@ -20,8 +20,8 @@ They share :class:`~session.realtime.state.Memory`, and put what they want done 
 :class:`~session.realtime.outputs.Outputs`. None knows this file, and none knows another but those
 that its constructor takes.
 
-The server is a peer: what it sends is bounded (:mod:`session.realtime.bounds`), and what lies beyond
-is dropped and counted.
+The server is a peer: what it sends is bounded (:mod:`session.realtime.bounds`), and what lies
+beyond is dropped and counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from session.realtime.setup import Setup
 from session.realtime.state import Memory, Response
 
 MAX_TOKENS = 10**9
-"""Counted of a response's usage at most; a counter does not go back."""
+"""Of one kind in one response; more is a mistake, and a counter does not go back."""
 
 _GENERATION_STATUS = {
     "completed": fact_pb2.GENERATION_STATUS_COMPLETED,

@@ -1,4 +1,4 @@
-"""What the model was told to truncate or delete, until it has answered. Pure.
+"""Cuts: what the model was told to truncate or delete, until it has answered. Pure.
 
 The answers are ``conversation.item.truncated`` and ``.deleted``, correlated by item, or an
 ``error``, correlated by our ``event_id``. Each cut becomes one fact, with the answer; one that has
@@ -32,7 +32,7 @@ class Cuts:
         self._pending: list[_Cut] = []
 
     def overdue(self) -> list[Output]:
-        """Too many have no answer: the oldest will not get one any more."""
+        """When too many have no answer, the oldest will not get one any more."""
         surplus = self._pending[:-MAX_REMEMBERED]
         del self._pending[:-MAX_REMEMBERED]
         return [output for cut in surplus for output in _answered(cut, accepted=False)]

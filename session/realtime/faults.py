@@ -35,7 +35,7 @@ _FATAL_CODES = frozenset(
 
 _BENIGN_CODES = frozenset(
     {
-        # The response ended by itself before our cancel came.
+        # The response ended by itself before our cancel arrived.
         "response_cancel_not_active",
         # Voice detection created one before us.
         "conversation_already_has_active_response",
@@ -49,8 +49,8 @@ _BENIGN_CODES = frozenset(
 )
 
 _TOO_LONG = re.compile(r"of \d+(?:\.\d+)?\s*ms is already shorter than \d+(?:\.\d+)?\s*ms")
-_LONGEST_MESSAGE = 1000
-"""Characters of a message that are looked at."""
+_MAX_MESSAGE_CHARS = 1000
+"""Of a message, so much is looked at."""
 
 _NOT_AUDIO = "Only model output audio messages can be truncated"
 
@@ -72,7 +72,7 @@ def is_truncation_refusal(detail: ErrorDetail) -> bool:
 
     By the message: the code is reported as ``invalid_value``, ``unsupported_content_type``, null.
     """
-    message = (detail.message or "")[:_LONGEST_MESSAGE]
+    message = (detail.message or "")[:_MAX_MESSAGE_CHARS]
     return _NOT_AUDIO in message or _TOO_LONG.search(message) is not None
 
 
@@ -110,4 +110,4 @@ def without_secrets(message: str) -> str:
 
     Only for refusals of our own configuration: other texts may quote speech.
     """
-    return _SECRET.sub("[key]", message[:_LONGEST_MESSAGE])[:200]
+    return _SECRET.sub("[key]", message[:_MAX_MESSAGE_CHARS])[:200]

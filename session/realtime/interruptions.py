@@ -40,9 +40,9 @@ its response is over              delete?     .             delete?     .
 its item is deleted or forgotten  SETTLED     SETTLED       SETTLED     .
 ================================  ==========  ============  ==========  =========
 
-*interrupt*: the gateway is asked to stop, and where it did; once for each part. *delete?*: an item
-of an interrupted response is deleted unless some of it was heard, may be playing (GIVEN), is settled
-and had sound, or was text that was never meant for the ear.
+*interrupt*: the gateway is asked to stop playback, and where it did; once for each part. *delete?*:
+an item of an interrupted response is deleted unless some of it was heard, some may be playing
+(GIVEN), some with sound is settled, or all of it is text that was never meant for the ear.
 
 =======================================  =========================  ===========================
 *decide*: playback stopped               while more may come        when the item is over

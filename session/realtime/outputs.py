@@ -1,7 +1,7 @@
 """What a conversation wants done: plain values for the shell to carry out, in order. Pure.
 
-Facts are the contract's own messages: a copy of each as a class of ours would be a second contract
-to keep in step with the first.
+Facts are the contract's own messages: a class of ours for each would be a second contract to keep
+in step with the first.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ToCaller(msgspec.Struct, frozen=True):
     item_id: str
     content_index: int
     payload: bytes
-    """Base64 of µ-law at 8 kHz; may be empty when ``last``."""
+    """Base64 of µ-law at 8 kHz; may be empty, also without ``last``."""
     last: bool = False
     """No more audio of this part will come."""
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """Stop playback. Nothing given to the gateway before may still be on its way."""
+    """Interrupt playback, and take back audio that was given to the gateway and has not left."""
 
     interrupt_id: int
     onset_buffer_ms: int | None
@@ -50,7 +50,7 @@ class WriteFact(msgspec.Struct, frozen=True):
 
 
 class CallerStopped(msgspec.Struct, frozen=True):
-    """The caller stopped speaking: the answer's delay counts from here."""
+    """The caller stopped speaking: the delay of the answer counts from here."""
 
     end_buffer_ms: int
     """In the model's input buffer, without the silence that voice detection waited for."""
@@ -74,7 +74,7 @@ class AudioReceived(msgspec.Struct, frozen=True):
 
 
 class TextReceived(msgspec.Struct, frozen=True):
-    """Text was generated; it runs ahead of its audio."""
+    """Text was generated; it comes before its audio."""
 
     item_id: str
     content_index: int
@@ -82,7 +82,7 @@ class TextReceived(msgspec.Struct, frozen=True):
 
 
 class PartCut(msgspec.Struct, frozen=True):
-    """The caller heard a part of this and no more: its word times are needed now."""
+    """The caller heard some of a part and no more: its word times are needed now."""
 
     item_id: str
     content_index: int
@@ -91,7 +91,7 @@ class PartCut(msgspec.Struct, frozen=True):
 
 
 class PartGenerated(msgspec.Struct, frozen=True):
-    """All text and audio of a part are there. Comes again when more text came late."""
+    """All text and audio of a part are there. Comes again with text that comes late."""
 
     item_id: str
     content_index: int

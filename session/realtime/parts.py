@@ -27,8 +27,8 @@ from session.realtime.outputs import (
 from session.realtime.state import Item, Memory, Part, PartKey
 
 PROGRESS_S = 1.0
-"""Progress of an item is a fact at most this often, as progress of its playback is; generation is
-three to four times as fast, and over after two or three of them."""
+"""Between two facts about the progress of a part, as between those about its playback; generation
+is three to four times as fast, and over after two or three of them."""
 
 
 class Parts:

@@ -1,7 +1,7 @@
 """The session's configuration: what the model is told, and whether it agreed. Pure.
 
-Audio may be appended once the model has accepted ``session.update``. A refusal ends the session, and
-so does audio in another format than was asked for; any other difference is counted, once.
+Audio may be appended once the model has accepted ``session.update``. A refusal ends the session,
+and so does audio in another format than was asked for; any other difference is counted, once.
 """
 
 from __future__ import annotations

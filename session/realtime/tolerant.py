@@ -1,13 +1,13 @@
 """Reads of an odd event what is needed. Pure.
 
-The strict decoder is quick, and refuses an event for any field that is not as it was published. What
-it refused comes here: fields that can be read are taken, those that cannot count as absent, and only
-what a field stands for that must be there (an id) makes the event unreadable. So a ``response.done``
-whose error is a string still ends its response.
+The strict decoder is quick, and refuses an event for any field that is not as it was published.
+What it refused comes here: fields that can be read are taken, those that cannot count as absent,
+and only a field that must be there (an id) makes the event unreadable. So a ``response.done`` whose
+error is a string still ends its response.
 
-A number may come as a float or as text, an object where text is due in ``arguments`` is taken as its
-JSON, an element of a list that cannot be read is left out, or stands as an empty one where its place
-says what it is. Text is always such that it can be encoded: a lone surrogate becomes a question mark.
+A number may come as a float or as text. An object in place of the text of ``arguments`` is taken as
+its JSON. An element of a list that cannot be read is left out, or is an empty one where its place
+says what it is. Text can always be encoded: a lone surrogate becomes a question mark.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from msgspec import inspect
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_LONGEST_NUMBER = 32
+_MAX_NUMBER_CHARS = 32
 """Characters of a number that comes as text."""
 
 
 class UnreadableError(ValueError):
-    """Something that must be there is not, or cannot be read; the text names it, without its value."""
+    """Something that must be there is not, or cannot be read; the text names it, not its value."""
 
 
 class _BeyondError(Exception):
@@ -164,7 +164,7 @@ def _integer(described: inspect.IntType, raw: object, name: str) -> int:
 def _number(raw: object, name: str) -> float:
     if isinstance(raw, bool):
         raise UnreadableError(name)
-    if isinstance(raw, int | float) or (isinstance(raw, str) and len(raw) <= _LONGEST_NUMBER):
+    if isinstance(raw, int | float) or (isinstance(raw, str) and len(raw) <= _MAX_NUMBER_CHARS):
         try:
             number = float(raw)
         except (ValueError, OverflowError) as error:

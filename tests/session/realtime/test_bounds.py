@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from session.realtime import bounds, caller, conversation, cuts, events
+from session.realtime import bounds, caller, cuts, events, interruptions, items, order, state
 from session.realtime.input_clock import audio_bytes
 from session.realtime.outputs import Note, ToCaller
 from tests.session.realtime.talk import Talk
@@ -115,8 +115,8 @@ def test_a_long_session_keeps_no_more_than_a_short_one(
     flood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids without end, of every kind, none of which ever comes to an end; with small bounds."""
-    for module in (conversation, caller, cuts):
-        for name in ("MAX_ITEMS", "MAX_REMEMBERED", "_REMEMBERED_ITEMS"):
+    for module in (caller, cuts, interruptions, items, order, state):
+        for name in ("MAX_ITEMS", "MAX_REMEMBERED", "REMEMBERED_ITEMS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 32)
     talk = Talk()

@@ -66,7 +66,7 @@ def test_a_turn_is_spoken_and_recorded() -> None:
     talk.response_done("R")
     assert talk.to_caller == [("A", 250), ("A", 250), ("A", 0)]
     (started,) = talk.facts("caller_speech_started")
-    assert (started.item_id, started.at_ms) == ("U", 663), "onset lies behind the padding"
+    assert (started.item_id, started.at_ms) == ("U", 663), "the onset comes after the padding"
     (stopped,) = talk.facts("caller_speech_stopped")
     assert stopped.at_ms == 1263, "the end lies before the silence that decided it"
     assert talk.of(CallerStopped) == [CallerStopped(1200)]

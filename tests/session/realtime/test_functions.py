@@ -1,4 +1,5 @@
-"""What a function call needs to be carried out, in every order of events; what is cut off never is."""
+"""What a function call needs to be carried out, in every order of events; what is cut off never
+is."""
 
 from __future__ import annotations
 
@@ -263,7 +264,7 @@ def test_calls_at_a_time_are_bounded() -> None:
     assert talk.noted(Note.DROPPED, "function_call") == 2
 
 
-def test_a_turn_behind_a_call_that_was_not_made_follows_the_one_before_it() -> None:
+def test_a_turn_after_a_call_that_was_not_made_follows_the_one_before_it() -> None:
     talk = Call()
     talk.say("R0", "A", "One moment.", 500)
     talk.response("R")

@@ -210,7 +210,7 @@ def test_a_position_beyond_what_was_received_is_no_truncation() -> None:
     assert talk.sent == []
 
 
-def test_cut_at_its_end_until_a_straggler_lies_behind_the_cut() -> None:
+def test_cut_at_its_end_until_a_straggler_comes_after_the_cut() -> None:
     talk = Talk()
     talk.response("R")
     talk.item("R", "A")

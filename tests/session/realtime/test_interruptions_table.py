@@ -1,4 +1,4 @@
-"""What was heard: the code does what the tables at the top of ``interruptions`` say, in any order."""
+"""What was heard: the code does what the tables of ``interruptions`` say, in any order."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Late(Talk):
 @pytest.mark.parametrize(
     "kinds", list(itertools.permutations(["deltas", "transcript", "response"], 2))
 )
-def test_text_behind_its_items_end_is_taken(kinds: tuple[str, ...]) -> None:
+def test_text_after_its_items_end_is_taken(kinds: tuple[str, ...]) -> None:
     talk = Late()
     assert talk.standing == PIECES[0]
     for kind in kinds:

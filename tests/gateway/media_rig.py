@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from asheard.v1 import fact_pb2, session_service_pb2
 from gateway.call import CallServices
 from gateway.instant import Instant
-from gateway.link import Lane, LaneListener
+from gateway.lane import Lane, LaneListener
 from gateway.media_connection import MediaConnection
 from gateway.media_sink import MediaSink
 from gateway.metrics import GatewayMetrics

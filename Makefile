@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/asheard/v1/*.proto)
-KERNELS := native/_speedups.c words/aligner/kernel.c session/kernel.c runtime/kernel.h
+KERNELS := native/_speedups.c words/aligner/kernel.c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-all fuzz check fmt proto proto-check bench wheel lock clean

@@ -30,6 +30,7 @@ from session import call as call_module
 from session.agent import Agent, load_agent, parse_agent
 from session.call import Call, CallSettings, Outcome
 from session.metrics import SessionMetrics
+from session.outbox import Outlet
 from session.realtime import events
 from session.realtime.connection import Closed
 from session.realtime.conversation import Conversation
@@ -313,7 +314,7 @@ class _Connection:
         self.over.set()
 
 
-class _Outlet:
+class _Outlet(Outlet):
     """The way to the gateway."""
 
     def __init__(self) -> None:
@@ -356,7 +357,7 @@ def _gateway_says(random: Random, call: Call, outlet: _Outlet) -> None:
         if random.random() < 0.05:
             frame = mutate.mutated_bytes(random, frame)
         at = random.choice((0, 20, 40, 1_000, LATEST_MS - 1))
-        call.receive_audio(frame, at, 1_000 * at, 1_000 * at + 5)
+        call.input.receive(frame, at, 1_000 * at, 0.001 * at)
 
 
 def _positions(random: Random, items: list[str]) -> session_service_pb2.PositionsFixed:

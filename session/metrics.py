@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.guard import Refusals
-from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS, FrameHistogram
+from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
+from session.latency import passed_us
 from session.realtime.agreed import SETTINGS
 from session.realtime.outputs import DROPPED, Note, Noted
 
@@ -36,16 +37,18 @@ class SessionMetrics:
             buckets=CALL_BUCKETS,
             registry=registry,
         )
-        self.frame_forward = FrameHistogram(
+        self.frame_forward = Histogram(
             "asheard_frame_forward_seconds",
-            "From a frame's receipt at the gateway to the model's socket, by two wall clocks; "
-            "not of frames for which the clocks contradict it.",
+            "From a frame's receipt at the gateway to the model's socket, by two wall clocks: of the "
+            "oldest frame of each message; not if the clocks contradict it.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
-            left_out=(
-                "asheard_clock_differences",
-                "Frames that were not timed since the clocks of gateway and worker differ.",
-            ),
+        )
+        self.clock_differences = Counter(
+            "asheard_clock_differences",
+            "Messages whose oldest frame was not timed since the clocks of gateway and worker "
+            "differ.",
+            registry=registry,
         )
         self.first_audio = Histogram(
             "asheard_first_audio_seconds",
@@ -163,6 +166,19 @@ class SessionMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+
+    def forwarded(self, oldest_unix_us: int, now_unix_us: int) -> None:
+        """A message's frames went to their models.
+
+        Args:
+            oldest_unix_us: When the gateway received the oldest of them, by its wall clock.
+            now_unix_us: The wall clock here.
+        """
+        took_us = passed_us(oldest_unix_us, now_unix_us)
+        if took_us is None:
+            self.clock_differences.inc()
+        else:
+            self.frame_forward.observe(took_us / 1_000_000)
 
     def note(self, noted: Noted) -> None:
         """Count what a conversation noted."""

@@ -1,33 +1,37 @@
 """The session worker as a process: opens its ports, serves, drains.
 
 Drain, in this order: not ready, no new calls, the calls finish, their facts are delivered, exit.
+A second signal ends the calls at once; their facts are delivered all the same.
 """
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import aiohttp
 from prometheus_client import CollectorRegistry
 
 from asheard.v1 import session_service_pb2, session_service_pb2_grpc
+from native import COMPILED
 from runtime.admin import AdminServer
+from runtime.background import Background
 from runtime.credentials import Credentials
+from runtime.drain import until_drained
 from runtime.facts import FactOutbox
 from runtime.guard import Guard
 from runtime.log import get_log
 from runtime.metrics import LoopLag
 from runtime.process import Stop
 from runtime.rpc import LINK, GrpcServer
+from session.admission import Admission
 from session.agent import load_agent
 from session.call import CallSettings
+from session.calls import Calls
 from session.config import SessionConfig
-from session.kernel import kernel
-from session.link import SessionService
 from session.metrics import SessionMetrics
 from session.realtime.connection import Connect
 from session.realtime.picows_connection import connect_picows
+from session.rpc import SessionService
 from session.tools import ToolRunner
 from session.words import Refine
 from words.pool import AlignerPool
@@ -78,7 +82,8 @@ async def serve(
     )
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"
-    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+    background = Background()
+    async with aiohttp.ClientSession() as http:
         settings = CallSettings(
             agent=agent,
             model=agent.model or config.realtime_model,
@@ -91,19 +96,15 @@ async def serve(
             metrics=metrics,
             follow=pool.open if pool else None,
         )
-        service = SessionService(
-            settings,
-            facts,
-            lag,
-            max_calls=config.max_calls,
-            max_lag_s=config.max_lag_ms / 1000,
-            calls=group,
+        admission = Admission(max_calls=config.max_calls, max_lag_s=config.max_lag_ms / 1000)
+        calls = Calls(settings, facts, admission, lag)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+            SessionService(calls), server.server
         )
-        session_service_pb2_grpc.add_SessionServiceServicer_to_server(service, server.server)
         admin = AdminServer(
             config.admin, registry, ready=lambda: _unready(stop, facts), remark=facts.trouble
         )
-        lagging = group.create_task(lag.run(), name="loop lag")
+        background.start("loop lag", lag.run())
         try:
             await admin.start()
             if aligning:
@@ -119,39 +120,27 @@ async def serve(
                 admin_port=admin.port,
                 agent=agent.name,
                 agent_file=Path(config.agent_path).name if config.agent_path else "bundled",
-                compiled=kernel() is not None,
+                compiled=COMPILED,
                 trust=config.trust.means,
             )
-            await stop.draining.wait()
-            await _drain(service, server, stop, config.drain_s)
+            await background.until_stopped(stop)
+            calls.drain()
+            await server.set_serving(False)
+            await until_drained(
+                stop, calls.idle(), drain_s=config.drain_s, calls=lambda: calls.active
+            )
         finally:
-            service.cancel_calls()
-            await service.idle()
+            calls.cancel()
+            await calls.idle()
             await server.stop(LINK_GRACE_S)
             if not await facts.flush(FLUSH_S):
                 log.error("the transcript service did not take the last facts")
             await facts.close()
             await pool.close()
             await admin.close()
-            lagging.cancel()
+            await background.close()
 
 
 def _unready(stop: Stop, facts: FactOutbox) -> str | None:
     """Why new calls should go elsewhere. Full is not unready: the load reports say it better."""
     return "draining" if stop.draining.is_set() else facts.unhealthy()
-
-
-async def _drain(service: SessionService, server: GrpcServer, stop: Stop, drain_s: int) -> None:
-    """Let the calls finish, until the second signal or the deadline."""
-    service.drain()
-    await server.set_serving(False)
-    log.info("draining", calls=service.active_calls, deadline_s=drain_s)
-    finished = asyncio.create_task(service.idle(), name="calls finish")
-    now = asyncio.create_task(stop.now.wait(), name="second signal")
-    try:
-        await asyncio.wait({finished, now}, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        finished.cancel()
-        now.cancel()
-    if service.active_calls:
-        log.warning("calls cut off by the end of the drain", calls=service.active_calls)

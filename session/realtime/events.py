@@ -10,8 +10,8 @@ fields without notice, and whatever an event looks like, the call goes on.
 Audio stays base64 text on the whole way: nothing here decodes it.
 
 Client events are values too; each has an ``event_id``, the only thing by which an ``error`` can be
-correlated. The one exception is :func:`append_audio`, fifty times a second: it has none, and is
-concatenated.
+correlated. The one exception is ``input_audio_buffer.append``, fifty times a second: it is never
+answered, and :func:`native.append_message` writes it.
 """
 
 from __future__ import annotations
@@ -562,19 +562,3 @@ _encoder = msgspec.json.Encoder()
 def encode(event: ClientEvent) -> bytes:
     """One text frame."""
     return _encoder.encode(event)
-
-
-AUDIO_BEGINS = b'{"type":"input_audio_buffer.append","audio":"'
-AUDIO_ENDS = b'"}'
-
-
-def append_audio(payload: bytes) -> bytes:
-    """``input_audio_buffer.append`` by concatenation.
-
-    Without an ``event_id``: it is never answered, and nothing could be done about one frame.
-
-    Args:
-        payload: Base64 of µ-law at 8 kHz, as :func:`session.realtime.input_clock.audio_bytes`
-            has checked it.
-    """
-    return AUDIO_BEGINS + payload + AUDIO_ENDS

@@ -24,15 +24,12 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import pybase64
 
-BYTES_PER_MS = 8
-"""µ-law at 8 kHz, mono."""
-
-FRAME_MS = 20
-"""What Twilio sends at a time; a smaller discrepancy of timestamps is jitter."""
+from runtime.units import BYTES_PER_MS, FRAME_MS
 
 LONGEST_FILL_MS = 10_000
 """A longer gap is no omitted silence but a fault; filling it would flood the model."""
@@ -49,15 +46,14 @@ _KEPT_SEGMENTS = 64
 _KEPT_FRAMES = 512
 """Ten seconds; semantic voice detection waits eight at most."""
 
+_BEHIND_MS = -FRAME_MS
+
 _NO_LEAD = -(1 << 62)
 """Before the first frame any timestamp is far ahead of the prediction."""
 
 
 def audio_bytes(payload: bytes) -> int | None:
-    """Length of the audio in a base64 payload; None when it is not base64.
-
-    The check is what lets :func:`session.realtime.events.append_audio` concatenate.
-    """
+    """Length of the audio in a base64 payload; None when it is not base64."""
     try:
         return len(pybase64.b64decode(payload, None, True))
     except ValueError:
@@ -86,31 +82,24 @@ class InputClock:
     appended must pass through here, or the clocks part.
     """
 
-    # session/kernel.c does what `receive` does for a frame that follows, in these slots.
-    __slots__ = (
-        "_appended_bytes",
-        "_filled_stall",
-        "_frames",
-        "_last_media_at",
-        "_lead_ms",
-        "_ring",
-        "_segments",
-        "_speech_active",
-        "filled_ms",
-    )
+    __slots__ = (  # of each call, and looked at fifty times a second
+        "_appended_bytes", "_lead_ms", "_last_media_at", "_lengths", "_received_unix_us",
+        "_segments", "_speech_active", "_filled_after", "filled_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._appended_bytes = 0
         self._segments: list[_Segment] = []
         self._lead_ms = _NO_LEAD
         """How far the media clock is ahead of the buffer in the newest segment."""
-        self._frames = 0
-        # A ring of the newest frames, two numbers each: where it ends in the buffer, in
-        # milliseconds, and when it was received, in microseconds.
-        self._ring = memoryview(bytearray(16 * _KEPT_FRAMES)).cast("q")
+        self._lengths: deque[int] = deque(maxlen=_KEPT_FRAMES)
+        """Of what was appended last, frames and silence, in bytes."""
+        self._received_unix_us: deque[int | None] = deque(maxlen=_KEPT_FRAMES)
+        """When the gateway received each of them; None: it is silence of ours."""
         self._speech_active = False
         self._last_media_at: float | None = None
-        self._filled_stall = False
+        self._filled_after: float | None = None
+        """:attr:`_last_media_at` when a stall was filled: one fill for each."""
         self.filled_ms = 0
         """Silence appended so far."""
 
@@ -119,7 +108,7 @@ class InputClock:
         """Length of the model's input buffer since the session began, floored."""
         return self._appended_bytes // BYTES_PER_MS
 
-    def receive(self, n_bytes: int, media_ms: int, received_unix_us: int, *, now: float) -> int:
+    def receive(self, n_bytes: int, media_ms: int, received_unix_us: int, now: float) -> int:
         """Take note of a frame that is about to be appended.
 
         Args:
@@ -132,16 +121,13 @@ class InputClock:
             How many milliseconds of silence to append before it; 0 as a rule.
         """
         self._last_media_at = now
-        self._filled_stall = False
         fill_ms = 0
         ahead_ms = media_ms - self._lead_ms - self._appended_bytes // BYTES_PER_MS
-        if not -FRAME_MS < ahead_ms < FRAME_MS:
+        if not _BEHIND_MS < ahead_ms < FRAME_MS:
             fill_ms = self._part_from_prediction(media_ms, ahead_ms)
-        self._appended_bytes = appended_bytes = self._appended_bytes + n_bytes
-        place = 2 * (self._frames % _KEPT_FRAMES)
-        self._ring[place] = appended_bytes // BYTES_PER_MS
-        self._ring[place + 1] = received_unix_us
-        self._frames += 1
+        self._appended_bytes += n_bytes
+        self._lengths.append(n_bytes)
+        self._received_unix_us.append(received_unix_us)
         return fill_ms
 
     def speech(self, active: bool) -> None:
@@ -150,7 +136,9 @@ class InputClock:
 
     def next_timer(self) -> float | None:
         """When :meth:`stalled` wants to be called, in monotonic seconds; None: not now."""
-        if not self._speech_active or self._filled_stall or self._last_media_at is None:
+        if not self._speech_active or self._last_media_at == self._filled_after:
+            return None
+        if self._last_media_at is None:
             return None
         return self._last_media_at + STALL_MS / 1000
 
@@ -159,7 +147,7 @@ class InputClock:
         due = self.next_timer()
         if due is None or now < due:
             return 0
-        self._filled_stall = True
+        self._filled_after = self._last_media_at
         self._fill(STALL_FILL_MS)
         return STALL_FILL_MS
 
@@ -181,13 +169,17 @@ class InputClock:
         None when no frame that is remembered reaches it.
         """
         found: int | None = None
-        for back in range(1, min(self._frames, _KEPT_FRAMES) + 1):
-            place = 2 * ((self._frames - back) % _KEPT_FRAMES)
-            if self._ring[place] < buffer_ms:
+        end_bytes = self._appended_bytes
+        for length, received in zip(
+            reversed(self._lengths), reversed(self._received_unix_us), strict=True
+        ):
+            if end_bytes // BYTES_PER_MS < buffer_ms:
                 return found
-            found = self._ring[place + 1]
+            if received is not None:
+                found = received
+            end_bytes -= length
         # The oldest frame remembered holds the place only if it is the very first one.
-        return found if self._frames <= _KEPT_FRAMES else None
+        return None if end_bytes else found
 
     def _part_from_prediction(self, media_ms: int, ahead_ms: int) -> int:
         """Rules 2 and 3; how much silence to append."""
@@ -207,4 +199,6 @@ class InputClock:
 
     def _fill(self, fill_ms: int) -> None:
         self._appended_bytes += fill_ms * BYTES_PER_MS
+        self._lengths.append(fill_ms * BYTES_PER_MS)
+        self._received_unix_us.append(None)
         self.filled_ms += fill_ms

@@ -53,9 +53,6 @@ MAX_WAITING = 4096
 """Messages that may wait so, and twice the largest message in bytes: a quarter of an hour of deltas.
 With more the socket is dropped."""
 
-STALL_CHECK_EVERY = 16
-"""Messages between two looks at what the network has not taken: a third of a second of audio."""
-
 TEXT = WSMsgType.TEXT
 
 _BY_PICOWS = (WSCloseCode.MESSAGE_TOO_BIG, WSCloseCode.GOING_AWAY)
@@ -120,27 +117,9 @@ def _proxy(url: str, host: str) -> str | None:
 class PicowsConnection(WSListener):
     """One socket: what comes is kept until :meth:`run` takes it, and passed on from then on."""
 
-    # session/kernel.c does what `send` does, in the first two of these slots.
-    __slots__ = (
-        "_transport",
-        "_sent_unchecked",
-        "_waiting",
-        "_waiting_bytes",
-        "_turn_messages",
-        "_paused",
-        "_loop",
-        "_fragments",
-        "_fragment_bytes",
-        "_on_message",
-        "_closed",
-        "_ended",
-    )
-
     def __init__(self) -> None:
         self._transport: WSTransport | None = None
         """None: not connected yet, or not any more."""
-        self._sent_unchecked = 0
-        """Messages since the last :meth:`check_stall`."""
         self._waiting: deque[bytes] = deque()
         """What came and is not passed on: nobody listens yet, or this turn has had its share."""
         self._waiting_bytes = 0
@@ -159,12 +138,9 @@ class PicowsConnection(WSListener):
     # -- RealtimeConnection --------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        if self._transport is None:
-            return
-        self._transport.send(TEXT, data)  # drops what comes behind our close frame
-        self._sent_unchecked += 1
-        if self._sent_unchecked >= STALL_CHECK_EVERY:
-            self.check_stall()
+        transport = self._transport
+        if transport is not None:
+            transport.send(TEXT, data)  # drops what comes after our close frame
 
     async def run(self, on_message: Callable[[bytes], None]) -> Closed:
         self._on_message = on_message
@@ -194,21 +170,16 @@ class PicowsConnection(WSListener):
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
 
-    # -- for `send` --------------------------------------------------------------------------
-
-    def check_stall(self) -> None:
-        """Drop the socket when the network has long stopped taking what is sent."""
-        self._sent_unchecked = 0
-        transport = self._transport
-        if transport is None:
-            return
-        if transport.underlying_transport.get_write_buffer_size() > STALLED_BYTES:
-            transport.disconnect(graceful=False)
-
     # -- WSListener ----------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        transport.underlying_transport.set_write_buffer_limits(high=STALLED_BYTES)
+
+    def pause_writing(self) -> None:
+        """The network has long stopped taking what is sent: drop the socket."""
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type

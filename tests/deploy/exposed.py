@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.metrics import GatewayMetrics
 from runtime.facts import FactOutbox
-from runtime.metrics import FrameHistogram, LoopLag
+from runtime.metrics import LoopLag
 from session.metrics import SessionMetrics
 from transcript.metrics import TranscriptMetrics
 
@@ -69,9 +69,6 @@ def _metrics(registry: CollectorRegistry) -> Iterator[Metric]:
     for collector in registry._collector_to_names:
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            if isinstance(collector, FrameHistogram):
-                labels: frozenset[str] = frozenset()
-            else:
-                assert isinstance(collector, MetricWrapperBase)
-                labels = frozenset(collector._labelnames)
+            assert isinstance(collector, MetricWrapperBase)
+            labels = frozenset(collector._labelnames)
             yield Metric(name, family.type, labels, family.documentation)

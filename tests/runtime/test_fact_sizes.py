@@ -15,7 +15,7 @@ from gateway import evidence
 from gateway.playout.positions import Part, TraceEvent, TraceKind
 from gateway.twilio.messages import MAX_PARAMETER_CHARS
 from runtime import fact_queue
-from session.link import MAX_DETAIL_CHARS
+from session.outbox import MAX_DETAIL_CHARS
 from session.realtime.bounds import (
     MAX_ARGUMENTS_CHARS,
     MAX_CALLER_TEXT_CHARS,

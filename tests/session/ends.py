@@ -69,7 +69,7 @@ class Model:
     """One session at the scripted Realtime endpoint."""
 
     def __init__(self, websocket: ServerConnection) -> None:
-        self._websocket = websocket
+        self.socket = websocket
         self.events: list[dict[str, Any]] = []
         """What the worker sent, audio included."""
         self.path = websocket.request.path if websocket.request is not None else ""
@@ -78,7 +78,7 @@ class Model:
     async def listen(self) -> None:
         """Take in what the worker says until the socket ends."""
         try:
-            async for message in self._websocket:
+            async for message in self.socket:
                 assert isinstance(message, str), "the API takes text frames only"
                 self.events.append(json.loads(message))
         except ConnectionClosed:
@@ -86,15 +86,15 @@ class Model:
 
     async def say(self, kind: str, **body: Any) -> None:
         """Send an event."""
-        await self._websocket.send(json.dumps({"type": kind, "event_id": "event_x", **body}))
+        await self.socket.send(json.dumps({"type": kind, "event_id": "event_x", **body}))
 
     async def close(self, code: int, reason: str = "") -> None:
         """End the session."""
-        await self._websocket.close(code, reason)
+        await self.socket.close(code, reason)
 
     def drop(self) -> None:
         """Break the connection without a closing handshake."""
-        self._websocket.transport.abort()
+        self.socket.transport.abort()
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """What the worker sent of a kind."""
@@ -211,13 +211,14 @@ class Gateway:
         async for message in self._stream:
             self.messages.append(message)
 
-    async def _write(self, request: session_service_pb2.LinkRequest) -> None:
+    async def write(self, request: session_service_pb2.LinkRequest) -> None:
+        """Send a message."""
         async with self._writing:  # a stream takes one message at a time
             await self._stream.write(request)
 
     async def control(self, call: int, **body: Any) -> None:
         """Send control."""
-        await self._write(
+        await self.write(
             session_service_pb2.LinkRequest(
                 control=[session_service_pb2.GatewayControl(call=call, **body)]
             )
@@ -244,7 +245,7 @@ class Gateway:
         received_unix_us: int | None = None,
     ) -> None:
         """The caller's frames of 20 ms."""
-        await self._write(
+        await self.write(
             session_service_pb2.LinkRequest(
                 caller_audio=session_service_pb2.CallerAudio(
                     call=[call] * len(payloads),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from websockets.exceptions import ConnectionClosed
 
 from asheard.v1 import fact_pb2
 from runtime.facts import FactWriter
-from session.call import Call
-from session.link import CallOutlet
+from session.call import Call, Outcome
+from session.caller_input import CallerInput
+from session.outbox import Outlet
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
 from session.realtime.picows_connection import PicowsConnection
@@ -26,7 +28,7 @@ from tests.session.ends import FRAME, Model, Worker, until, worker
 AGENT = "name: x\ninstructions: Be brief.\n"
 
 OF_A_CALL: dict[str, tuple[type, tuple[str, ...]]] = {
-    "_conversation": (
+    "conversation": (
         Conversation,
         (
             "open",
@@ -41,11 +43,12 @@ OF_A_CALL: dict[str, tuple[type, tuple[str, ...]]] = {
             "ended",
         ),
     ),
-    "_clock": (InputClock, ("receive", "speech", "next_timer")),
-    "_words": (CallWords, ("audio", "generated", "cut", "played", "drain", "close")),
-    "_outlet": (CallOutlet, ("audio", "interrupt")),
-    "_writer": (FactWriter, ("write",)),
-    "_connection": (PicowsConnection, ("send", "close")),
+    "clock": (InputClock, ("receive", "speech", "next_timer")),
+    "input": (CallerInput, ("receive", "begin", "fill_stall")),
+    "words": (CallWords, ("audio", "generated", "cut", "played", "drain", "close")),
+    "outlet": (Outlet, ("audio", "interrupt")),
+    "writer": (FactWriter, ("write",)),
+    "connection": (PicowsConnection, ("send", "close")),
 }
 """What a call is made of, and what of it may break."""
 
@@ -53,12 +56,12 @@ PLACES = [((part, name),) for part, (_, names) in OF_A_CALL.items() for name in 
 
 TWICE = [
     (
-        ("_conversation", first),
-        ("_conversation", "finish"),
-        ("_conversation", "ended"),
-        ("_outlet", "finished"),
-        ("_words", "close"),
-        ("_connection", "close"),
+        ("conversation", first),
+        ("conversation", "finish"),
+        ("conversation", "ended"),
+        ("outlet", "finished"),
+        ("words", "close"),
+        ("connection", "close"),
     )
     for first in ("open", "receive", "positions_fixed", "timer", "caller_left")
 ]
@@ -68,29 +71,59 @@ Place = tuple[str, str]
 
 
 class Breaker:
-    """Makes methods raise, each time, for what belongs to calls that are named."""
+    """Makes methods raise, each time, for what belongs to calls that are named.
+
+    What is made while a call is, or while it runs, belongs to it, and so does what it is made with.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: dict[str, tuple[Place, ...]] = {}
-        self.calls: dict[str, Call] = {}
+        self.over: set[str] = set()
+        """Calls that have come to their end."""
         self.hits: Counter[tuple[str, Place]] = Counter()
-        usual = Call.__init__
+        self._owners: dict[int, tuple[object, str]] = {}
+        """By identity; holding the objects keeps identities apart."""
+        self._current: ContextVar[str] = ContextVar("call", default="")
+        make, run = Call.__init__, Call.run
 
-        def remember(call: Call, call_sid: str, *args: Any, **named: Any) -> None:
-            usual(call, call_sid, *args, **named)
-            self.calls[call_sid] = call
+        def made(call: Call, call_sid: str, *args: Any) -> None:
+            for part in (call, *args):
+                self._owners[id(part)] = (part, call_sid)
+            token = self._current.set(call_sid)
+            try:
+                make(call, call_sid, *args)
+            finally:
+                self._current.reset(token)
 
-        monkeypatch.setattr(Call, "__init__", remember)
+        async def running(call: Call) -> Outcome:
+            _, call_sid = self._owners[id(call)]
+            self._current.set(call_sid)
+            try:
+                return await run(call)
+            finally:
+                self.over.add(call_sid)
+
+        monkeypatch.setattr(Call, "__init__", made)
+        monkeypatch.setattr(Call, "run", running)
         for part, (kind, names) in OF_A_CALL.items():
-            for name in {*names, "finished"} if part == "_outlet" else names:
+            monkeypatch.setattr(kind, "__init__", self._making(vars(kind)["__init__"]))
+            for name in {*names, "finished"} if part == "outlet" else names:
                 monkeypatch.setattr(kind, name, self._wrapped(part, name, getattr(kind, name)))
+
+    def _making(self, usual: Callable[..., None]) -> Callable[..., None]:
+        def make(this: object, *args: Any, **named: Any) -> None:
+            if call_sid := self._current.get():
+                self._owners[id(this)] = (this, call_sid)
+            usual(this, *args, **named)
+
+        return make
 
     def _wrapped(self, part: str, name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
         def method(this: Any, *args: Any, **named: Any) -> Any:
-            for call_sid, places in self.plan.items():
-                if (part, name) in places and getattr(self.calls.get(call_sid), part, 0) is this:
-                    self.hits[call_sid, (part, name)] += 1
-                    raise RuntimeError(f"a bug of ours in {part}.{name}")
+            _, call_sid = self._owners.get(id(this), (None, ""))
+            if (part, name) in self.plan.get(call_sid, ()):
+                self.hits[call_sid, (part, name)] += 1
+                raise RuntimeError(f"a bug of ours in {part}.{name}")
             return usual(this, *args, **named)
 
         return method
@@ -143,12 +176,11 @@ async def test_it_ends_that_call_alone_and_its_last_fact_is_written(
             call_sid = f"CA{number}"
 
             def over() -> bool:
-                call = breaker.calls.get(call_sid)
-                return call is not None and call._over
+                return call_sid in breaker.over
 
             await talk(w, number, model, over)
             await until(over, f"the end of {breaker.plan[call_sid]}")
-            await asyncio.wait_for(model._websocket.wait_closed(), 10)
+            await asyncio.wait_for(model.socket.wait_closed(), 10)
 
         breaking = []
         for number in range(1, neighbour):
@@ -173,7 +205,7 @@ async def test_it_ends_that_call_alone_and_its_last_fact_is_written(
         ]
         for call_sid, broken in breaker.plan.items():
             assert breaker.hits[call_sid, broken[0]], f"{broken[0]} was never called"
-            if ("_writer", "write") in broken:
+            if ("writer", "write") in broken:
                 continue  # nothing can be recorded
             await w.facts.wait_for("session_ended", call_sid)
             names = w.facts.names(call_sid)

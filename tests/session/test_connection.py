@@ -11,6 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from runtime.errors import Unavailable
+from session.realtime.connection import STALLED_BYTES
 from session.realtime.picows_connection import TURN_MESSAGES, connect_picows
 
 
@@ -242,5 +243,26 @@ async def test_what_waits_when_a_call_ends_is_dropped() -> None:
         with pytest.raises(ZeroDivisionError):
             await connection.run(fail)
         await connection.close()
+
+    await at(handler, use)
+
+
+async def test_a_socket_whose_peer_takes_nothing_is_dropped() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        socket.transport.pause_reading()
+        await socket.wait_closed()
+
+    async def use(url: str) -> None:
+        connection = await connect_picows(url, model="m", key=None)
+        running = asyncio.create_task(connection.run(lambda _: None))
+        second = b"A" * 10_667
+        sent = 0
+        while not running.done():
+            connection.send(second)
+            sent += len(second)
+            await asyncio.sleep(0)
+            assert sent < 64 * STALLED_BYTES, "what the system takes is a few MiB"
+        assert sent > STALLED_BYTES
+        assert running.result().code == 1006
 
     await at(handler, use)

@@ -11,17 +11,23 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from asheard.v1 import session_service_pb2
 from runtime.facts import FactOutbox
-from session import link
+from session import outbox
 from session.call import Call
-from session.link import SessionService
+from session.caller_input import CallerInput
+from session.calls import Calls
+from session.link import Link
+from session.metrics import SessionMetrics
 from tests.session.ends import FRAME, Model, Worker, ulaw, until, worker
 
 AGENT = "name: x\ninstructions: i\n"
 GOOD = (1, 2)
 BAD = 9
+BAD_FRAME = base64.b64encode(b"\x01" * 160)
+"""Of the bad call; frames know of no call."""
 
 
 @pytest.fixture
@@ -96,44 +102,68 @@ async def test_what_is_raised_while_a_call_is_opened_refuses_that_call_alone(
     await w.gateway.wait_for("call_accepted", BAD)
 
 
+def break_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what takes frames raise for the bad call's."""
+    right = CallerInput.receive
+
+    def wrong(self: CallerInput, payload: bytes, *args: Any) -> bool:
+        if payload == BAD_FRAME:
+            raise RuntimeError("a bug in receive")
+        return right(self, payload, *args)
+
+    monkeypatch.setattr(CallerInput, "receive", wrong)
+
+
 @pytest.mark.usefixtures("named")
-@pytest.mark.parametrize("way", ["compiled", "Python"])
 async def test_what_a_call_raises_in_spite_of_its_own_barriers_ends_that_call_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    w: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way == "Python":
-        monkeypatch.setattr(link, "kernel", lambda: None)
-    async with worker(agent=AGENT, directory=tmp_path) as w:
-        models = await neighbours(w)
-        media_ms = 0
-        for name in ("receive_positions", "receive_audio", "leave", "run"):
-            with monkeypatch.context() as patch:
-                broken(patch, Call, name)
-                ended = len(w.facts.of("session_ended", f"CA{BAD}"))
-                finished = len(w.gateway.controls("call_finished", BAD))
-                await w.gateway.open(BAD)
-                if name != "run":
-                    await (await w.model.session()).open()
-                match name:
-                    case "receive_positions":
-                        await w.gateway.positions(("item", 0), call=BAD)
-                    case "receive_audio":
-                        # In one message with a neighbour's, behind and ahead of it.
-                        await w.gateway._stream.write(mixed(media_ms))
-                    case "leave":
-                        await w.gateway.close(BAD)
-                await w.gateway.wait_for("call_finished", BAD, count=finished + 1)
-                if name != "run":
-                    await w.facts.wait_for("session_ended", f"CA{BAD}", count=ended + 1)
-                else:
+    models = await neighbours(w)
+    media_ms = 0
+    for name in ("receive_positions", "crash", "leave", "run"):
+        with monkeypatch.context() as patch:
+            broken(patch, Call, name)
+            break_frames(patch)
+            ended = len(w.facts.of("session_ended", f"CA{BAD}"))
+            finished = len(w.gateway.controls("call_finished", BAD))
+            await w.gateway.open(BAD)
+            if name != "run":
+                await (await w.model.session()).open()
+            match name:
+                case "receive_positions":
+                    await w.gateway.positions(("item", 0), call=BAD)
+                case "crash":
+                    # In one message with a neighbour's, after and before it.
+                    await w.gateway.write(mixed(media_ms))
+                case "leave":
                     await w.gateway.close(BAD)
-            if name == "receive_audio":
-                await until(lambda: len(models[0].caller_audio) % 800 == 320, "the neighbour's")
-                media_ms += 40
-            await assert_well(w, models, media_ms)
-            media_ms += 100
-        assert await w.metric('asheard_link_faults_total{where="call"}') == 4
-        assert await w.metric("asheard_active_calls") == len(GOOD)
+            await w.gateway.wait_for("call_finished", BAD, count=finished + 1)
+            if name != "run":
+                await w.facts.wait_for("session_ended", f"CA{BAD}", count=ended + 1)
+            else:
+                await w.gateway.close(BAD)
+        if name == "crash":
+            await until(lambda: len(models[0].caller_audio) % 800 == 320, "the neighbour's")
+            media_ms += 40
+        await assert_well(w, models, media_ms)
+        media_ms += 100
+    assert await w.metric('asheard_link_faults_total{where="call"}') == 4
+    assert await w.metric("asheard_active_calls") == len(GOOD)
+
+
+async def test_what_the_way_of_frames_raises_ends_that_call_with_that_reason(
+    w: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_frames(monkeypatch)
+    models = await neighbours(w)
+    await w.call(BAD)
+    await w.gateway.write(mixed(0))
+    finished = await w.gateway.wait_for("call_finished", BAD)
+    assert finished.detail == "internal error: RuntimeError"
+    assert (await w.facts.wait_for("session_ended", f"CA{BAD}")).failed
+    await until(lambda: len(models[0].caller_audio) == 320, "the neighbour's")
+    await assert_well(w, models, 40)
+    assert await w.metric('asheard_link_faults_total{where="call"}') == 0
 
 
 def mixed(media_ms: int) -> session_service_pb2.LinkRequest:
@@ -141,11 +171,96 @@ def mixed(media_ms: int) -> session_service_pb2.LinkRequest:
     return session_service_pb2.LinkRequest(
         caller_audio=session_service_pb2.CallerAudio(
             call=[GOOD[0], BAD, GOOD[0]],
-            payload=[FRAME] * 3,
+            payload=[FRAME, BAD_FRAME, FRAME],
             media_ms=[media_ms, 0, media_ms + 20],
             received_unix_us=[1] * 3,
         )
     )
+
+
+class OneCall:
+    """All that a link knows of the calls, with one that takes frames as a test wants it."""
+
+    def __init__(self, receive: Any) -> None:
+        self.metrics = SessionMetrics(CollectorRegistry())
+        self.crashed: list[Exception] = []
+        self.cancelled = 0
+        self._call = SimpleNamespace(
+            input=SimpleNamespace(receive=receive), crash=self.crashed.append
+        )
+
+    def refusal(self) -> None:
+        return None
+
+    def start(self, *_: object) -> tuple[Any, Any]:
+        return self._call, SimpleNamespace(cancel=self._cancel)
+
+    def _cancel(self) -> None:
+        self.cancelled += 1
+
+
+def opened(call: OneCall) -> Link:
+    """A link with that call, whose handle is 1."""
+    link = Link(cast(Calls, call), lambda stopped: None)
+    body = session_service_pb2.OpenCall(call_sid="CA1", stream_sid="MZ1")
+    control = session_service_pb2.GatewayControl(call=1, open_call=body)
+    link.receive(session_service_pb2.LinkRequest(control=[control]))
+    return link
+
+
+def frames(*handles: int) -> session_service_pb2.LinkRequest:
+    n = len(handles)
+    return session_service_pb2.LinkRequest(
+        caller_audio=session_service_pb2.CallerAudio(
+            call=handles, payload=[FRAME] * n, media_ms=range(n), received_unix_us=[1] * n
+        )
+    )
+
+
+async def test_each_frame_of_a_message_is_taken_though_each_raises() -> None:
+    taken: list[int] = []
+
+    def receive(payload: bytes, media_ms: int, received_unix_us: int, now: float) -> bool:
+        taken.append(media_ms)
+        raise ValueError
+
+    call = OneCall(receive)
+    opened(call).receive(frames(1, 7, 1, 1))
+    assert taken == [0, 2, 3]
+    assert [type(error) for error in call.crashed] == [ValueError] * 3
+
+
+async def test_a_cancellation_that_no_task_meant_drops_the_call() -> None:
+    taken: list[int] = []
+
+    def receive(payload: bytes, media_ms: int, received_unix_us: int, now: float) -> bool:
+        taken.append(media_ms)
+        raise asyncio.CancelledError
+
+    call = OneCall(receive)
+    opened(call).receive(frames(1, 1))
+    assert (taken, call.cancelled, call.crashed) == ([0], 1, [])
+
+
+async def test_what_is_no_fault_of_a_call_is_raised() -> None:
+    def receive(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(OneCall(receive)).receive(frames(1))
+
+
+async def test_a_message_is_timed_once_by_its_oldest_frame_that_went_to_a_model() -> None:
+    sent = iter([False, True, True])
+    call = OneCall(lambda *_: next(sent))
+    request = frames(1, 1, 1)
+    now_us = time.time_ns() // 1000
+    request.caller_audio.received_unix_us[:] = [now_us - 900_000, now_us - 400_000, now_us]
+    opened(call).receive(request)
+    (family,) = call.metrics.frame_forward.collect()
+    values = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
+    assert values["count"] == 1
+    assert 0.4 <= values["sum"] < 0.9
 
 
 @pytest.mark.usefixtures("named")
@@ -184,7 +299,7 @@ async def test_uneven_columns_are_dropped_and_counted_and_the_link_stays(w: Work
             call=[GOOD[0]] * 3, payload=[FRAME] * 2, media_ms=[0] * 3, received_unix_us=[0] * 3
         ),
     )
-    await w.gateway._stream.write(uneven)
+    await w.gateway.write(uneven)
     await w.gateway.wait_for("call_accepted", BAD)
     await (await w.model.session()).open()
     await assert_well(w, models, 0)
@@ -197,7 +312,7 @@ async def test_a_gateway_that_does_not_take_a_calls_audio_loses_that_call_for_th
 ) -> None:
     models = await neighbours(w)
     bad = await w.call(BAD)
-    monkeypatch.setattr(link, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(outbox, "MAX_AUDIO_BYTES", 1000)
     await bad.begin("R", "A")
     await bad.audio("R", "A", 400)
     finished = await w.gateway.wait_for("call_finished", BAD)
@@ -235,31 +350,13 @@ async def test_a_long_frame_is_dropped_alone(w: Worker) -> None:
     await assert_well(w, models, 60)
 
 
-@pytest.mark.parametrize("way", ["compiled", "Python"])
-async def test_clocks_that_differ_are_no_latency(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    if way == "Python":
-        monkeypatch.setattr(link, "kernel", lambda: None)
-    async with worker(agent=AGENT, directory=tmp_path) as w:
-        model = await w.call()
-        now_us = time.time_ns() // 1000
-        off_us = (0, 3_600_000_000, -3_600_000_000, 60_000_000, -500_000_000)
-        audio = session_service_pb2.CallerAudio(
-            call=[1] * 10,
-            payload=[FRAME] * 10,
-            media_ms=range(0, 200, 20),
-            received_unix_us=[now_us - off for off in off_us * 2],
-        )
-        await w.gateway._stream.write(session_service_pb2.LinkRequest(caller_audio=audio))
-        await until(lambda: len(model.caller_audio) == 1600, "the frames")
-        assert await w.metric("asheard_frame_forward_seconds_count") == 2
-        assert await w.metric("asheard_frame_forward_seconds_sum") < 20
-        assert await w.metric("asheard_clock_differences_total") == 8
-
-
-async def test_a_worker_that_was_halted_for_hours_says_how_late_it_is_as_far_as_it_can() -> None:
-    service = cast(Any, SessionService.__new__(SessionService))
-    service._lag = SimpleNamespace(recent_s=5_000.0)
-    service._tasks, service._max_calls, service._draining = set(), 1, False
-    assert service.load_report().event_loop_lag_us == 2**32 - 1
+async def test_clocks_that_differ_are_no_latency(w: Worker) -> None:
+    model = await w.call()
+    now_us = time.time_ns() // 1000
+    off_us = (0, 3_600_000_000, -3_600_000_000, 60_000_000, -500_000_000)
+    for number, off in enumerate(off_us * 2):
+        await w.gateway.send_audio(FRAME, media_ms=20 * number, received_unix_us=now_us - off)
+    await until(lambda: len(model.caller_audio) == 1600, "the frames")
+    assert await w.metric("asheard_frame_forward_seconds_count") == 2
+    assert await w.metric("asheard_frame_forward_seconds_sum") < 20
+    assert await w.metric("asheard_clock_differences_total") == 8

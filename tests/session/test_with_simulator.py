@@ -169,8 +169,11 @@ async def test_the_words_of_what_was_cut_are_aligned(tmp_path: Path) -> None:
         await w.gateway.wait_for("interrupt")
         item = realtime.sessions[0].agent_items[0]
         await w.gateway.positions((item.item_id, 2500), interrupt_id=1)
-        refined = await w.facts.wait_for("words_timed")
-        assert (refined.source.method, refined.source.refined) == ("aligned", True)
+        # On a busy machine after an estimate, which fills in.
+        await until(lambda: w.facts.of("words_timed")[-1:] != [], "word times")
+        await until(lambda: w.facts.of("words_timed")[-1].source.refined, "refined word times")
+        refined = w.facts.of("words_timed")[-1]
+        assert refined.source.method == "aligned"
         errors = [
             abs(word.end_ms - end_ms)
             for word, (_, _, end_ms) in zip(refined.words, item.words, strict=True)

@@ -32,12 +32,12 @@ class Timed:
         self.words = CallWords(
             language="en",
             align=align,
-            refine=refine or self._refine,
+            refine=refine or self.refine,
             write=self.facts.append,
             count=self.counted.append,
         )
 
-    async def _refine(self, speech: Speech) -> WordTimes | None:
+    async def refine(self, speech: Speech) -> WordTimes | None:
         self.asked.append(speech)
         await self.go.wait()
         word = WordTime("Cash", 0, 4, 10, 300)
@@ -226,7 +226,7 @@ def followed(followers: list[Follower], *, room: int = 9) -> Timed:
     timed.words = CallWords(
         language="en",
         align="all",
-        refine=timed._refine,
+        refine=timed.refine,
         write=timed.facts.append,
         count=timed.counted.append,
         follow=follow,
@@ -311,8 +311,12 @@ async def test_audio_of_timed_parts_is_kept_for_a_few_only() -> None:
         timed.words.audio(f"A{n}", 0, spoken(600 if n % 2 else 100_000))
         timed.words.generated(f"A{n}", 0, TEXT, complete=True)
         timed.words.cut(f"A{n}", 0, TEXT)
-    assert len(timed.words._timed) <= 4
-    assert not timed.words._parts
+    await timed.words.drain(1)
+    refined = timed.refined.count(True)
+    for n in range(20):
+        timed.words.generated(f"A{n}", 0, f"{TEXT} And more.", complete=True)
+    await timed.words.drain(1)
+    assert 0 < timed.refined.count(True) - refined <= 4, "late text is timed for these only"
     timed.words.close()
 
 

@@ -47,7 +47,10 @@ CALLBACKS: tuple[Owned | Shared, ...] = (
     Shared("gateway.lane.Lane.send"),
     Shared("gateway.lane.Lane.close"),
     Owned("session.call.Call", private=True),
-    Owned("session.link.CallOutlet"),
+    Owned("session.caller_input.CallerInput", private=True),
+    Owned("session.latency.TurnLatency"),
+    Owned("session.outbox.Outlet"),
+    Owned("session.output_handler.OutputHandler", private=True),
     Owned("session.realtime.conversation.Conversation", private=True),
     Owned("session.realtime.items.Items"),
     Owned("session.realtime.parts.Parts"),
@@ -58,7 +61,7 @@ CALLBACKS: tuple[Owned | Shared, ...] = (
     Owned("session.words.CallWords", private=True),
     Shared("gateway.links.Links._offer"),
     Shared("gateway.link.Link._control_for"),
-    Shared("session.link.SessionService.start"),
+    Shared("session.calls.Calls.start"),
     Shared("transcript.joined.join"),
 )
 """Where one call's code runs. A name that is not there any more is an error: say what took over."""

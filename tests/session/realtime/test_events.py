@@ -9,6 +9,7 @@ import pytest
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import TypeAdapter
 
+from native import append_message
 from session.agent import load_agent, parse_agent, session_update
 from session.realtime import events
 from tests.session.recordings import WHY_SKIPPED, Recording, recordings
@@ -54,7 +55,9 @@ def test_client_events_are_what_the_published_types_say(event: events.ClientEven
 
 
 def test_append_is_concatenated_into_the_published_event() -> None:
-    published = CLIENT_EVENTS.validate_json(events.append_audio(b"//8="), strict=True)
+    made = append_message(b"//8=")
+    assert made is not None
+    published = CLIENT_EVENTS.validate_json(made[0], strict=True)
     assert published.model_dump(exclude_unset=True) == {
         "type": "input_audio_buffer.append",
         "audio": "//8=",

@@ -152,3 +152,30 @@ def test_whatever_timestamps_do(steps: list[tuple[int, int, bool]]) -> None:
         for buffer_ms in (0, clock.appended_ms // 2):
             place = clock.media_at(buffer_ms)
             assert place is None or place >= 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 400), st.sampled_from([20, 20, 20, 0, 700]), st.booleans()),
+        max_size=700,
+    )
+)
+def test_a_place_was_received_with_the_first_frame_that_reached_it(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    clock = InputClock()
+    ends_ms: list[int] = []
+    media_ms = 0
+    for number, (n_bytes, step_ms, stalls) in enumerate(steps):
+        media_ms += step_ms
+        clock.receive(n_bytes, media_ms, number, now=float(number))
+        ends_ms.append(clock.appended_ms)
+        clock.speech(stalls)
+        clock.stalled(now=number + 0.9)
+    for place_ms in {1, *(end + delta for end in ends_ms[-300:] for delta in (-1, 0, 1))}:
+        first = next((n for n, end in enumerate(ends_ms) if end >= place_ms), None)
+        found = clock.received_at(place_ms)
+        if first is None or len(steps) < 200 or place_ms > ends_ms[-200]:
+            assert found == first
+        else:  # longer ago than is remembered, perhaps
+            assert found in (None, first)

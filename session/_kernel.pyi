@@ -1,3 +1,0 @@
-from session.kernel import Append
-
-append: Append

@@ -1,18 +1,18 @@
 """What one barge-in cost, from the caller's first sound to silence on the line. Pure.
 
-The whole is measured on Twilio's media clock alone, between two of its dates, and so holds
+The whole is measured on Twilio's media clock alone, between two of its timestamps, and so holds
 whatever the networks do. The stages say where the time goes; each is measured by one clock, but
 for the link, which needs the wall clocks of two machines: what they say is held at 0 where they disagree
-a little, and not believed where they disagree by more than a way can take.
+a little, and not believed where they disagree by more than a link can take.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asheard.v1 import fact_pb2
+from asheard.v1 import fact_pb2, session_service_pb2
 
-MAX_WAY_US = 5_000_000
+MAX_LINK_US = 5_000_000
 """Longer between two wall clocks, or as much the other way: one of them is wrong. A link that is slower is
 given up (runtime/rpc.py)."""
 
@@ -30,8 +30,8 @@ def between_wall_clocks(sent_unix_us: int, now_unix_us: int) -> int | None:
     Returns:
         None when it is not known: the sender did not say, or the clocks are too far apart.
     """
-    way_us = now_unix_us - sent_unix_us
-    return max(0, way_us) if sent_unix_us and abs(way_us) <= MAX_WAY_US else None
+    link_us = now_unix_us - sent_unix_us
+    return max(0, link_us) if sent_unix_us and abs(link_us) <= MAX_LINK_US else None
 
 
 def is_plausible(duration_us: int) -> bool:
@@ -47,21 +47,44 @@ class BargeIn:
     onset_ms: int | None
     """When the caller began to speak, on the call's clock. None: not known."""
     detection_us: int
+    """From that sound's arrival at the gateway to the model's word of it."""
     worker_us: int
+    """From the model's word to the worker's message."""
     link_us: int | None
     """None: not known, see :func:`between_wall_clocks`."""
     arrived_us: int
     """When the interrupt reached the gateway, by the playhead's clock."""
     cleared_us: int
-    """When ``clear`` was in the socket, by the same clock."""
+    """When ``clear`` was in the socket, by the same clock. The same until then."""
     flushed_us: int | None = None
     """When the flush was known, by the same clock. None: not yet, or never."""
     flushed_at_ms: int | None = None
     """When the line fell silent, on the call's clock. None: not yet, or never known."""
 
+    @classmethod
+    def from_message(
+        cls, interrupt: session_service_pb2.Interrupt, *, arrived_us: int, arrived_unix_us: int
+    ) -> BargeIn:
+        """As the session worker tells it.
+
+        Args:
+            interrupt: Its message.
+            arrived_us: When that came, by the playhead's clock.
+            arrived_unix_us: The same by the wall clock.
+        """
+        return cls(
+            interrupt_id=interrupt.interrupt_id,
+            onset_ms=interrupt.onset_ms if interrupt.HasField("onset_ms") else None,
+            detection_us=interrupt.detection_us,
+            worker_us=interrupt.worker_us,
+            link_us=between_wall_clocks(interrupt.sent_unix_us, arrived_unix_us),
+            arrived_us=arrived_us,
+            cleared_us=arrived_us,
+        )
+
     @property
     def latency_ms(self) -> int | None:
-        """From onset to silence; None when one of them has no date."""
+        """From onset to silence; None when one of them has no timestamp."""
         if self.onset_ms is None or self.flushed_at_ms is None:
             return None
         return max(0, self.flushed_at_ms - self.onset_ms)

@@ -1,4 +1,4 @@
-"""The playhead's words as facts and as link messages: one mapping, by hand, in one place.
+"""What became of agent audio, as facts and as link messages: one mapping, by hand, in one place.
 
 ``Rule``, ``Cause`` and ``TraceKind`` carry the numbers of their protobuf enums; a test holds them
 together.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from asheard.v1 import fact_pb2, transcript_pb2
+from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
+from gateway.delivery import TellPositions
 from gateway.playout.positions import (
     Cause,
-    Evidence,
     ItemPosition,
     Part,
     PlaybackProgressed,
     PlaybackStarted,
     PositionFixed,
-    Rule,
     TraceEvent,
     TraceKind,
 )
@@ -82,15 +81,14 @@ def item_position(position: ItemPosition) -> transcript_pb2.ItemPosition:
     )
 
 
-def never_sent(part: Part) -> ItemPosition:
-    """The position of a part that was dropped before its first byte was written to Twilio."""
-    return ItemPosition(
-        part=part,
-        low_ms=0,
-        best_ms=0,
-        high_ms=0,
-        sent_ms=0,
-        evidence=Evidence(rule=Rule.NOT_STARTED),
+def positions_fixed(told: TellPositions) -> session_service_pb2.GatewayControl:
+    """Positions, for the session worker."""
+    return session_service_pb2.GatewayControl(
+        positions_fixed=session_service_pb2.PositionsFixed(
+            interrupt_id=told.interrupt_id,
+            positions=[item_position(position) for position in told.positions],
+            cause=cause(told.cause),
+        )
     )
 
 

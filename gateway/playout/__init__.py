@@ -8,10 +8,10 @@ positions   the values that go in and come out
 replay      a stored trace as a call again, and as a scenario file
 """
 
-from gateway.playout.playhead import Counts, Playhead
+from gateway.playout.echoes import Counts
+from gateway.playout.playhead import Playhead
 from gateway.playout.positions import (
     Cause,
-    DatedBy,
     Evidence,
     Flushed,
     ItemPosition,
@@ -23,6 +23,7 @@ from gateway.playout.positions import (
     PositionsSettled,
     Rule,
     Sent,
+    TimedBy,
     TraceEvent,
     TraceKind,
 )
@@ -30,7 +31,7 @@ from gateway.playout.positions import (
 __all__ = [
     "Cause",
     "Counts",
-    "DatedBy",
+    "TimedBy",
     "Evidence",
     "Flushed",
     "ItemPosition",

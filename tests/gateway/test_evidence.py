@@ -18,6 +18,7 @@ from gateway.playout.positions import (
     Rule,
     TraceEvent,
     TraceKind,
+    never_sent,
 )
 
 
@@ -52,8 +53,8 @@ def test_every_field_of_a_position_survives() -> None:
     assert [value for _, value in fact.position.evidence.ListFields()] == [6, "p1", 5, "p2", 6]
 
 
-def test_a_date_of_zero_is_not_an_absent_one() -> None:
-    position = evidence.never_sent(Part("item1"))
+def test_a_timestamp_of_zero_is_not_an_absent_one() -> None:
+    position = never_sent(Part("item1"))
     assert not evidence.position_fixed(PositionFixed(position, Cause.DROPPED, None, 0)).HasField(
         "at_ms"
     )

@@ -25,6 +25,9 @@ PURE = sorted(
                 "outgoing",
                 "caller_path",
                 "websocket_protocol",
+                "delivery",
+                "presence",
+                "pace",
             )
         ),
     ]

@@ -15,8 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
-from gateway import call as call_module
-from gateway import media_sink
+from gateway import media_sink, presence
 from gateway.media_sink import MediaSink
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import CALL_SID, STREAM_SID, until
@@ -50,7 +49,7 @@ async def test_a_stream_callback_ends_its_stream(
     running: World, monkeypatch: pytest.MonkeyPatch, event: str
 ) -> None:
     """The socket is held open by a proxy: no stop, no close, no media."""
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.1)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 100_000)
     end = await running.call()
     running.worker.speak("item1", 400)
     await end.receive_audio(400)
@@ -85,7 +84,7 @@ async def test_the_end_of_a_call_ends_its_stream_at_once(running: World, status:
 async def test_a_call_that_goes_on_without_its_stream_gets_another(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 10.0)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 10_000_000)
     end = await running.connect()
     await end.start({"stream": "1"})
     await until(lambda: running.worker.opened, "the call")
@@ -109,7 +108,7 @@ async def test_a_call_that_goes_on_without_its_stream_gets_another(
 async def test_a_stream_of_another_gateway_is_announced_to_it(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_module, "STOP_WAIT_S", 0.05)
+    monkeypatch.setattr(presence, "STOP_WAIT_US", 50_000)
     await post(running, "/twilio/status", StreamEvent="stream-stopped", StreamSid="MZ9")
     await post(running, "/twilio/voice?attempt=1", CallStatus="completed")
     await post(running, "/twilio/status", StreamEvent="stream-stopped")  # of no stream

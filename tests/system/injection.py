@@ -42,6 +42,10 @@ class Shared:
 CALLBACKS: tuple[Owned | Shared, ...] = (
     Owned("gateway.media_connection.MediaConnection", private=True),
     Owned("gateway.call.Call", private=True),
+    Owned("gateway.record.CallRecord", private=True),
+    Owned("gateway.delivery.Delivery", private=True),
+    Owned("gateway.presence.Presence"),
+    Owned("gateway.pace.Pace"),
     Owned("gateway.playout.playhead.Playhead"),
     Shared("gateway.lane.Lane.send_audio"),
     Shared("gateway.lane.Lane.send"),

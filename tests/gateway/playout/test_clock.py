@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.playout.clock import Date, MediaClock
+from gateway.playout.clock import MAX_GAPS, MediaClock, Timestamp
 
 MS = 1000
 FRAME = 160
@@ -20,7 +20,7 @@ def test_an_echo_is_dated_to_the_frame_it_came_in() -> None:
     clock = ticking(100)
     stamp = clock.stamp(113 * MS)
     clock.receive(120, FRAME, 120 * MS)
-    assert clock.date(stamp) == Date(100 * MS, 120 * MS)
+    assert clock.timestamp(stamp) == Timestamp(100 * MS, 120 * MS)
 
 
 def test_delay_and_jitter_of_the_network_do_not_move_a_date() -> None:
@@ -29,27 +29,27 @@ def test_delay_and_jitter_of_the_network_do_not_move_a_date() -> None:
         clock = ticking(100, way_ms=way_ms)
         stamp = clock.stamp((100 + way_ms + 190) * MS)
         clock.receive(120, FRAME, (100 + way_ms + 190) * MS)
-        assert clock.date(stamp) == Date(100 * MS, 120 * MS)
+        assert clock.timestamp(stamp) == Timestamp(100 * MS, 120 * MS)
 
 
 def test_an_echo_in_omitted_silence_is_placed_by_the_local_clock() -> None:
     clock = ticking(100, way_ms=30)
     stamp = clock.stamp(630 * MS)
     clock.receive(1_100, FRAME, 1_130 * MS)
-    assert clock.date(stamp) == Date(600 * MS, 600 * MS, local=True)
+    assert clock.timestamp(stamp) == Timestamp(600 * MS, 600 * MS, local=True)
 
 
 def test_a_date_in_a_gap_does_not_pass_the_message_that_ends_it() -> None:
     clock = ticking(100)
     stamp = clock.stamp(630 * MS)
     clock.receive(500, FRAME, 640 * MS)
-    assert clock.date(stamp).at_us == 500 * MS
+    assert clock.timestamp(stamp).at_us == 500 * MS
 
 
 def test_while_no_message_has_followed_for_long_the_local_clock_places_an_echo() -> None:
     clock = ticking(100)
     stamp = clock.stamp(190 * MS)
-    assert clock.date(stamp) == Date(190 * MS, 190 * MS, local=True)
+    assert clock.timestamp(stamp) == Timestamp(190 * MS, 190 * MS, local=True)
 
 
 def test_a_step_back_does_not_turn_the_clock_back() -> None:
@@ -96,19 +96,19 @@ def test_longer_messages_date_more_coarsely() -> None:
     clock.receive(100, 800, 100 * MS)
     stamp = clock.stamp(110 * MS)
     clock.receive(200, 800, 200 * MS)
-    assert clock.date(stamp) == Date(100 * MS, 200 * MS)
+    assert clock.timestamp(stamp) == Timestamp(100 * MS, 200 * MS)
 
 
 def test_without_media_there_is_only_the_local_clock() -> None:
     clock = MediaClock()
-    assert clock.date(clock.stamp(77 * MS)) == Date(77 * MS, 77 * MS, local=True)
+    assert clock.timestamp(clock.stamp(77 * MS)) == Timestamp(77 * MS, 77 * MS, local=True)
 
 
 def test_what_came_before_the_first_media_is_dated_when_it_comes() -> None:
     clock = MediaClock()
     stamp = clock.stamp(30 * MS)
     clock.receive(5, FRAME, 100 * MS)
-    assert clock.date(stamp) == Date(-65 * MS, -65 * MS, local=True)
+    assert clock.timestamp(stamp) == Timestamp(-65 * MS, -65 * MS, local=True)
 
 
 def test_a_regular_message_is_not_worth_a_note_and_an_irregular_one_is() -> None:
@@ -116,3 +116,16 @@ def test_a_regular_message_is_not_worth_a_note_and_an_irregular_one_is() -> None
     assert not clock.receive(120, FRAME, 120 * MS)
     assert clock.receive(400, FRAME, 400 * MS)
     assert clock.receive(20, FRAME, 420 * MS)
+
+
+def test_the_newest_gaps_are_remembered_and_no_others() -> None:
+    clock = ticking(100)
+    within = clock.stamp(300 * MS)
+    stamps = [within]
+    for number in range(1, MAX_GAPS + 1):
+        at_ms = 100 + 400 * number
+        clock.receive(at_ms, 160, at_ms * MS)
+        stamps.append(clock.stamp((at_ms + 200) * MS))
+    clock.receive(at_ms + 400, 160, (at_ms + 400) * MS)
+    assert [clock.timestamp(stamp).local for stamp in stamps[:2]] == [False, True]
+    assert clock.timestamp(stamps[-1]).local

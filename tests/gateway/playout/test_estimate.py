@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.playout import Cause, DatedBy, Rule
+from gateway.playout import Cause, Rule, TimedBy
 from tests.gateway.playout.stage import A, B, Stage, names
 
 
@@ -122,7 +122,7 @@ def test_the_first_echo_that_comes_too_early_dates_the_flush() -> None:
     fence = stage.interrupt()
     stage.to(260).flush().to(460).echo(str(fence)).to(500)
     assert abs(stage.range()[1] - 160) <= 20
-    assert stage.flushed().dated_by is DatedBy.BURST
+    assert stage.flushed().timed_by is TimedBy.BURST
     assert stage.flushed().at_ms == 260
 
 
@@ -143,7 +143,7 @@ def test_without_a_burst_the_fence_dates_the_flush() -> None:
     fence = stage.interrupt()
     stage.to(260).echo(str(fence)).to(300)
     assert abs(stage.range()[1] - 160) <= 20
-    assert stage.flushed().dated_by is DatedBy.FENCE
+    assert stage.flushed().timed_by is TimedBy.FENCE
 
 
 def test_a_lost_fence_is_made_up_for_by_the_way_there_and_back() -> None:
@@ -153,7 +153,7 @@ def test_a_lost_fence_is_made_up_for_by_the_way_there_and_back() -> None:
     stage.timer()
     assert abs(stage.range()[1] - 200) <= 20
     flushed = stage.flushed()
-    assert (flushed.at_ms, flushed.dated_by) == (None, DatedBy.NOTHING)
+    assert (flushed.at_ms, flushed.timed_by) == (None, TimedBy.NOTHING)
 
 
 def test_an_underrun_does_not_count_as_playback() -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from gateway.playout import (
     Cause,
-    DatedBy,
     PlaybackProgressed,
     PlaybackStarted,
     Playhead,
     PositionFixed,
     Rule,
+    TimedBy,
     TraceKind,
 )
 from tests.gateway.playout.stage import A, B, Stage, names
@@ -189,7 +189,7 @@ def test_an_echo_of_the_next_answer_does_the_fences_work() -> None:
     new = names(stage.to(210).send(300, part=B))
     stage.to(230).echo(new[0])
     assert stage.settled() == [1]
-    assert stage.flushed().dated_by is DatedBy.LATER_ECHO
+    assert stage.flushed().timed_by is TimedBy.LATER_ECHO
     assert abs(stage.range()[1] - 100) <= 20
 
 

@@ -93,10 +93,7 @@ class Calls:
                 if transcript.final:
                     return
                 await self._watches.pause(call.join_s)
-                # On a shared store: look whether something came through another service.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S if self._store.shared else None):
-                        await changed.wait()
+                await self._wait(changed, POLL_S)
                 if self._watches.is_closing:
                     raise Unavailable("the service is draining; watch again")
 
@@ -130,23 +127,26 @@ class Calls:
         self._watches.tell([call_sid])
 
     async def _told(self, call_sid: str, wait_s: float) -> tuple[Transcript, JoinedCall]:
-        """What a reader is told of a call, and the call as it is."""
-        call = await self._joined.get(call_sid)
-        if call.is_ended and wait_s > 0:
-            call = await self._until_sealed(call_sid, call, wait_s)
+        """What a reader is told of a call, and the call as it is.
+
+        A call that has ended is waited for, until it is sealed or goes on, but not for ever.
+        """
+        with self._watches.following(call_sid) as changed:
+            call = await self._joined.get(call_sid)
+            if call.is_ended and wait_s > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        while call.is_ended:
+                            await self._wait(changed, SEAL_POLL_S)
+                            changed.clear()
+                            call = await self._joined.get(call_sid)
         if call.is_ended:
             return await self._joined.get_last_open(call), call
         return call.transcript, call
 
-    async def _until_sealed(self, call_sid: str, call: JoinedCall, wait_s: float) -> JoinedCall:
-        """Wait until a call that has ended is sealed, or goes on; not for ever."""
-        with self._watches.following(call_sid) as changed, suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while call.is_ended:
-                    changed.clear()
-                    call = await self._joined.get(call_sid)
-                    if call.is_ended:
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(SEAL_POLL_S if self._store.shared else None):
-                                await changed.wait()
-        return call
+    async def _wait(self, changed: asyncio.Event, poll_s: float) -> None:
+        """Wait for a change; on a shared store, in which other services write, not for longer than
+        this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(poll_s if self._store.shared else None):
+                await changed.wait()

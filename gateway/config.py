@@ -65,7 +65,7 @@ class GatewayConfig:
 
 
 def session_targets(env: Environment) -> tuple[str, ...]:
-    """Read ``ASHEARD_SESSION_TARGETS``: ``host:port`` each, comma separated, or ``dns:///name:port``."""
+    """Read ``ASHEARD_SESSION_TARGETS``: ``host:port``, comma separated, or ``dns:///name:port``."""
     value = env.get("ASHEARD_SESSION_TARGETS") or "127.0.0.1:50061"
     targets = tuple(target for t in value.split(",") if (target := t.strip()))
     for target in targets:

@@ -1,8 +1,8 @@
 """A call's lane to its session worker: where its frames and control go, state by state. Pure.
 
-A caller's frame goes straight into the next message of the link. Only what has no room there waits in
-the lane, which is bounded: a worker that does not take audio loses the oldest of that call, counted,
-and no other's. What the lanes of one worker share is in :mod:`gateway.outgoing`.
+A caller's frame goes straight into the next message of the link. Only what has no room there waits
+in the lane, which is bounded: when a worker does not take audio, the oldest of that call is dropped,
+and counted, and no other's. What the lanes of one worker share is in :mod:`gateway.outgoing`.
 
 A lane is in one of these states::
 
@@ -45,12 +45,12 @@ MAX_FRAME_BYTES = KEPT_BYTES
 """The longest frame that is passed on at all. Twilio's have 216."""
 
 DIRECT_BYTES = 2048
-"""The longest frame that goes straight into the next message, 190 ms: what waits there is bounded by
-the number of frames. Longer ones take their call's lane, which is bounded in bytes."""
+"""The longest frame that goes straight into the next message, 190 ms: what waits there is bounded in
+frames. Longer ones wait in their call's lane, which is bounded in bytes."""
 
 BATCH_FRAMES = 1000
-"""The maximum of frames in a message, some 250 KB, so that control never waits behind a large one. A
-core that has fallen behind catches up by larger messages, which cost less per frame."""
+"""The maximum of frames in a message, some 250 KB, so that control never waits for a large one. A
+core that is late catches up by larger messages, which cost less per frame."""
 
 TURN_FRAMES = 10
 """The maximum of one call's frames in a row while others wait."""
@@ -63,8 +63,8 @@ Kept = tuple[bytes, int, int]
 """A caller's frame that waits in a lane: payload, timestamp_ms, received_unix_us."""
 
 Frame = tuple[int, bytes, int, int]
-"""A caller's frame in a message: handle, payload, timestamp_ms, received_unix_us. One object, so that
-it is in a message as a whole or not at all, and one append."""
+"""A caller's frame in a message: handle, payload, timestamp_ms, received_unix_us. It is one object, so
+it is in a message as a whole or not at all."""
 
 
 class LaneListener(Protocol):

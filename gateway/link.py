@@ -1,6 +1,7 @@
 """One link: the gRPC stream to one session worker, with all the calls that the worker has.
 
-What waits to be said is :mod:`gateway.outgoing`'s; here is when it is said, and who hears what comes:
+What waits to be said is :mod:`gateway.outgoing`'s; here is when it is said, and who hears what
+comes:
 
 * Audio on an idle link goes at once; on a busy one at most every 1 ms. With many calls it comes in
   turns (:mod:`gateway.turns`), each of which is a message. Control goes at once.
@@ -46,7 +47,7 @@ FIRST_REPORT_S = 5.0
 """How long a fresh link may take to bring its first load report, which is sent at once."""
 
 REFUSED = grpc.StatusCode.UNAUTHENTICATED.name
-"""The worker does not know this gateway for one of ours."""
+"""The status by which a worker refuses a gateway that does not prove itself."""
 
 REFUSAL_REASONS = {
     value: name.removeprefix("REFUSAL_REASON_")
@@ -155,10 +156,10 @@ class Link:
         self._said: str | None = None
         """Why the worker could not be linked, as last logged: a status of gRPC's."""
         self._hurried = asyncio.Event()
-        """Somebody waits for the link: no more pauses."""
+        """A call waits for the link: no long pauses."""
         self._backoff = Backoff(FIRST_RETRY_S, MAX_RETRY_S)
         self._backoff_refused = Backoff(MAX_RETRY_S, MAX_RETRY_S)
-        """Until somebody mends a secret."""
+        """The same when the worker refuses this gateway, until somebody mends a secret."""
 
     @property
     def calls(self) -> int:
@@ -187,12 +188,12 @@ class Link:
             self._outgoing.announce(stopped)
 
     def hurry(self) -> None:
-        """Somebody waits for this link: try again soon if it is down."""
+        """A call waits for this link: try again soon if it is down."""
         if self.load is None:
             self._hurried.set()
 
     def retire(self) -> None:
-        """Take no new calls, and part from the worker when the last call is over."""
+        """Take no new calls, and close the link when the last call is over."""
         self.retired = True
         self._wake.set()
 
@@ -212,7 +213,7 @@ class Link:
                 try:
                     self._lose(reason)
                 except Exception:
-                    self._fault("a lost link was not taken leave of in order")
+                    self._fault("fault in taking leave of a lost link")
                 if self.retired:
                     return
                 await self._pause(
@@ -239,7 +240,7 @@ class Link:
         return reason
 
     async def _pause(self, backoff: Backoff) -> None:
-        """Wait before the next attempt: less when somebody waits for the link, but never not."""
+        """Wait before the next attempt: less when a call waits for the link, but not nothing."""
         try:
             async with asyncio.timeout(backoff.next_s()):
                 await self._hurried.wait()
@@ -431,7 +432,7 @@ class Link:
             self._lost_at_s = None if load.draining else self._loop.time()
             self._metrics.links_up.dec()
         if self.retired:
-            log.info("session worker parted from", target=self.target)
+            log.info("session worker left", target=self.target)
         elif load is not None:
             self._metrics.links_lost.inc()
             log.warning("session worker lost", target=self.target, reason=reason, calls=self.calls)

@@ -56,12 +56,12 @@ class Links:
         self._metrics = metrics
         self._credentials = credentials or Credentials()
         self._links: dict[str, Link] = {}
-        self._parting: set[Link] = set()
-        """Links whose name does not lead to them any more; they keep the calls that they have."""
+        self._leaving: set[Link] = set()
+        """Links to workers that are gone from their name; they keep the calls that they have."""
         self._waiting: dict[Lane, asyncio.TimerHandle] = {}
-        """Calls for which no worker was found yet, each with the end of its patience."""
+        """Calls for which no worker was found yet, each with the timer that gives up."""
         self._look_up = asyncio.Event()
-        """Somebody waits for a worker: names are looked up at once."""
+        """A call waits for a worker: names are looked up at once."""
 
     @property
     def up(self) -> int:
@@ -72,8 +72,8 @@ class Links:
     def has_room(self) -> bool:
         """Whether some worker would take another call, as far as is known.
 
-        One that was lost within the last :data:`gateway.link.RECONNECT_S` seconds is reckoned with:
-        its calls would be back sooner than a caller who was turned away.
+        One that was lost within the last :data:`gateway.link.RECONNECT_S` seconds counts as having
+        room: it is back sooner than a caller who was turned away.
         """
         return any(
             link.may_come_back if link.load is None else link.load.has_room
@@ -103,7 +103,7 @@ class Links:
         if not call_sid or max(len(call_sid), len(stream_sid)) > MAX_SID_BYTES:
             return
         stopped = session_service_pb2.StreamStopped(call_sid=call_sid, stream_sid=stream_sid)
-        for link in (*self._links.values(), *self._parting):
+        for link in (*self._links.values(), *self._leaving):
             link.announce(stopped)
 
     async def run(self) -> None:
@@ -116,8 +116,8 @@ class Links:
                     self._add(target, tasks)
 
     async def close(self, deadline_s: float) -> None:
-        """Part from all workers once they have heard that the calls are over; no new ones."""
-        links = [*self._links.values(), *self._parting]
+        """Close all links for good, once the workers have heard that the calls are over."""
+        links = [*self._links.values(), *self._leaving]
         for link in links:
             link.retire()
         last_words = [link.wait_finished() for link in links if link.load is not None]
@@ -146,7 +146,7 @@ class Links:
         in_call(lane, self._metrics, self._offer, lane, reason)
 
     def _wait(self, lane: Lane, reason: str) -> None:
-        """Wait until a link comes up, or has room, or the call's patience is at its end."""
+        """Wait until a link comes up, or has room, or the call has waited long enough."""
         self._waiting[lane] = asyncio.get_running_loop().call_at(
             lane.patience_until_s, self._give_up, lane, reason
         )
@@ -159,7 +159,7 @@ class Links:
         self._offer_in_call(lane, reason)
 
     def _found_room(self, link: Link) -> None:
-        """A worker has room, or has it again: that it refused a call before is not the last word."""
+        """A worker has room: calls that wait are offered to it, also those that it refused before."""
         for lane in list(self._waiting):
             if link.load is None or not link.load.has_room:
                 return
@@ -184,7 +184,7 @@ class Links:
                 log.exception("fault in keeping a link, which begins anew", target=link.target)
                 await asyncio.sleep(REFRESH_WHEN_NONE_S)
             else:
-                self._parting.discard(link)
+                self._leaving.discard(link)
                 return
 
     async def _follow(self, name_and_port: str, tasks: asyncio.TaskGroup) -> None:
@@ -199,7 +199,7 @@ class Links:
                         self._add(target, tasks, name)
                     for target in mine - found:
                         log.info("session worker gone from its name", target=target, name=name)
-                        self._part(self._links.pop(target))
+                        self._leave(self._links.pop(target))
                     mine = found
             except Exception:
                 self._metrics.link_faults.labels("link").inc()
@@ -207,7 +207,7 @@ class Links:
             await self._pause(REFRESH_S if mine else REFRESH_WHEN_NONE_S)
 
     async def _pause(self, pause_s: float) -> None:
-        """Wait before a name is looked up again: less long when a call waits, but never not."""
+        """Wait before a name is looked up again: less when a call waits, but always a little."""
         await asyncio.sleep(min(pause_s, MIN_REFRESH_S))
         try:
             async with asyncio.timeout(pause_s - MIN_REFRESH_S):
@@ -216,16 +216,16 @@ class Links:
             return
         self._look_up.clear()
 
-    def _part(self, link: Link) -> None:
+    def _leave(self, link: Link) -> None:
         """Give it no new calls."""
         link.retire()
-        self._parting.add(link)
+        self._leaving.add(link)
 
 
 async def resolve(name: str, port: int) -> set[str] | None:
     """All addresses of a name as ``host:port``; None when the question could not be answered.
 
-    A resolver out of order is no reason to part from workers that are well.
+    A resolver that is down is no reason to leave workers that are well.
     """
     loop = asyncio.get_running_loop()
     try:

@@ -157,7 +157,7 @@ class Outgoing:
         """The link broke: nothing that waits is said any more.
 
         Returns:
-            The lanes of the calls that it carried: LOST, or WAITING when the worker had not answered.
+            The lanes of the calls that it carried: LOST, or WAITING if the worker had not answered.
         """
         lanes = list(self.lanes.values())
         for lane in lanes:

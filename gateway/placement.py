@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 LATE_LOOP_US = 50_000
-"""An event loop 50 ms late delays audio by more than two frames: that worker is out of breath."""
+"""An event loop 50 ms late delays audio by more than two frames: that worker has too much to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from gateway.metrics import GatewayMetrics
 from gateway.registry import Registry
 from gateway.server import PublicServer
 from runtime.admin import AdminServer
+from runtime.background import Background
 from runtime.credentials import Credentials
+from runtime.drain import until_drained
 from runtime.facts import FactOutbox
 from runtime.log import get_log
 from runtime.metrics import LoopLag
@@ -37,8 +39,6 @@ FLUSH_S = 20.0
 FLUSH_NOW_S = 2.0
 """The same after a second signal."""
 
-STILL_DRAINING_EVERY_S = 30.0
-
 
 class Gateway:
     """One gateway process, from open ports to closed ones.
@@ -53,15 +53,17 @@ class Gateway:
         self._metrics_registry = registry or CollectorRegistry()
         self._metrics = GatewayMetrics(self._metrics_registry)
         self._lag = LoopLag(self._metrics_registry)
-        self._calls = Registry()
+        self._background = Background()
+        self.calls = Registry()
+        """Calls with an open media stream."""
         credentials = Credentials(config.trust)
         self._links = Links(config.session_targets, self._metrics, credentials)
         self._outbox = FactOutbox(config.ingest_target, self._metrics_registry, credentials)
         self._draining = False
-        self._public = PublicServer(
+        self.public = PublicServer(
             config.listen,
             CallServices(self._links, self._outbox, self._metrics),
-            self._calls,
+            self.calls,
             self,
             configured_url=config.public_url,
             auth_token=config.twilio_auth_token,
@@ -77,7 +79,7 @@ class Gateway:
 
     @property
     def draining(self) -> bool:
-        """Whether it is on its way out."""
+        """Whether it takes no new calls, and ends when those that it has are over."""
         return self._draining
 
     @property
@@ -88,7 +90,7 @@ class Gateway:
     @property
     def port(self) -> int:
         """The public port, once started."""
-        return self._public.port
+        return self.public.port
 
     @property
     def admin_port(self) -> int:
@@ -96,8 +98,8 @@ class Gateway:
         return self._admin.port
 
     def not_live(self) -> str | None:
-        """Why this process is past help; None when it is well."""
-        return self._public.fault
+        """Why only a new process helps; None when this one is well."""
+        return self.public.fault
 
     def not_ready(self) -> str | None:
         """Why new calls should go elsewhere; None when they are welcome."""
@@ -117,78 +119,64 @@ class Gateway:
         Raises:
             ConfigurationError: A port cannot be listened at.
         """
-        background = [
-            asyncio.create_task(self._links.run(), name="links"),
-            asyncio.create_task(self._lag.run(), name="loop lag"),
-        ]
         try:
-            await self._outbox.start()
-            await self._admin.start()
-            await self._public.start()
-            log.info(
-                "gateway serves",
-                address=str(self._config.listen),
-                port=self.port,
-                compiled=native.COMPILED,
-                trust=self._config.trust.means,
-            )
-            if self._config.twilio_auth_token is None:
-                log.warning("signatures are not checked: anybody may start a call")
+            await self.start()
             if started is not None:
                 started.set()
-            await self._until_stopped(stop, background)
-            await self._drain(stop)
+            await self._background.until_stopped(stop)
+            await self.drain(stop)
         finally:
-            await self._public.close()
-            await self._admin.close()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await self._outbox.close()
+            await self.close()
 
-    async def _until_stopped(self, stop: Stop, background: list[asyncio.Task[None]]) -> None:
-        """Wait for the first signal, or for a background task to fail, which is a bug."""
-        signal = asyncio.create_task(stop.draining.wait())
-        try:
-            done, _ = await asyncio.wait([signal, *background], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            signal.cancel()
-        for task in done:
-            task.result()
+    async def start(self) -> None:
+        """Open the ports.
 
-    async def _drain(self, stop: Stop) -> None:
+        Raises:
+            ConfigurationError: One cannot be listened at.
+        """
+        self._background.start("links", self._links.run())
+        self._background.start("loop lag", self._lag.run())
+        await self._outbox.start()
+        await self._admin.start()
+        await self.public.start()
+        log.info(
+            "gateway serves",
+            address=str(self._config.listen),
+            port=self.port,
+            compiled=native.COMPILED,
+            trust=self._config.trust.means,
+        )
+        if self._config.twilio_auth_token is None:
+            log.warning("signatures are not checked: anybody may start a call")
+
+    async def drain(self, stop: Stop) -> None:
+        """Take no new calls, wait for those that there are, and say the last words of all.
+
+        Args:
+            stop: Knows of the second signal, which skips the waiting.
+        """
         self._draining = True
-        log.info("gateway drains", calls=len(self._calls))
-        await self._wait_for_calls(stop)
-        for call in self._calls:
+        await until_drained(
+            stop,
+            self.calls.wait_empty(),
+            drain_s=self._config.drain_s,
+            calls=lambda: len(self.calls),
+        )
+        for call in self.calls:
             surely(log, call.abort, call.fail, call.cut)
         await self._links.close(LAST_WORDS_S)
-        await self._public.close()
+        await self.public.close()
         flush_s = FLUSH_NOW_S if stop.now.is_set() else FLUSH_S
         if not await self._outbox.flush(flush_s):
             log.error("transcript service did not take the last facts in time")
         log.info("gateway ends")
 
-    async def _wait_for_calls(self, stop: Stop) -> None:
-        """Wait until no call is left, the second signal, or the configured time."""
-        empty = asyncio.create_task(self._calls.wait_empty())
-        now = asyncio.create_task(stop.now.wait())
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.drain_s
-        try:
-            while (left_s := deadline - loop.time()) > 0:
-                done, _ = await asyncio.wait(
-                    [empty, now],
-                    timeout=min(left_s, STILL_DRAINING_EVERY_S),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if done:
-                    return
-                log.info("gateway still drains", calls=len(self._calls))
-            log.warning("drain time is over: calls are cut off", calls=len(self._calls))
-        finally:
-            empty.cancel()
-            now.cancel()
+    async def close(self) -> None:
+        """Close everything."""
+        await self.public.close()
+        await self._admin.close()
+        await self._background.close()
+        await self._outbox.close()
 
 
 async def serve(config: GatewayConfig, stop: Stop) -> None:

@@ -1,4 +1,4 @@
-"""Links to scripted workers, over real gRPC on loopback, and calls that write down what they hear."""
+"""Links to scripted workers over real gRPC, and calls that write down what they hear."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ async def test_what_one_call_raises_ends_that_call_alone(
                     ),
                     f"the neighbours are heard: {name}",
                 )
-                await until(lambda: len(here.gateway._calls) == NEIGHBOURS, name)
+                await until(lambda: len(here.gateway.calls) == NEIGHBOURS, name)
                 assert victims.raised >= len(case.raising), name
             uncounted += name == "end and abandon"
             active = NEIGHBOURS + uncounted
@@ -330,7 +330,7 @@ async def stop_reading_and_look(running: World, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch, capture_logs():
         for name in ("_ready", "_turn"):
             patch.setattr(ReadingTurns, name, lambda self: None)
-        reading = running.gateway._public._turns
+        reading = running.gateway.public._turns
         reading._loop.remove_reader(reading._epoll.fileno())  # type: ignore[union-attr]
         assert "not been read" in await live(503)
     await live(200)
@@ -343,7 +343,7 @@ async def test_the_next_turn_comes_whatever_a_turn_raises(
 ) -> None:
     monkeypatch.setattr(turns, "FEW_CALLS", 0)
     end = await running.call()
-    reading = running.gateway._public._turns
+    reading = running.gateway.public._turns
     read, raised = reading._read_ready, 0
 
     def raise_sometimes(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:

@@ -188,11 +188,11 @@ async def test_one_connection_too_many_is_told_so_at_once(
         port = here.gateway.port
         for _ in range(3):
             await open_.enter_async_context(connection(port))
-        await until(lambda: len(here.gateway._public._http.connections) == 3, "three connections")
+        await until(lambda: len(here.gateway.public._http.connections) == 3, "three connections")
         assert await ask(port, post(GOOD)) == 503
         assert here.metric("asheard_http_connections_closed_total", reason="over_limit") == 1
         await open_.aclose()
-        await until(lambda: not here.gateway._public._http.connections, "they are gone")
+        await until(lambda: not here.gateway.public._http.connections, "they are gone")
         assert await ask(port, post(GOOD)) == 200
 
 

@@ -1,4 +1,4 @@
-"""The least loaded worker first, those out of breath last, full and draining ones never."""
+"""The least loaded worker first, those with too much to do last, full and draining ones never."""
 
 from __future__ import annotations
 

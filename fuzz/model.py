@@ -1,7 +1,7 @@
 """Odd events of the model's: through decoder, conversation and outbox, and through a whole call.
 
-Good sessions are those of the simulator's scenarios, and recordings of the live API where they are at
-hand. Their events are left out, doubled, put elsewhere, mixed with those of others, and changed; ids
+Good sessions are those of the simulator's scenarios, and recordings of the live API where they are
+available. Their events are left out, doubled, put elsewhere, mixed with those of others, and changed; ids
 are shared among them, so that they meet. The gateway answers as it likes.
 """
 

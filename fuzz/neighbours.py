@@ -194,4 +194,4 @@ class Log:
 
 
 _RAISED = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
-"""The types in a traceback; the message behind one may have several lines."""
+"""The types in a traceback; the message after one may have several lines."""

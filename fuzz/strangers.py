@@ -26,7 +26,7 @@ CASE_S = 1.0
 """The longest case, by the clock: an open socket that says nothing is for the gateway to end."""
 
 CASE_BYTES = 4_000_000
-"""And the largest: what one peer may send in a second, at the most."""
+"""And the largest: what one peer may send in one second."""
 
 KEPT_OPEN = 20
 """Connections that are left open for a while when their case is over."""

@@ -265,7 +265,7 @@ class Call(WSListener):
         if tcp.get_write_buffer_size():
             transport.send(WSMsgType.TEXT, message)
             return
-        # Nothing waits in the library, so this stays in order, for half of the library's price.
+        # Nothing waits in the library, so this stays in order, and it costs half as much.
         unsent = frames.send_text(self._fd, message)
         if unsent:
             tcp.write(unsent)

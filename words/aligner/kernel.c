@@ -317,7 +317,7 @@ TARGET INLINE floats log_of(floats x) {
          + 2.0f * z * (1.0f + y * (0.333333333f + y * (0.2f + y * 0.142857143f)));
 }
 
-/* The columns behind the senones, so far. */
+/* The columns after the senones, so far. */
 typedef struct {
     floats best[2][STATES];     /* of the vowels and of the consonants, in each state */
     floats ranking[RANK];       /* the best phones by their best state */

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 Arguments = ParamSpec("Arguments")
 
 FAULTS = (Exception, asyncio.CancelledError)
-"""What a call's code may raise where no task runs it: there a cancellation is a fault like any other."""
+"""What a call's code may raise where no task runs it: there a cancellation is a fault as well."""
 
 
 def guarded(

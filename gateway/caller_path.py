@@ -1,8 +1,9 @@
 """The caller's frames, from what a socket gave to the session worker's lane. Pure.
 
-Fifty times a second and call Twilio sends 20 ms more, and nothing else happens: such a frame follows the
-one before it, and goes on as the text that it is. This loop takes those. Whatever else comes, a mark, a key,
-a frame after a gap, it leaves to :class:`gateway.media_connection.MediaConnection`, which knows all rules.
+Fifty times a second and call Twilio sends 20 ms more, and nothing else happens: such a frame
+follows the one before it, and goes on as the text that it is. This loop takes those. Whatever else
+comes, a mark, a key, a frame after a gap, it leaves to
+:class:`gateway.media_connection.MediaConnection`, which knows all rules.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class CallerPath:
         self._count_dropped = count_dropped
 
     def take(self, data: bytes, at: Instant) -> bytes:
-        """Pass regular frames to the session worker; what is not regular, and all after it, comes back.
+        """Pass regular frames to the session worker; what is not, and all after it, comes back.
 
         Args:
             data: What the socket gave, from the beginning of a WebSocket frame on.

@@ -1,8 +1,9 @@
 """The end of a call that failed in its own end, from outside of it.
 
-A call writes its last fact, and tells its session worker that it is over. One that failed in its own
-end may have done neither: its transcript would never be final, since nobody takes the writer of a process
-that lives for lost, and its session would go on. So whoever finds the socket closed looks once more.
+A call writes its last fact, and tells its session worker that it is over. One that failed in its
+own end may have done neither: its transcript would never be final, since nobody takes the writer of
+a process that lives for lost, and its session would go on. So whoever finds the socket closed looks
+once more.
 """
 
 from __future__ import annotations

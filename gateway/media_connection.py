@@ -6,9 +6,10 @@
                              ├─ other plain text ──▶ receive_text ──▶ Call
                              └─ anything else, and all after it ──▶ AllFrames ──▶ receive ──▶ Call
 
-What Twilio sends are text messages in one masked frame each, until it closes. Those are read here. With the
-first frame of another kind (a ping, a piece of a message, a close, nonsense) the general protocol takes over
-for good, and the event loop reads the socket: it holds back who is answered and does not read the answers.
+What Twilio sends are text messages in one masked frame each, until it closes. Those are read here.
+With the first frame of another kind (a ping, a piece of a message, a close, nonsense) the general
+protocol takes over for good, and the event loop reads the socket: it holds back who is answered and
+does not read the answers.
 
 A socket is not a call until ``start`` came, with a good nonce where one is asked for. From then on
 it hands messages on to its :class:`~gateway.call.Call`. Every fault of the peer ends here: one log
@@ -57,8 +58,8 @@ START_DEADLINE_S = 10.0
 
 MESSAGES_AT_ONCE = 6_000
 MESSAGES_PER_S = 200
-"""How many messages are taken of one stream that are not regular frames: in a heap, such as a network's
-stall leaves behind (two minutes of frames), and on the average. Frames are 50 a second, 100 with some
+"""How many messages are taken of one stream that are not regular frames: at once, such as after a
+network's stall (two minutes of frames), and on the average. Frames are 50 a second, 100 with some
 carriers, and marks and keys a few."""
 
 KEYS_AT_ONCE = 100
@@ -128,8 +129,8 @@ class MediaConnection:
     # -- what the socket gives ---------------------------------------------------------------
 
     def take(self, data: bytes, at: Instant) -> None:
-        """Take what came next. What a message raises ends the call; what that raises comes out here, and
-        ends the socket."""
+        """Take what came next. What a message raises ends the call; what that raises comes out
+        here, and ends the socket."""
         if self._all_frames is not None:
             self._take_all_kinds(self._all_frames, data, at)
             return
@@ -232,7 +233,7 @@ class MediaConnection:
             self._break(error)
 
     def disconnected(self) -> None:
-        """The socket is closed, whoever did it. The last thing that it hears; repeats are ignored."""
+        """The socket is closed, whoever did it. Nothing follows; repeats are ignored."""
         guarded(self._log, self._end, fact_pb2.CALL_OUTCOME_DROPPED, NORMAL_CLOSURE, "")
         self._registry.closed(self)
 

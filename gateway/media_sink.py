@@ -1,8 +1,9 @@
 """Twilio's end of a media stream, for those who write to it.
 
-Frames are written straight into the TCP transport, many in one piece and at once. So is the close frame,
-after which the reader goes on reading and throwing away until the peer has closed too: a socket that is
-closed with audio unread would be reset by the kernel, and the peer would never see the close code.
+Frames are written straight into the TCP transport, many in one piece and at once. So is the close
+frame, after which the reader goes on reading and throwing away until the peer has closed too: a
+socket that is closed with audio unread would be reset by the kernel, and the peer would never see
+the close code.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ CLOSE_WAIT_S = 2.0
 """How long the peer may take to answer a close frame."""
 
 VANISHED_S = 20
-"""A peer that vanished without a word is given up after so long, whether data is under way (it stays
-unacknowledged) or not (probes of TCP's are not answered). A network that stands still for less loses
-nothing, and half a minute is not reached."""
+"""A peer that vanished without a word is given up after so long, whether data is under way (it
+stays unacknowledged) or not (probes of TCP's are not answered). A network that stands still for
+less loses nothing, and half a minute is not reached."""
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
     """Socket options as (level, name, value): those that this system has, by the names it has."""
     tcp = socket.IPPROTO_TCP
     wanted = [
-        # Twilio may send nothing for as long as a caller is silent, so silence itself proves nothing.
+        # Twilio may send nothing while a caller is silent, so silence itself proves nothing.
         (tcp, "TCP_KEEPIDLE", VANISHED_S // 2),
         (tcp, "TCP_KEEPALIVE", VANISHED_S // 2),  # the same on macOS
         (tcp, "TCP_KEEPINTVL", VANISHED_S // 4),
         (tcp, "TCP_KEEPCNT", 2),
-        # Without it what was written and not acknowledged keeps the socket for a quarter of an hour.
+        # Without it what is not acknowledged keeps the socket for a quarter of an hour.
         (tcp, "TCP_USER_TIMEOUT", VANISHED_S * 1000),
     ]
     known = [(level, getattr(socket, n), v) for level, n, v in wanted if hasattr(socket, n)]

@@ -1,7 +1,7 @@
 """The calls of this gateway: those that run, and how the latest ones ended.
 
-Twilio also says by callbacks that a stream or a call is over. Then the socket was lost without our noticing,
-or is held open by something in between; here is known whether it is one of ours.
+Twilio also says by callbacks that a stream or a call is over. Then the socket was lost without our
+noticing, or is held open by something in between; here is known whether it is one of ours.
 
 How a stream ended is asked for right after it did: Twilio then requests the ``<Connect>`` verb's
 action, and the answer depends on why the socket closed. Another replica may get that request; it

@@ -64,7 +64,7 @@ class Admission(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether this gateway is on its way out."""
+        """Whether this gateway takes no new calls, since it is about to end."""
 
     @property
     def has_room(self) -> bool:
@@ -234,8 +234,8 @@ class PublicServer:
             self._registry.stream_lost(call_sid, attempt)
 
     async def _signed_parameters(self, request: web.Request) -> Mapping[str, str]:
-        """The parameters of a webhook, once its signature is found good; 403 otherwise, 400 when they
-        cannot be read, 408 and 413 when their body is too slow or too large."""
+        """The parameters of a webhook, once its signature is found good; 403 otherwise, 400 when
+        they cannot be read, 408 and 413 when their body is too slow or too large."""
         posted, body = request.method == "POST", b""
         pairs: list[tuple[str, str]] = []
         if posted:
@@ -325,7 +325,8 @@ async def _read_body(request: web.Request) -> bytes:
 async def _refuse_malformed(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """400 for what cannot be read: a body whose coding is broken, a header or a URL that is no text."""
+    """400 for what cannot be read: a body whose coding is broken, a header or a URL that is no
+    text."""
     try:
         return await handler(request)
     except (UnicodeError, web.RequestPayloadError) as error:

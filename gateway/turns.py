@@ -7,13 +7,15 @@ own. While there are few calls, or nothing comes, the loop watches that epoll an
 once; else it is looked at in turns, and what a turn has read leaves in one message. Interrupts and
 agent audio come from the link, so they wait for no turn. The clocks are read once a turn.
 
-Marks are dated by Twilio's own clock (gateway/playout), so one that waits for its turn is not dated later.
+Marks are placed by Twilio's own clock (gateway/playout), so one that waits for its turn is not
+placed later.
 
-Where there is no epoll (it is Linux's), and for a socket that :meth:`Seat.leave_turns` was called for, the
-event loop reads. Both ways lead through :class:`Seat`, to the same :data:`Taker`.
+Where there is no epoll (it is Linux's), and for a socket that :meth:`Seat.leave_turns` was called
+for, the event loop reads. Both ways lead through :class:`Seat`, to the same :data:`Taker`.
 
-Whatever reading one socket raises ends that socket alone, and the next turn always comes. That it does is
-looked at: a heartbeat is put among the sockets every second, and has to be found there like a frame.
+Whatever reading one socket raises ends that socket alone, and the next turn always comes. That it
+does is looked at: a heartbeat is put among the sockets every second, and has to be found there like
+a frame.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ log = get_log(__name__)
 
 TURN_S = 0.0005
 """How far turns are apart, times the root of the number of calls: 5 ms with 100 calls, 10 ms with
-400. So the longer wait and the greater saving are shared. Beside a frame of 20 ms nobody hears it.
-At 100 calls turns take a sixth of the gateway's CPU away, and 99 % of the frames are at the model
+400. So the longer wait and the greater saving are shared. Next to a frame of 20 ms nobody hears it.
+At 100 calls turns save a sixth of the gateway's CPU, and 99 % of the frames are at the model
 within 8 ms."""
 
 FEW_CALLS = 25
@@ -47,11 +49,12 @@ READ_BYTES = 4 * 1024
 """At most from one socket in a turn: nine messages. The rest has its turn next time."""
 
 HEARTBEAT_S = 1.0
-"""How far heartbeats are apart. Frames come every 20 ms, so that nobody but an idle gateway notices."""
+"""How far heartbeats are apart. Frames come every 20 ms, so that nobody but an idle gateway
+notices."""
 
 MISSED_TO_REPAIR = 2
-"""So many heartbeats in a row that were not found: reading is begun anew. One may be missed by a busy
-loop that runs its timers first."""
+"""So many heartbeats in a row that were not found: reading is begun anew. One may be missed by a
+busy loop that runs its timers first."""
 
 MISSED_TO_FAIL = 5
 """So many: sockets are not read, whatever else the process does, and ``/livez`` says so."""
@@ -66,9 +69,9 @@ SWITCH = "ASHEARD_GATEWAY_TURNS"
 class Seat(asyncio.Protocol):
     """One media socket: whoever reads it, a turn or the event loop, what came goes to its taker.
 
-    It stands at the transport in place of the protocol that served the request before, and tells that one
-    of all but the data, so that its connection ends like any other. Nothing that it calls for a call is let
-    out to the event loop.
+    It stands at the transport in place of the protocol that served the request before, and tells
+    that one of all but the data, so that its connection ends like any other. Nothing that it calls
+    for a call is let out to the event loop.
 
     Args:
         turns: Where it is read.
@@ -132,7 +135,7 @@ class Seat(asyncio.Protocol):
         guarded(log, self.transport.abort)
 
     def _end(self) -> None:
-        """It has ended or failed, which the event loop finds once more, and says in its own way."""
+        """It has ended or failed: the event loop finds that once more, and says so."""
         self._in_turns = False
         self.leave()
         self.transport.resume_reading()
@@ -203,8 +206,8 @@ class ReadingTurns:
 
     Args:
         read: How those that are ready are read.
-        in_turns: Whether sockets are read in turns where that can be done. If not, the event loop reads
-            each by itself.
+        in_turns: Whether sockets are read in turns where that can be done. If not, the event loop
+            reads each by itself.
     """
 
     def __init__(self, read: ReadReady = read_ready, *, in_turns: bool = True) -> None:
@@ -302,7 +305,8 @@ class ReadingTurns:
                 self._loop.add_reader(self._epoll.fileno(), self._ready)
 
     def _look(self) -> bool:
-        """Read what is ready; whether anything was. A fault is logged, and the next turn tries again."""
+        """Read what is ready; whether anything was. A fault is logged, and the next turn tries
+        again."""
         try:
             return self._read()
         except FAULTS as error:

@@ -88,6 +88,6 @@ def attempt_of(text: str) -> int:
 
 
 def stream_number_of(text: str) -> int:
-    """The number of a media stream, as the TwiML gave it; 0 when it makes no sense: anybody may have
-    written that TwiML."""
+    """The number of a media stream, as the TwiML gave it; 0 when it makes no sense: anybody may
+    have written that TwiML."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0

@@ -1,7 +1,7 @@
-"""The WebSocket protocol (RFC 6455) as the ``websockets`` library has it, without its sockets. Pure.
+"""The WebSocket protocol (RFC 6455), by the ``websockets`` library without its sockets. Pure.
 
-A stream of Twilio needs its handshake, and seldom more: what Twilio sends are plain text frames, which
-:mod:`native` reads, until it closes. :class:`AllFrames` reads whatever else a peer may send.
+A stream of Twilio needs its handshake, and seldom more: what Twilio sends are plain text frames,
+which :mod:`native` reads, until it closes. :class:`AllFrames` reads whatever else a peer may send.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def handshake(method: str, headers: Iterable[tuple[str, str]]) -> tuple[HTTPStat
 
 
 def may_be_plain(data: bytes) -> bool:
-    """Whether a frame that begins so, and is not whole, is one that :func:`native.read_text` will take.
+    """Whether a frame that begins so, and is not whole, will be taken by :func:`native.read_text`.
 
     ``data`` is not empty.
     """

@@ -1,4 +1,4 @@
-"""The house rules that a program can look after: what may be imported, and how large a thing may be."""
+"""The house rules that a program can look after: what may be imported, how large things may be."""
 
 from __future__ import annotations
 

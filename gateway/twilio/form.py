@@ -24,8 +24,8 @@ def read(body: bytes, content_type: str, charset: str | None) -> list[tuple[str,
 
     Args:
         body: Of the request.
-        content_type: Without parameters. Another than a form's has none: Twilio also sends JSON, whose
-            signature is by its hash.
+        content_type: Without parameters. Another than a form's has none: Twilio also sends JSON,
+            whose signature is by its hash.
         charset: As the content type says; None: it does not.
 
     Raises:

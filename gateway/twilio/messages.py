@@ -1,12 +1,13 @@
 """The messages of a bidirectional Twilio Media Stream.
 
-What Twilio sends is decoded into frozen values with the fields that are needed, and no others:
-a media message comes fifty times a second and call. Its payload stays the base64 text it was, on
-its way to a model that wants base64 text. It is checked, though: it will be pasted between the
-quotes of another JSON text, and must not be able to end them.
+What Twilio sends is decoded into frozen values with the fields that are needed, and no others: a
+media message comes fifty times a second and call. Its payload stays the base64 text it was, for a
+model that wants base64 text. Here it is proved to be that; for the regular frames that do not come
+here (:mod:`gateway.caller_path`) the session worker proves it, where it pastes the text between the
+quotes of another JSON text, which it must not be able to end.
 
-Everything that comes is bounded before it is kept or passed on; a bound that is passed is an error of the
-peer with the close code that says so.
+Everything that comes is bounded before it is kept or passed on; a bound that is passed is an error
+of the peer with the close code that says so.
 
 What Twilio gets is pasted together. It may have exactly the fields that Twilio knows: a message
 with one more is warning 31951, raised once per stream, so that the second mistake is silent.
@@ -39,8 +40,8 @@ MAX_MESSAGE_BYTES = 64 * 1024
 """Of one message. Twilio's have 400 bytes; ``start`` may have some kilobytes of parameters."""
 
 MAX_PAYLOAD_CHARS = 21_336
-"""Of base64 text in one media message: two seconds. Twilio sends 20 ms, other carriers up to 100. What
-waits for a slow session worker is bounded in frames, and so in bytes."""
+"""Of base64 text in one media message: two seconds. Twilio sends 20 ms, other carriers up to 100.
+What waits for a slow session worker is bounded in frames, and so in bytes."""
 
 MAX_KEY_CHARS = 8
 """In one ``dtmf`` message; Twilio sends one."""
@@ -49,7 +50,8 @@ MAX_PARAMETERS = 100
 """Custom parameters in ``start``. Twilio names no limit; ours are five."""
 
 MAX_PARAMETER_CHARS = 500
-"""In the value of one. Twilio takes no longer ones (TwiML ``<Parameter>``), so a longer one is not ours."""
+"""In the value of one. Twilio takes no longer ones (TwiML ``<Parameter>``), so a longer one is not
+ours."""
 
 _MAX_FAULT_CHARS = 200
 """Of what is logged about a malformed message: it names fields, and fields may have any name."""
@@ -58,8 +60,8 @@ _VALUE = re.compile(r"'.*'", re.DOTALL)
 
 
 LATEST_MS = 2 * 86_400_000
-"""Timestamps are below this: Twilio ends a call after a day. More is a fault, and facts with it could
-not be stored."""
+"""Timestamps are below this: Twilio ends a call after a day. More is a fault, and facts with it
+could not be stored."""
 
 
 class TwilioProtocolError(PeerProtocolError):
@@ -244,7 +246,8 @@ def decode(text: str | bytes | bytearray) -> Message:
 
 
 _NO_JSON = (msgspec.DecodeError, ValueError, RecursionError)
-"""What a decoder raises when a text is not JSON, not UTF-8, or nested beyond the interpreter's stack."""
+"""What a decoder raises when a text is not JSON, not UTF-8, or nested beyond the interpreter's
+stack."""
 
 
 def _no_json(error: Exception) -> TwilioProtocolError:
@@ -273,7 +276,7 @@ class Encoder:
         self._clear = b'{"event":"clear","streamSid":' + sid + b"}"
 
     def media(self, payload: bytes) -> bytes:
-        """Audio to be played behind what was sent before; ``payload`` is base64 text of µ-law."""
+        """Audio to be played after what was sent before; ``payload`` is base64 text of µ-law."""
         return self._media + payload + b'"}}'
 
     def mark(self, name: str) -> bytes:

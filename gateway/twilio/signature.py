@@ -75,7 +75,7 @@ def is_valid(
 
     Args:
         secret: The account's primary auth token, or a shared key.
-        urls: The request's URL, in as many spellings as its way here leaves open.
+        urls: The request's URL, in as many spellings as the proxies before us leave open.
         signature: Value of X-Twilio-Signature.
         parameters: Names and values of the POST parameters. Empty for GET and for sockets.
         body: The raw body, looked at only when the URL carries ``bodySHA256``.

@@ -30,8 +30,8 @@ from gateway.twilio.messages import (
 )
 
 _SID = re.compile(r"[\x21-\x7e]{1,128}")
-"""Twilio's have two letters and 32 hexadecimal digits. They become keys of facts and parts of log lines, and
-the transcript service takes no others."""
+"""Twilio's have two letters and 32 hexadecimal digits. They become keys of facts and parts of log
+lines, and the transcript service takes no others."""
 
 
 def is_sid(text: str) -> bool:

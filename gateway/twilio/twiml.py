@@ -15,7 +15,7 @@ PARAMETER_CHARS = 500
 """Name and value of one ``<Parameter>`` together must stay under this."""
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML document may hold, whichever way it is written."""
+"""What no XML document may hold, however it is written."""
 
 EMPTY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 """Nothing more to do: the call is over already."""
@@ -30,8 +30,8 @@ def connect(
         stream_url: A ``wss`` URL without a query: Twilio drops a query.
         action_url: Asked when the socket was closed.
         status_url: Told when the stream starts, stops or fails.
-        parameters: Given back in ``start``. One that is empty, too long, or has a character that XML
-            cannot say is left out.
+        parameters: Given back in ``start``. One that is empty, too long, or has a character that
+            XML cannot say is left out.
 
     Raises:
         ValueError: ``stream_url`` has a query.

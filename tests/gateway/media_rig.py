@@ -113,7 +113,7 @@ class RecordingConnection(MediaConnection):
 
 
 class Rig:
-    """One connection and all that it leads to. Needs a running event loop; no timer of it ever fires."""
+    """One connection and all that it leads to. Needs a running event loop; no timer ever fires."""
 
     def __init__(self, nonces: NonceChecker | None = None) -> None:
         self.at = BEGAN

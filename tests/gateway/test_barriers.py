@@ -1,4 +1,4 @@
-"""What one call raises ends that call alone: its neighbours lose no frame, and its own record has an end.
+"""What one call raises ends that call alone: its neighbours lose no frame, its record has an end.
 
 Whatever is run for a call is made to raise here, and its clean-up too.
 """
@@ -6,14 +6,18 @@ Whatever is run for a call is made to raise here, and its clean-up too.
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
-from gateway import service, turns
+from gateway import server, service, turns
 from gateway.call import Call
 from gateway.caller_path import CallerPath
 from gateway.delivery import Delivery
@@ -70,9 +74,9 @@ async def finish(here: World, victim: TwilioEnd, handle: int) -> None:
 
 
 async def lose(here: World, victim: TwilioEnd, handle: int) -> None:
-    connection = victim.socket._response.connection
-    assert connection is not None and connection.transport is not None
-    connection.transport.abort()
+    descriptor = os.dup(victim.socket.get_extra_info("socket").fileno())
+    with socket.socket(fileno=descriptor) as its:
+        its.shutdown(socket.SHUT_RDWR)
 
 
 async def replace(here: World, victim: TwilioEnd, handle: int) -> None:
@@ -286,7 +290,7 @@ async def test_a_drain_ends_every_call_whatever_one_raises(
     abort = MediaConnection.abort
 
     def refuse(self: MediaConnection) -> None:
-        if self._call_sid == "CAvictim":
+        if self is OWNED["CAvictim"][0]:
             raise ZeroDivisionError("ours")
         abort(self)
 
@@ -305,14 +309,34 @@ async def test_a_drain_ends_every_call_whatever_one_raises(
 async def test_livez_knows_whether_sockets_are_read(
     make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch, few: bool
 ) -> None:
+    """They are not: looking at them raises, and the event loop has forgotten them as well."""
     monkeypatch.setattr(turns, "HEARTBEAT_S", 0.05)
     if not few:
         monkeypatch.setattr(turns, "FEW_CALLS", 0)
+    epolls: list[Epoll] = []
+
+    class Epoll:
+        """An epoll that can be broken."""
+
+        def __init__(self) -> None:
+            self.broken = False
+            self._epoll = real()
+            self.register, self.unregister = self._epoll.register, self._epoll.unregister
+            self.fileno, self.close = self._epoll.fileno, self._epoll.close
+            epolls.append(self)
+
+        def poll(self, timeout: float, maxevents: int) -> list[tuple[int, int]]:
+            if self.broken:
+                raise OSError("broken")
+            return self._epoll.poll(timeout, maxevents)
+
+    real = select.epoll
+    monkeypatch.setattr(select, "epoll", Epoll)
     async with make_world() as running:
-        await stop_reading_and_look(running, monkeypatch)
+        await break_reading_and_look(running, epolls[-1])
 
 
-async def stop_reading_and_look(running: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def break_reading_and_look(running: World, epoll: Any) -> None:
     end = await running.call()
     admin = f"http://127.0.0.1:{running.gateway.admin_port}/livez"
 
@@ -327,36 +351,38 @@ async def stop_reading_and_look(running: World, monkeypatch: pytest.MonkeyPatch)
             await asyncio.sleep(0.02)
 
     await live(200)
-    with monkeypatch.context() as patch, capture_logs():
-        for name in ("_ready", "_turn"):
-            patch.setattr(ReadingTurns, name, lambda self: None)
-        reading = running.gateway.public._turns
-        reading._loop.remove_reader(reading._epoll.fileno())  # type: ignore[union-attr]
+    with capture_logs():
+        epoll.broken = True
+        asyncio.get_running_loop().remove_reader(epoll.fileno())
         assert "not been read" in await live(503)
+        epoll.broken = False
     await live(200)
     await end.media()
     await until(lambda: running.worker.audio, "read again")
 
 
 async def test_the_next_turn_comes_whatever_a_turn_raises(
-    running: World, monkeypatch: pytest.MonkeyPatch
+    make_world: WorldMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "FEW_CALLS", 0)
-    end = await running.call()
-    reading = running.gateway.public._turns
-    read, raised = reading._read_ready, 0
+    raised = 0
 
     def raise_sometimes(ready: list[tuple[int, int]], seats: dict[int, Seat]) -> None:
         nonlocal raised
         raised += 1
         if raised % 2:
             raise ZeroDivisionError("ours")
-        read(ready, seats)
+        turns.read_ready(ready, seats)
 
-    reading._read_ready = raise_sometimes
-    with capture_logs() as lines:
-        for number in range(1, 20):
-            await end.media()
-            await until(lambda n=number: len(running.worker.audio.get(1, ())) == n, "a frame")  # type: ignore[misc]
+    monkeypatch.setattr(server, "ReadingTurns", partial(ReadingTurns, raise_sometimes))
+    async with make_world() as running:
+        end = await running.call()
+        with capture_logs() as lines:
+            for number in range(1, 20):
+                await end.media()
+                await until(
+                    lambda n=number: len(running.worker.audio.get(1, ())) == n,  # type: ignore[misc]
+                    "a frame",
+                )
     assert raised > 10
     assert len(lines) < 3, "said, and not at every turn"

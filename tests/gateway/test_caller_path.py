@@ -1,4 +1,4 @@
-"""The caller's frames: the short way for regular ones does what the long one would, whatever comes."""
+"""The caller's regular frames: the short way does what the long one would, whatever comes."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ _EVENTS: st.SearchStrategy[list[Event]] = st.lists(
 
 
 def play(events: list[Event], *cuts: int, short: bool = True) -> dict[str, object]:
-    """What is seen of a call to which all this happens, in pieces of these lengths; ``short``: whether
-    regular frames may go the short way."""
+    """What is seen of a call to which all this happens, in pieces of these lengths; ``short``:
+    whether regular frames may go the short way."""
 
     async def run() -> dict[str, object]:
         with pytest.MonkeyPatch.context() as patch:
@@ -186,7 +186,7 @@ def test_an_odd_message_among_regular_ones_does_the_same(odd: Event) -> None:
 
 @pytest.mark.parametrize("payload", NO_BASE64)
 async def test_a_regular_frame_is_proved_to_be_base64_where_it_is_pasted(payload: str) -> None:
-    """By the session worker. A stream's first frame is looked at whole, and so is any that is not regular."""
+    """By the session worker. One that is not regular is looked at whole, and so is the first."""
     rig = Rig()
     rig.start()
     rig.take(text(media("40", payload)))

@@ -1,4 +1,4 @@
-"""A media stream's WebSocket: the same messages however its bytes are cut, and an end for whatever comes."""
+"""A media stream's WebSocket: the same messages however bytes are cut, and an end to all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer's WebSocket writes, made by hand: independent of the libraries that are tested with it."""
+"""What a peer's WebSocket writes, made by hand: independent of the libraries under test."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether this worker takes another call, and what gateways hear of its load. Pure.
 
-It takes at most ``max_calls``, none while its event loop is late, none while it drains, and says so in
-load reports, so that gateways need not ask in vain.
+It takes at most ``max_calls``, none while its event loop is late, none while it drains, and says so
+in load reports, so that gateways need not ask in vain.
 """
 
 from __future__ import annotations

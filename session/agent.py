@@ -23,7 +23,8 @@ BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 """The bundled agent."""
 
 MAX_FILE_BYTES = 256 * 1024
-"""Of an agent file: fifty pages of instructions. The model's context holds a quarter of a megabyte."""
+"""Of an agent file: fifty pages of instructions. The model's context holds a quarter of a
+megabyte."""
 
 MAX_VALUES = 20_000
 """Keys and values of a file, aliases followed: nine lines of aliases can stand for a billion."""
@@ -106,7 +107,7 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def trailing_silence_ms(self) -> int:
-        """How far behind the end of speech the model's ``audio_end_ms`` lies."""
+        """How far after the end of speech the model's ``audio_end_ms`` lies."""
         vad = self.turn_detection
         return vad.silence_duration_ms if isinstance(vad, ServerVad) else 0
 

@@ -1,8 +1,8 @@
 """The life of one call: from its acceptance to its last fact.
 
-It begins and ends everything that the call consists of, and decides nothing about the conversation. What
-comes from the link comes as plain calls; what they raise ends this call alone. The caller's frames, fifty
-a second, go from the link to :attr:`Call.input` without passing here.
+It begins and ends everything that the call consists of, and decides nothing about the conversation.
+What comes from the link comes as plain calls; what they raise ends this call alone. The caller's
+frames, fifty a second, go from the link to :attr:`Call.input` without passing here.
 
 | phase      | what happens                                   | ends with             | then       |
 |------------|------------------------------------------------|-----------------------|------------|
@@ -12,9 +12,9 @@ a second, go from the link to :attr:`Call.input` without passing here.
 | failed     | the gateway is told; what it plays counts      | the caller leaves     | over       |
 | over       | nothing is fed; the last fact is written       |                       |            |
 
-When the model fails, in any phase before the caller leaves, the call is in *failed*: how much of what the
-gateway still plays was heard belongs to the record. Whatever our own code raises leads to *over*. Before
-the last fact, word times that are under way are waited for, 3 s at most.
+When the model fails before the caller leaves, the call is *failed*: how much of what the gateway
+still plays was heard belongs to the record. Whatever our own code raises leads to *over*. Before the
+last fact, word times that are under way are waited for, 3 s at most.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Nothing may be appended before the model has agreed to its format; until then fr
 | appending | is appended, after silence if need be  | –                         | stopped  |
 | stopped   | is dropped                             | –                         | –        |
 
-Whatever is appended passes through the :class:`~session.realtime.input_clock.InputClock` first, or the
-model's clock and the call's part.
+Whatever is appended is told to the :class:`~session.realtime.input_clock.InputClock` first, or it
+would no longer know which moment of the call the model speaks of.
 """
 
 from __future__ import annotations

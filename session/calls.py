@@ -1,7 +1,7 @@
 """The calls of a worker: takes them, holds their tasks, and waits for the last one.
 
-What one call raises, in spite of its own barriers, while it is opened or in its own end, ends that call
-and never another.
+What one call raises, in spite of its own barriers, while it is opened or in its own end, ends that
+call and never another.
 """
 
 from __future__ import annotations

@@ -80,7 +80,10 @@ class TurnLatency:
         return self._stopped_unix_us is not None
 
     def answered(self, now_unix_us: int) -> float | None:
-        """Audio went to the caller: how many seconds after its last word, None if nobody can tell."""
+        """Audio went to the caller: how many seconds after its last word.
+
+        None: nobody can tell, or it had said nothing since the last answer.
+        """
         stopped_us, self._stopped_unix_us = self._stopped_unix_us, None
         if stopped_us is None:
             return None

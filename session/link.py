@@ -1,10 +1,10 @@
 """One gateway's stream: reads, writes, and knows whose frame is whose.
 
-An idle link sends at once; a busy one waits until 20 ms have passed since its last message, unless there
-is something that does not wait (:mod:`session.outbox`).
+An idle link sends at once; a busy one waits until 20 ms have passed since its last message, unless
+there is something that does not wait (:mod:`session.outbox`).
 
-What one call raises, while it is opened, served, ended or written about, ends that call and never the
-link: calls have barriers of their own, and after them comes :meth:`Link.drop`.
+What one call raises, while it is opened, served, ended or written about, ends that call and never
+the link: calls have barriers of their own, and after them comes :meth:`Link.drop`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ LOAD_REPORT_S = 1.0
 """How often a gateway hears of the load, beside each change of it."""
 
 _FAULTS = (Exception, asyncio.CancelledError)
-"""What a call's code may raise where no task runs it: there a cancellation is a fault like any other."""
+"""What a call's code may raise where no task runs it: there a cancellation is a fault like any
+other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Link:
 
     Args:
         calls: All calls of this worker.
-        stream_stopped: Is told when Twilio told this gateway that a stream is over, which any link's
-            may be.
+        stream_stopped: Is told when Twilio told this gateway that a stream is over; it may be one of
+            another gateway's.
     """
 
     def __init__(
@@ -224,8 +225,8 @@ class Link:
             self.drop(handle, second)
 
     def _uneven(self, n_frames: int) -> None:
-        """Columns that are not of one length: nobody knows whose frame is whose, so all are dropped,
-        and the link with its calls goes on."""
+        """Columns that are not of one length: nobody knows whose frame is whose, so all are
+        dropped, and the link with its calls goes on."""
         self._metrics.link_faults.labels("message").inc()
         self._metrics.unappended_frames.labels("uneven").inc(n_frames)
         if not self._said_uneven:

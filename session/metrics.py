@@ -39,8 +39,8 @@ class SessionMetrics:
         )
         self.frame_forward = Histogram(
             "asheard_frame_forward_seconds",
-            "From a frame's receipt at the gateway to the model's socket, by two wall clocks: of the "
-            "oldest frame of each message; not if the clocks contradict it.",
+            "From a frame's receipt at the gateway to the model's socket, by two wall clocks: of "
+            "the oldest frame of each message; not if the clocks contradict it.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )

@@ -10,8 +10,8 @@ Rules:
 2. Audio keeps its order within a call and is fair among calls: each message takes a piece of each
    call in turn.
 3. The end of a call comes in a later message than all its audio.
-4. What waits is bounded per call, in bytes and in number, for a gateway that takes nothing: then the
-   call ends, since none of it may be lost.
+4. What waits is bounded per call, in bytes and in number, for a gateway that takes nothing: then
+   the call ends, since none of it may be lost.
 5. What a message cannot hold is refused when it is posted, to its own call.
 """
 
@@ -24,23 +24,23 @@ from typing import NamedTuple
 from asheard.v1 import fact_pb2, session_service_pb2
 
 BATCH_BYTES = 256 * 1024
-"""The most audio in a message: some 24 s of speech. More waits for the next, so that an interrupt
-never queues behind a megabyte."""
+"""Maximum of audio in a message: some 24 s of speech. More waits for the next, so that an interrupt
+never has to wait for a megabyte."""
 
 PIECE_BYTES = 64 * 1024
-"""The most audio in an ``AgentAudio``, 6 s; a longer piece is cut. A multiple of four, since base64
+"""Maximum of audio in an ``AgentAudio``, 6 s; a longer piece is cut. A multiple of four, since base64
 text may be cut between groups of four."""
 
 MAX_AUDIO_BYTES = 8 * 1024 * 1024
-"""The most audio of a call that waits for its gateway. Ten minutes, all that Twilio would keep, are
+"""Maximum of a call's audio that waits for its gateway. Ten minutes, all that Twilio would keep, are
 6.4 MB; a call that has more waiting ends."""
 
 MAX_CONTROLS = 256
-"""The most control of a call that waits for its gateway, interrupts as a rule: beyond it a call ends
-too."""
+"""Maximum of a call's control that waits for its gateway, interrupts as a rule: beyond it a call
+ends too."""
 
 CONTROL_BYTES = 1024 * 1024
-"""The most control in a message. More waits for the next, and audio after it."""
+"""Maximum of control in a message, in bytes. More waits for the next, and audio after it."""
 
 MAX_ITEM_ID_BYTES = 1024
 """The longest item id that is passed on; the API's have some thirty letters."""
@@ -48,7 +48,7 @@ MAX_ITEM_ID_BYTES = 1024
 MAX_CONTENT_INDEX = 2**31 - 1
 
 MAX_DETAIL_CHARS = 500
-"""The most of a text for the gateway's log."""
+"""Maximum of a text for the gateway's log."""
 
 AnyControl = (
     session_service_pb2.CallAccepted
@@ -61,7 +61,7 @@ AnyControl = (
 
 
 class OutletFull(Exception):
-    """The gateway does not take what the call has for it, and more than may wait does. The text says
+    """The gateway does not take what the call has for it, and more waits than may. The text says
     what; the call ends."""
 
 

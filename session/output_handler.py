@@ -1,8 +1,8 @@
 """Carries out what one call's conversation wants done, and decides nothing about it.
 
-Audio and interrupts go to the gateway, events to the model, facts to the transcript service; words are
-timed, and what happens is counted. What decides about the call's life, functions and a fatal error, is
-:mod:`session.call`'s.
+Audio and interrupts go to the gateway, events to the model, facts to the transcript service; words
+are timed, and what happens is counted. Functions and a fatal error, which decide about the call's
+life, are :mod:`session.call`'s.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import aiohttp
 
 from session.agent import Tool
 
-LARGEST_OUTPUT_BYTES = 32 * 1024
+MAX_OUTPUT_BYTES = 32 * 1024
 """About 8,000 tokens, a quarter of the model's context. More of an answer would crowd out the
 conversation."""
 
@@ -93,7 +93,7 @@ async def _read(stream: aiohttp.StreamReader) -> bytes | None:
     pieces = bytearray()
     async for piece in stream.iter_chunked(8192):
         pieces += piece
-        if len(pieces) > LARGEST_OUTPUT_BYTES:
+        if len(pieces) > MAX_OUTPUT_BYTES:
             return None
     return bytes(pieces)
 

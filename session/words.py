@@ -9,8 +9,8 @@ What was played to its end needs no answer, unless ``ASHEARD_ALIGN=all`` asks fo
 is followed while it is generated, the estimate is aligned too, and the refined answer costs the
 same for a part of 3 s and one of 30 s.
 
-Audio is kept as the base64 that came, and decoded only for a part that needs it. Text may come after
-a part's words were timed: then they are timed once more, while its audio is still remembered.
+Audio is kept as the base64 that came, and decoded only for a part that needs it. Text may come
+after a part's words were timed: then they are timed once more, while its audio is still remembered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ Refine = Callable[[Speech], Awaitable[WordTimes | None]]
 
 
 class Followed(Protocol):
-    """A part that an aligner follows; see :class:`words.pool.PooledItem`. Nothing waits but `finish`."""
+    """A part that an aligner follows; see :class:`words.pool.PooledItem`. Nothing waits but
+    ``finish``."""
 
     def add_audio(self, ulaw: bytes) -> None: ...
     def add_text(self, delta: str) -> None: ...
@@ -52,8 +53,8 @@ Follow = Callable[[str], Followed | None]
 """Begins to follow a part in a language. None: there is no room, it is refined as a whole later."""
 
 MAX_TIMED_WORDS = 10_000
-"""Of a part: an hour of quick speech, and 180 KB of facts. Of more nothing is said; a transcript then
-takes the words for spread over the audio in proportion."""
+"""Of a part: an hour of quick speech, and 180 KB of facts. Of more nothing is said; a transcript
+then takes the words for spread over the audio in proportion."""
 
 _ESTIMATED_WITH_PAUSES_BYTES = 20 * 8000
 """Looking for pauses costs 1.5 ms for 17 s of audio on the event loop; longer parts are estimated
@@ -179,7 +180,7 @@ class CallWords:
             part = self._timed.pop((item_id, content_index), None)
             if part is None or part.text == text:
                 return
-            # What was found for less text must not come behind what is found for more.
+            # What was found for less text must not come after what is found for more.
             if part.answering is not None:
                 part.answering.cancel()
             part.followed_text = ""

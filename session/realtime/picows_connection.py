@@ -50,8 +50,8 @@ TURN_MESSAGES = 64
 the next turn, so that a model that floods its call is no pause of the others'."""
 
 MAX_WAITING = 4096
-"""Messages that may wait so, and twice the largest message in bytes: a quarter of an hour of deltas.
-With more the socket is dropped."""
+"""Messages that may wait so, and twice the largest message in bytes: a quarter of an hour of
+deltas. With more the socket is dropped."""
 
 TEXT = WSMsgType.TEXT
 

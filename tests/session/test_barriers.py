@@ -1,4 +1,4 @@
-"""Whatever a call raises, and again in its own end: it ends that call alone, and its record has an end."""
+"""Whatever a call raises, and again in its own end, ends that call alone; its record has an end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's server that sends too much, the wrong thing, or nothing at all, and a neighbour beside it."""
+"""A model's server that sends too much, the wrong thing, or nothing at all; a neighbour is well."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ CALLS = (1, 2, 3)
 
 @dataclass
 class Model:
-    """What an outbox must do, said in the plainest way: per call, what is there and in what order."""
+    """What an outbox must do, said plainly: per call, what is there and in what order."""
 
     audio: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Items that wait, of each call."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from session.agent import Tool
-from session.tools import LARGEST_OUTPUT_BYTES, ToolResult, ToolRunner
+from session.tools import MAX_OUTPUT_BYTES, ToolResult, ToolRunner
 
 
 async def _quote(request: web.Request) -> web.Response:
@@ -30,7 +30,7 @@ async def _slow(_request: web.Request) -> web.Response:
 
 
 async def _long(_request: web.Request) -> web.Response:
-    return web.Response(body=b"x" * (LARGEST_OUTPUT_BYTES + 1))
+    return web.Response(body=b"x" * (MAX_OUTPUT_BYTES + 1))
 
 
 @pytest.fixture

@@ -284,7 +284,7 @@ async def test_text_that_comes_after_the_timing_is_timed_with_its_audio(align: s
     assert await timed.words.drain(5)
     assert timed.asked[-1] == Speech(TEXT, b"\x20\xa0" * 2400, "en", complete=True)
     assert timed.refined[-1]
-    assert timed.counted == ["refined"], "what was found for less text is not written behind it"
+    assert timed.counted == ["refined"], "what was found for less text is not written after it"
 
 
 async def test_nothing_is_written_after_the_close_but_what_is_owed_before_it() -> None:

@@ -306,10 +306,12 @@ class Call:
     def _act(self, at: Instant) -> None:
         """Act on what became of the last input, and keep the timer."""
         now_us = at.mono_us - self._started.mono_us
-        unacted = self._unacted
-        unacted.extend(self._delivery.answers(now_us=now_us))
-        while unacted:
-            self._act_on(unacted.popleft())
+        answers = self._delivery.answers(now_us=now_us)
+        if answers:
+            unacted = self._unacted
+            unacted.extend(answers)
+            while unacted:
+                self._act_on(unacted.popleft())
         if self._finished is not None and self._delivery.is_done(now_us=now_us):
             self.end(self._finished.outcome, NORMAL_CLOSURE, "", at)
         else:

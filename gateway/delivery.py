@@ -251,10 +251,10 @@ class Delivery:
     def next_timer_us(self) -> int | None:
         """When :meth:`handle_timer` wants to be called. None: not at all."""
         due_us = self._playhead.next_timer_us()
-        for other_us in (self._retry_us, self._finish_us):
-            if other_us is not None and (due_us is None or other_us < due_us):
-                due_us = other_us
-        return due_us
+        if self._retry_us is None and self._finish_us is None:  # as a rule
+            return due_us
+        dues_us = (due_us, self._retry_us, self._finish_us)
+        return min(one_us for one_us in dues_us if one_us is not None)
 
     def handle_timer(self, *, now_us: int) -> None:
         """Do what is due. Too early a call does nothing. :meth:`write` may have something then."""
@@ -326,13 +326,16 @@ class Delivery:
 
     def answers(self, *, now_us: int) -> list[Answer]:
         """Hand over what is to be told since the last call, in order."""
-        self._heard.extend(self._playhead.events())
-        while self._heard:
-            self._take(self._heard.popleft(), now_us)
+        heard = self._heard
+        heard.extend(self._playhead.events())
+        while heard:
+            self._take(heard.popleft(), now_us)
         if self._playhead.trace_events >= LONG_TRACE:
             self._hand_in_trace(now_us)
         if self._untold:
             self._tell_untold()
+        if not self._answers:
+            return []
         answers, self._answers = self._answers, []
         return answers
 

@@ -37,7 +37,6 @@ TOO_LONG = frozenset(
         "session/call.py",
         "session/link.py",
         "session/realtime/events.py",
-        "tests/gateway/test_call_shell.py",
         "tests/gateway/test_links.py",
         "tests/runtime/test_facts.py",
         "tests/session/test_call.py",

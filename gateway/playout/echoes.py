@@ -83,10 +83,6 @@ class Echoes:
         self._names += 1
         return f"{kind}{self._names}"
 
-    def expect(self, mark: Mark, stretch: Stretch) -> None:
-        """Expect the echo of a mark that is about to be written."""
-        self.marks[mark.name] = (mark, stretch)
-
     def expect_no_more(self, marks: Iterable[Mark], stretch: Stretch) -> None:
         """Take echoes for late from now on."""
         for mark in marks:

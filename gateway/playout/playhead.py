@@ -315,8 +315,9 @@ class Playhead:
     def _mark(self, kind: str, at: int, chunk: Chunk, dry: bool) -> str:
         name = self._echoes.next_name(kind)
         mark = Mark(name, at, chunk.segment, chunk.owner, chunk.sent, dry)
-        self._stretch.marks.append(mark)
-        self._echoes.expect(mark, self._stretch)
+        stretch = self._stretch
+        stretch.marks.append(mark)
+        self._echoes.marks[name] = (mark, stretch)
         return name
 
     # -- playback ------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class Stretch:
 
     def overdue_us(self) -> int | None:
         """By the gateway's clock, when what is not proven counts as played. None: nothing will."""
-        if self.dry or self.presumed:
+        if not self.chunks or self.presumed:
             return None
         queued_us = (self.sent_bytes - self.proven_bytes) * US_PER_BYTE
         return max(self.changed_us + queued_us, self.earliest_end_us) + OVERDUE_US

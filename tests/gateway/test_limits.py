@@ -16,9 +16,9 @@ from gateway.caller_path import CallerPath
 from gateway.playout.echoes import MAX_NAME_CHARS, MAX_UNEXPECTED
 from gateway.playout.positions import TraceEvent, TraceKind
 from gateway.playout.trace import LONG_TRACE, MAX_MEDIA_TRACED
+from tests.gateway.call.stage import Stage
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import TwilioEnd, until
-from tests.gateway.test_call_shell import Stage
 from tests.gateway.wire import PING, frame
 
 FACT_BYTES = 64 * 1024

@@ -110,7 +110,7 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
             for handle, payload, media_ms, received_unix_us in zip(
                 audio.call, audio.payload, audio.media_ms, audio.received_unix_us, strict=True
             ):
-                assert handle not in self.closed, "audio behind the end of its call"
+                assert handle not in self.closed, "audio after the end of its call"
                 frame = CallerFrame(payload, media_ms, received_unix_us)
                 self.audio.setdefault(handle, []).append(frame)
         self._out.put_nowait(None)
@@ -302,7 +302,7 @@ class TwilioEnd:
         return value
 
     async def receive_audio(self, ms: int) -> list[str]:
-        """Receive until so much audio came and the mark behind it; names of all marks."""
+        """Receive until so much audio came and the mark after it; names of all marks."""
         audio_bytes, marks = 0, []
         while audio_bytes < 8 * ms or self.received[-1]["event"] != "mark":
             message = await self.receive()

@@ -1,4 +1,4 @@
-"""What one call floods the gateway with is never in the way of another call's facts; and `/readyz`
+"""What one call floods the gateway with never holds up another call's facts; and `/readyz`
 knows whether facts get through."""
 
 from __future__ import annotations

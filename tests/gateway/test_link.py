@@ -30,7 +30,7 @@ async def test_a_call_is_accepted_and_audio_given_before_that_is_not_lost() -> N
         assert [audio.media_ms for audio in worker.audio[1]] == list(range(5))
 
 
-async def test_control_overtakes_audio_and_the_end_of_a_call_goes_behind_it() -> None:
+async def test_control_overtakes_audio_and_the_end_of_a_call_goes_after_it() -> None:
     worker = ScriptedWorker()
     async with linked(worker) as pool:
         lane, _ = await placed(pool)
@@ -47,7 +47,7 @@ async def test_control_overtakes_audio_and_the_end_of_a_call_goes_behind_it() ->
         assert len(worker.audio[1]) == 25
         bodies = [[c.WhichOneof("body") for c in request.control] for request in worker.requests]
         key = bodies.index(["key_pressed"])
-        assert worker.requests[key].caller_audio.call, "in one message with the audio, ahead of it"
+        assert worker.requests[key].caller_audio.call, "in one message with the audio, before it"
         close = bodies.index(["close_call"])
         assert close > key, "in a later message"
         assert not worker.requests[close].caller_audio.call
@@ -117,7 +117,7 @@ async def test_what_the_worker_says_reaches_its_call_and_no_other() -> None:
         two_lane.close(COMPLETED)
         worker.speak("late", 20, call=2)
         worker.speak("item2", 20, call=1)
-        await until(lambda: one.kinds[-1] == "audio", "audio behind")
+        await until(lambda: one.kinds[-1] == "audio", "audio after that")
         assert two.kinds == ["accepted"], "nothing after its end"
 
 

@@ -113,7 +113,7 @@ def payload_bytes(message: Message) -> int:
 
 
 def in_state(stage: Stage, state: LaneState) -> Lane:
-    """A lane that came there by its usual way."""
+    """A lane that came there as calls do."""
     if state is WAITING:
         return stage.lane()
     if state is OFFERED:
@@ -231,7 +231,7 @@ def test_control_is_before_audio_and_the_end_in_a_later_message(stage: Stage) ->
     assert [frames(message) for message in following] == [[(lane.handle, 1)], []]
 
 
-def test_who_fell_behind_catches_up_in_few_messages_and_in_order(stage: Stage) -> None:
+def test_who_is_late_catches_up_in_few_messages_and_in_order(stage: Stage) -> None:
     calls, each = 20, 200
     lanes = stage.opened(calls)
     for ms in range(1, each + 1):

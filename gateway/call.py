@@ -410,7 +410,8 @@ class Call:
         )
         for step in steps:
             guarded(self._log, step)
-        self.abandon(outcome, at)
+        if not guarded(self._log, self.abandon, outcome, at):
+            guarded(self._log, self.abandon, outcome, at)  # nobody else would: the call is over
         if not guarded(self._log, self._on_end, self._call_sid, outcome, code, reason):
             self.cut()
 

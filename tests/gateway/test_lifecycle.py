@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import weakref
+from typing import Any
 
 import aiohttp
 import pytest
@@ -148,6 +149,27 @@ async def test_drain_lets_calls_finish_and_takes_no_new_ones(running: World) -> 
     await asyncio.wait_for(running.task, 10)
     assert running.worker.closed == {1: fact_pb2.CALL_OUTCOME_COMPLETED}
     assert running.transcript.kinds()[-1] == "call_ended", "delivered before the exit"
+
+
+async def test_a_call_whose_last_steps_raise_at_first_closes_its_socket_all_the_same(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = await running.call()
+    abandon, raised = Call.abandon, 0
+
+    def raise_once(self: Call, *args: Any) -> None:
+        nonlocal raised
+        raised += 1
+        if raised == 1:
+            raise ZeroDivisionError("ours")
+        abandon(self, *args)
+
+    monkeypatch.setattr(Call, "abandon", raise_once)
+    running.worker.finish(call=1)  # nobody above its end would close the socket
+    assert await end.close_code() == 1000
+    await running.ended()
+    assert running.metric("asheard_active_calls") == 0
+    assert running.metric("asheard_calls_total", outcome="ended_by_agent") == 1
 
 
 async def test_a_second_signal_cuts_calls_off_in_order(running: World) -> None:

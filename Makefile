@@ -5,17 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/asheard/v1/*.proto)
-KERNELS := native/_speedups.c words/aligner/kernel.c
+IN_C := native/_speedups.c words/aligner/kernel.c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all fuzz check fmt proto proto-check bench wheel lock clean
+.PHONY: help setup run demo test test-python fuzz check fmt proto proto-check bench wheel lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY) ## build .venv with everything and generate the stubs
 
-$(READY): pyproject.toml requirements.lock $(KERNELS) $(PROTOS)
+$(READY): pyproject.toml requirements.lock $(IN_C) $(PROTOS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "asheard needs Python 3.11 or newer; set PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -38,6 +38,13 @@ else
 	@$(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/system
 	@$(BIN)/pytest -q tests/system
 endif
+
+AROUND_NATIVE := tests/native tests/bench/test_load_frames.py \
+	$(addprefix tests/gateway/,test_caller_path.py test_media_connection.py test_barriers.py test_lifecycle.py turns) \
+	$(addprefix tests/session/,test_caller_input.py test_call.py test_barriers.py test_link.py)
+test-python: setup ## what is around the compiled half of native/, with Python's half; and a call through all services
+	@ASHEARD_NATIVE=python $(BIN)/pytest -q -n 2 --dist loadfile $(AROUND_NATIVE)
+	@ASHEARD_NATIVE=python $(BIN)/asheard demo
 
 SECONDS ?= 60
 fuzz: setup ## odd input for each part; SECONDS=60 each; FUZZ_ARGS="--jobs 2 --seed 1 model"

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +20,8 @@ from runtime.config import Address
 from runtime.errors import ConfigurationError
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import CALL_SID, until
-from tests.kernels import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,7 +21,8 @@ from gateway.media_sink import MediaSink
 from tests.gateway.conftest import World, WorldMaker
 from tests.gateway.peers import CALL_SID, STREAM_SID, until
 from tests.gateway.test_server import PUBLIC, TOKEN, signed
-from tests.kernels import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 COMPLETED = fact_pb2.CALL_OUTCOME_COMPLETED
 DROPPED = fact_pb2.CALL_OUTCOME_DROPPED

@@ -21,10 +21,11 @@ from runtime.rpc import LINK, USUAL
 from tests.gateway.conftest import world
 from tests.gateway.linked import Listener
 from tests.gateway.peers import until
-from tests.kernels import ROOT
 from tests.session.ends import FRAME, Endpoint, Worker, endpoint, worker
 from tests.session.ports import free_port
 from tests.silence import silent_proxy
+
+ROOT = Path(__file__).parents[2]
 
 AGENT = "name: x\ninstructions: i\n"
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from session.realtime import interruptions
@@ -199,6 +199,14 @@ def test_an_item_of_an_interrupted_response_that_is_not_deleted(why: str) -> Non
     assert said(one.outputs.take()) == []
 
 
+def test_an_item_of_which_something_was_heard_is_cut_but_never_deleted() -> None:
+    one = OnePart(PartState.GIVEN)
+    one.item.heard = True  # of another part
+    one.all_over()
+    one.position(CLEARED, 0)
+    assert said(one.outputs.take()) == ["PartPlayed", "TruncateItem"]
+
+
 def test_a_part_is_settled_once_also_when_its_item_is_deleted() -> None:
     one = OnePart(PartState.GIVEN)
     one.item.parts[1] = Part(sent=True, settled=True)
@@ -216,10 +224,11 @@ def test_once_the_caller_has_left_the_model_is_told_nothing(position_ms: int) ->
     assert said(one.outputs.take()) == [["PartPlayed"], ["PartCut"]][position_ms > 0]
 
 
-ITEMS = st.sampled_from(["A", "B", "C"])
-RESPONSES = st.sampled_from(["R1", "R2"])
-INDEXES = st.integers(0, 1)
-MILLISECONDS = st.integers(0, 400)
+BACK = st.integers(0, 1)
+"""Of this turn, or of the one before it."""
+
+INDEXES = st.sampled_from([0, 0, 1])
+MILLISECONDS = st.sampled_from([0, 20, 100, 200])
 Key = tuple[str, int]
 
 
@@ -229,33 +238,45 @@ class AnyInterleaving(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.talk = Talk()
+        self.turn = 1
+        self.steps = 0
         self.received_bytes: dict[Key, int] = {}
         self.position_ms: dict[Key, int] = {}
         """Where playback of a part was cut, as was said first."""
         self.heard: set[str] = set()
         self.settled: set[Key] = set()
         self.deleted: set[str] = set()
+        self.over: set[str] = set()
+        """Items of responses that are over."""
         self.truncated: set[Key] = set()
         self.seen = 0
 
-    @rule(response_id=RESPONSES, item_id=ITEMS, index=INDEXES, ms=MILLISECONDS)
-    def audio(self, response_id: str, item_id: str, index: int, ms: int) -> None:
-        self.talk.audio(response_id, item_id, ms, content_index=index)
+    def _names(self, back: int) -> tuple[str, str]:
+        """A response and its item."""
+        turn = max(1, self.turn - back)
+        return f"R{turn}", f"A{turn}"
+
+    @rule(back=BACK, index=INDEXES, ms=MILLISECONDS)
+    def audio(self, back: int, index: int, ms: int) -> None:
+        self.talk.audio(*self._names(back), ms, content_index=index)
         self._look()
 
-    @rule(response_id=RESPONSES, item_id=ITEMS)
-    def text(self, response_id: str, item_id: str) -> None:
-        self.talk.text(response_id, item_id, " word")
+    @rule(back=BACK)
+    def text(self, back: int) -> None:
+        self.talk.text(*self._names(back), " word")
         self._look()
 
-    @rule(response_id=RESPONSES, item_id=ITEMS, status=st.sampled_from(["completed", "incomplete"]))
-    def item_over(self, response_id: str, item_id: str, status: str) -> None:
-        self.talk.item_done(response_id, item_id, "words", status=status)
+    @rule(back=BACK, status=st.sampled_from(["completed", "incomplete"]))
+    def item_over(self, back: int, status: str) -> None:
+        self.talk.item_done(*self._names(back), "words", status=status)
         self._look()
 
-    @rule(response_id=RESPONSES, status=st.sampled_from(["completed", "cancelled"]))
-    def response_over(self, response_id: str, status: str) -> None:
+    @rule(back=BACK, status=st.sampled_from(["completed", "cancelled"]))
+    def response_over(self, back: int, status: str) -> None:
+        response_id, item_id = self._names(back)
+        self.over.add(item_id)
         self.talk.response_done(response_id, status)
+        self.turn += not back
         self._look()
 
     @rule()
@@ -264,20 +285,19 @@ class AnyInterleaving(RuleBasedStateMachine):
         self._look()
 
     @rule(
-        where=st.lists(st.tuples(ITEMS, MILLISECONDS), max_size=3),
-        index=INDEXES,
-        interrupt_id=st.integers(0, 3),
-        cause=st.sampled_from([CLEARED, CLEARED, PLAYED, HUNG_UP]),
+        where=st.lists(st.tuples(BACK, INDEXES, MILLISECONDS), max_size=3),
+        names_interrupt=st.booleans(),
+        cause=st.sampled_from([CLEARED, CLEARED, CLEARED, PLAYED, HUNG_UP]),
     )
     def positions(
         self,
-        where: list[tuple[str, int]],
-        index: int,
-        interrupt_id: int,
+        where: list[tuple[int, int, int]],
+        names_interrupt: bool,
         cause: fact_pb2.PositionCause.ValueType,
     ) -> None:
-        for item_id, ms in where:
+        for back, index, ms in where:
             # One position a message, so that what follows from each is seen by itself.
+            item_id = self._names(back)[1]
             key = item_id, index
             if key in self.received_bytes and key not in self.settled | self.position_ms.keys():
                 if ms:
@@ -286,9 +306,11 @@ class AnyInterleaving(RuleBasedStateMachine):
                     self.position_ms[key] = ms
             self.talk.positions((item_id, ms), content_index=index, cause=cause)
             self._look()
-        self.talk.positions(interrupt_id=interrupt_id, cause=cause)
-        self._look()
+        if names_interrupt:
+            self.talk.positions(interrupt_id=len(self.talk.interrupts), cause=cause)
+            self._look()
 
+    @precondition(lambda self: self.steps > 25)
     @rule()
     def the_caller_leaves(self) -> None:
         self.talk.hang_up()
@@ -301,6 +323,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def _look(self) -> None:
         """Judge what was put out since."""
+        self.steps += 1
         for output in self.talk.outputs[self.seen :]:
             match output:
                 case AudioReceived(item_id, index, payload):
@@ -319,12 +342,13 @@ class AnyInterleaving(RuleBasedStateMachine):
                     self.truncated.add(key)
                 case ToModel(DeleteItem() as told):
                     assert told.item_id not in self.heard, "it was heard"
+                    assert told.item_id in self.over, "the server may still be adding to it"
                     assert told.item_id not in self.deleted, "deleted twice"
                     self.deleted.add(told.item_id)
         self.seen = len(self.talk.outputs)
 
 
 AnyInterleaving.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
+    max_examples=150, stateful_step_count=30, deadline=None
 )
 TestAnyInterleaving = AnyInterleaving.TestCase

@@ -225,5 +225,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert asked == (state in (State.ASKED, State.ASKED_AND_OWED))
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestAnyOrder = AnyOrder.TestCase

@@ -31,7 +31,7 @@ from session.agent import Agent, load_agent, parse_agent
 from session.call import Call, CallSettings, Outcome
 from session.metrics import SessionMetrics
 from session.outbox import Outlet
-from session.realtime import events
+from session.realtime import codec
 from session.realtime.connection import Closed
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
@@ -226,7 +226,7 @@ class _Shell:
     def receive(self, message: bytes) -> bool:
         """Take a message; False when the session cannot go on."""
         try:
-            event = events.decode(message)
+            event = codec.decode(message)
         except PeerProtocolError:
             return False
         self._conversation.receive(event, now=self._now)
@@ -267,7 +267,7 @@ class _Shell:
         for output in self._conversation.take():
             match output:
                 case ToModel(event):
-                    _check_to_model(events.encode(event))
+                    _check_to_model(codec.encode(event))
                 case ToCaller(item_id, content_index, payload, last):
                     self._items.append(item_id)
                     _check_audio(item_id, content_index, payload, last)

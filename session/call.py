@@ -37,7 +37,7 @@ from session.latency import TurnLatency
 from session.metrics import SessionMetrics
 from session.outbox import Outlet, OutletFull
 from session.output_handler import OutputHandler
-from session.realtime import events
+from session.realtime import codec, events
 from session.realtime.connection import Connect
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
@@ -333,7 +333,7 @@ class Call:
 
     def _receive(self, data: bytes) -> None:
         """One message of the model's."""
-        event = events.decode(data)
+        event = codec.decode(data)
         if isinstance(event, events.SpeechStarted):
             self._latency.speech_started(time.perf_counter())
         self._conversation.receive(event, now=time.monotonic())

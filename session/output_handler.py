@@ -16,7 +16,7 @@ from runtime.facts import FactWriter
 from session.latency import TurnLatency
 from session.metrics import SessionMetrics
 from session.outbox import Outlet, OutletFull
-from session.realtime import events, faults
+from session.realtime import codec, faults
 from session.realtime.connection import RealtimeConnection
 from session.realtime.outputs import (
     AudioReceived,
@@ -91,7 +91,7 @@ class OutputHandler:
                 self.end_is_written |= name == "session_ended"
             case ToModel(event):
                 if self.connection is not None:
-                    self.connection.send(events.encode(event))
+                    self.connection.send(codec.encode(event))
             case Interrupt():
                 self._interrupt(output)
             case CallerStopped(end_buffer_ms):

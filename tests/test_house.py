@@ -36,7 +36,6 @@ TOO_LONG = frozenset(
         "gateway/link.py",
         "session/call.py",
         "session/link.py",
-        "session/realtime/events.py",
         "tests/gateway/test_links.py",
         "tests/runtime/test_facts.py",
         "tests/session/test_call.py",

@@ -1,28 +1,22 @@
-"""Codec of the OpenAI Realtime API: server events in, client events out. Pure.
+"""The events of the OpenAI Realtime API: a table of types. Pure; the codec is beside it.
 
-Server events are decoded in one pass into typed values that hold only the fields we use. GA names
-and beta names of an event decode to the same value (a beta struct is a subclass of the GA one). Where
-that fails for an event that is known, it is read once more with tolerance: what is needed of it must
-be there, the rest may be odd. An event that is not known is :class:`UnknownEvent`, one that cannot be
-read is :class:`MalformedEvent`: both are to be counted and ignored, since OpenAI adds events and
-fields without notice, and whatever an event looks like, the call goes on.
+Server events hold only the fields that we use. GA and beta name of an event have the same value: a
+beta struct is a subclass of the GA one. What the server sends that is none of these is an
+:class:`UnknownEvent` or a :class:`MalformedEvent`. Audio stays base64 text, which nothing here
+decodes.
 
-Audio stays base64 text on the whole way: nothing here decodes it.
-
-Client events are values too; each has an ``event_id``, the only thing by which an ``error`` can be
-correlated. The one exception is ``input_audio_buffer.append``, fifty times a second: it is never
-answered, and :func:`native.append_message` writes it.
+Client events have an ``event_id`` each, the only thing by which an ``error`` can be correlated. The
+one that is not here is ``input_audio_buffer.append``, fifty times a second: it is never answered,
+and :func:`native.append_message` writes it.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta
 
-from session.realtime import tolerant
 from session.realtime.bounds import MAX_ID_CHARS, MAX_PARTS
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
@@ -326,7 +320,7 @@ class BetaAudioDone(AudioDone, frozen=True, tag="response.audio.done"):
 
 
 class TranscriptDelta(ServerEvent, frozen=True, tag="response.output_audio_transcript.delta"):
-    """A piece of what the model says; runs ahead of its audio."""
+    """A piece of what the model says; comes before its audio."""
 
     response_id: Id
     item_id: Id
@@ -397,7 +391,7 @@ AnyServerEvent = (
     | AudioDone | BetaAudioDone | TranscriptDelta | BetaTranscriptDelta | TranscriptDone
     | BetaTranscriptDone | ArgumentsDone | RateLimitsUpdated
 )  # fmt: skip
-"""What :func:`decode` finds of interest."""
+"""What :func:`session.realtime.codec.decode` finds of interest."""
 
 UNUSED = frozenset(
     {
@@ -428,73 +422,6 @@ UNUSED = frozenset(
 )
 """Published events that say nothing we need: text that nobody can hear, hosted tools, and what
 belongs to WebRTC and SIP."""
-
-
-class _Typed(msgspec.Struct, frozen=True):
-    type: str
-
-
-_decoder: msgspec.json.Decoder[AnyServerEvent] = msgspec.json.Decoder(AnyServerEvent)
-_type_decoder = msgspec.json.Decoder(_Typed)
-_known: dict[str, type[AnyServerEvent]] = {
-    str(struct.__struct_config__.tag): struct for struct in get_args(AnyServerEvent)
-}
-
-
-def decode(data: bytes | str) -> AnyServerEvent | UnknownEvent | MalformedEvent:
-    """Decode one event; never raises.
-
-    Args:
-        data: One frame of the socket.
-    """
-    try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # ValidationError is a DecodeError: known events that are odd, and all unknown ones.
-        return _decode_odd(data)
-
-
-def _decode_odd(data: bytes | str) -> AnyServerEvent | UnknownEvent | MalformedEvent:
-    try:
-        kind = _type_decoder.decode(data).type
-        raw = tolerant.parse(data) if kind in _known else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, tolerant.UnreadableError):
-        # Not quite UTF-8, half a surrogate pair; or no event.
-        kind = ""
-        try:
-            raw = tolerant.parse(data)
-        except tolerant.UnreadableError as error:
-            return _unreadable(_guessed_type(data), str(error))
-    if not isinstance(raw, dict):
-        return MalformedEvent(UNREADABLE, "it is no object")
-    kind = kind or raw.get("type") or ""
-    if not isinstance(kind, str):
-        return MalformedEvent(UNREADABLE, "type")
-    struct = _known.get(kind)
-    if struct is None:
-        return UnknownEvent(kind, kind in UNUSED) if kind else MalformedEvent(UNREADABLE, "type")
-    try:
-        return tolerant.read(struct, raw)
-    except tolerant.UnreadableError as error:
-        return _unreadable(kind, str(error))
-
-
-def _unreadable(kind: str, detail: str) -> ResponseDone | MalformedEvent:
-    if kind == "response.done":
-        # Some response is over; as a rule there is but one.
-        return ResponseDone(Response(""))
-    return MalformedEvent(kind if kind in _known else UNREADABLE, detail)
-
-
-_TYPE = re.compile(rb'"type"\s*:\s*"([a-z_.]+)"')
-
-_TYPE_WITHIN = 1024
-"""Bytes; the API's events begin with their type."""
-
-
-def _guessed_type(data: bytes | str) -> str:
-    found = _TYPE.search(data.encode() if isinstance(data, str) else data, 0, _TYPE_WITHIN)
-    return found[1].decode() if found is not None else ""
 
 
 # --- client events ----------------------------------------------------------------------------
@@ -554,11 +481,3 @@ class CancelResponse(ClientEvent, frozen=True, tag="response.cancel", kw_only=Tr
     """Stop a response."""
 
     response_id: str
-
-
-_encoder = msgspec.json.Encoder()
-
-
-def encode(event: ClientEvent) -> bytes:
-    """One text frame."""
-    return _encoder.encode(event)

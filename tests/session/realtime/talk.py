@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from session.agent import Agent, parse_agent
-from session.realtime import events
+from session.realtime import codec, events
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
 from session.realtime.outputs import (
@@ -48,7 +48,7 @@ class Talk:
 
     def server(self, kind: str, **body: Any) -> None:
         """The model says something."""
-        event = events.decode(json.dumps({"type": kind, "event_id": "event_x", **body}))
+        event = codec.decode(json.dumps({"type": kind, "event_id": "event_x", **body}))
         self.conversation.receive(event, now=self.now)
         self.take()
 

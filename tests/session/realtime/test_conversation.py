@@ -7,7 +7,7 @@ import json
 import pytest
 
 from asheard.v1 import fact_pb2, transcript_pb2
-from session.realtime import events
+from session.realtime import codec, events
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
 from session.realtime.outputs import (
@@ -198,7 +198,7 @@ def test_a_recorded_session_is_understood(recording: Recording) -> None:
     talk.conversation = Conversation(AGENT, "m", talk.clock)
     for event in recording.received:
         event = {key: value for key, value in event.items() if key != "session"}  # it has PCM
-        talk.conversation.receive(events.decode(json.dumps(event)), now=talk.now)
+        talk.conversation.receive(codec.decode(json.dumps(event)), now=talk.now)
     talk.take()
     assert talk.fatal == []
     assert talk.noted(Note.UNKNOWN_EVENT) == talk.noted(Note.MALFORMED_EVENT) == 0

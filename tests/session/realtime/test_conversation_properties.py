@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asheard.v1 import fact_pb2, transcript_pb2
-from session.realtime import events
+from session.realtime import codec, events
 from session.realtime.bounds import MAX_PARTS, MAX_PIECE_CHARS, MAX_TEXT_CHARS
 from session.realtime.outputs import AudioReceived, ToCaller, ToModel, WriteFact
 from tests.session.realtime.talk import GREETER, Talk
@@ -281,7 +281,7 @@ class AnyEvent(AnyOrder):
         self._odd(whole[:at] + junk + whole[at:])
 
     def _odd(self, data: str | bytes) -> None:
-        event = events.decode(data)
+        event = codec.decode(data)
         # What the machine may not lose sight of is what the other rules count.
         if isinstance(event, events.ItemAdded) and event.item.status == "completed":
             self.seeded.add(event.item.id)
@@ -297,7 +297,7 @@ class AnyEvent(AnyOrder):
         super().teardown()
         for output in self.talk.outputs:
             if isinstance(output, ToModel):
-                assert events.encode(output.event)
+                assert codec.encode(output.event)
             elif isinstance(output, WriteFact):
                 assert output.body.SerializeToString() is not None
             elif isinstance(output, ToCaller):

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from native import append_message
 from session.agent import load_agent, parse_agent, session_update
-from session.realtime import events
+from session.realtime import codec, events
 from tests.session.recordings import WHY_SKIPPED, Recording, recordings
 
 CLIENT_EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
@@ -47,8 +47,8 @@ tools: [{name: f, description: d, url: "http://127.0.0.1:1/f"}]
     ids=lambda event: type(event).__name__,
 )
 def test_client_events_are_what_the_published_types_say(event: events.ClientEvent) -> None:
-    wire = json.loads(events.encode(event))
-    published = CLIENT_EVENTS.validate_json(events.encode(event), strict=True)
+    wire = json.loads(codec.encode(event))
+    published = CLIENT_EVENTS.validate_json(codec.encode(event), strict=True)
     # Whatever we write is a field that is published: nothing was dropped in validation.
     assert published.model_dump(mode="json", exclude_unset=True) == wire
     assert not published.model_extra
@@ -92,8 +92,8 @@ def test_beta_names_say_the_same(ga: str, beta: str) -> None:
         "transcript": "t",
         "item": {"id": "i", "type": "message", "role": "assistant"},
     }
-    of_ga = events.decode(json.dumps({"type": ga, **body}))
-    of_beta = events.decode(json.dumps({"type": beta, **body}))
+    of_ga = codec.decode(json.dumps({"type": ga, **body}))
+    of_beta = codec.decode(json.dumps({"type": beta, **body}))
     assert isinstance(of_beta, type(of_ga))
     assert [getattr(of_ga, f) for f in of_ga.__struct_fields__] == [
         getattr(of_beta, f) for f in of_beta.__struct_fields__
@@ -101,16 +101,16 @@ def test_beta_names_say_the_same(ga: str, beta: str) -> None:
 
 
 def test_an_unknown_event_is_no_error() -> None:
-    assert events.decode(b'{"type":"response.telepathy"}') == events.UnknownEvent(
+    assert codec.decode(b'{"type":"response.telepathy"}') == events.UnknownEvent(
         "response.telepathy", False
     )
-    assert events.decode(b'{"type":"response.output_text.delta","x":1}') == events.UnknownEvent(
+    assert codec.decode(b'{"type":"response.output_text.delta","x":1}') == events.UnknownEvent(
         "response.output_text.delta", True
     )
 
 
 def test_a_malformed_event_names_the_field_and_not_its_value() -> None:
-    event = events.decode(b'{"type":"conversation.item.deleted","item_id":["secret"]}')
+    event = codec.decode(b'{"type":"conversation.item.deleted","item_id":["secret"]}')
     assert event == events.MalformedEvent("conversation.item.deleted", "item_id")
 
 
@@ -130,7 +130,7 @@ def test_a_malformed_event_names_the_field_and_not_its_value() -> None:
     ids=lambda data: repr(data[:12]),
 )
 def test_what_is_no_event_is_counted_and_nothing_else(data: bytes) -> None:
-    event = events.decode(data)
+    event = codec.decode(data)
     assert isinstance(event, events.MalformedEvent)
     assert event.type == events.UNREADABLE
 
@@ -151,14 +151,14 @@ TEXT = {"response_id": "R", "item_id": "A", "delta": "Yes."}
 )
 def test_of_an_odd_event_is_read_what_is_needed(odd: dict[str, object]) -> None:
     kind = "response.output_audio_transcript.delta"
-    event = events.decode(json.dumps({"type": kind, **TEXT, **odd}))
+    event = codec.decode(json.dumps({"type": kind, **TEXT, **odd}))
     assert event == events.TranscriptDelta("R", "A", "Yes.", 0)
 
 
 @pytest.mark.parametrize("index", [32, 2**31, 2**64, -1, "40", 1e9, "1" * 5000])
 def test_another_part_is_never_taken_for_one_beyond_the_bound(index: object) -> None:
     kind = "response.output_audio_transcript.delta"
-    event = events.decode(json.dumps({"type": kind, **TEXT, "content_index": index}))
+    event = codec.decode(json.dumps({"type": kind, **TEXT, "content_index": index}))
     if index != "1" * 5000:  # that is no number at all
         assert isinstance(event, events.MalformedEvent)
         assert event.type == kind
@@ -167,7 +167,7 @@ def test_another_part_is_never_taken_for_one_beyond_the_bound(index: object) -> 
 @pytest.mark.parametrize("item_id", ["", None, "x" * 257, [], {}])
 def test_an_id_must_be_there_and_be_one(item_id: object) -> None:
     kind = "response.output_audio_transcript.delta"
-    event = events.decode(json.dumps({"type": kind, **TEXT, "item_id": item_id}))
+    event = codec.decode(json.dumps({"type": kind, **TEXT, "item_id": item_id}))
     assert event == events.MalformedEvent(kind, "item_id")
 
 
@@ -176,10 +176,10 @@ def test_text_can_be_encoded_whatever_it_was() -> None:
         b'{"type":"response.output_audio_transcript.delta","response_id":"R","item_id":"A","delta":'
     )
     for odd in (b'"a\\ud800"}', b'"a\xff"}', b'"\\udc00\\ud800"}'):
-        event = events.decode(begin + odd)
+        event = codec.decode(begin + odd)
         assert isinstance(event, events.TranscriptDelta)
         assert event.delta.encode()
-    pair = events.decode(begin + b'"\\ud83d\\ude00\\ud800"}')
+    pair = codec.decode(begin + b'"\\ud83d\\ude00\\ud800"}')
     assert isinstance(pair, events.TranscriptDelta)
     assert pair.delta == "\N{GRINNING FACE}?"
 
@@ -198,7 +198,7 @@ def test_text_can_be_encoded_whatever_it_was() -> None:
 )
 def test_a_response_ends_however_its_end_looks(odd: dict[str, object]) -> None:
     response = {"id": "R", "status": "failed", **odd}
-    event = events.decode(json.dumps({"type": "response.done", "response": response}))
+    event = codec.decode(json.dumps({"type": "response.done", "response": response}))
     assert isinstance(event, events.ResponseDone)
     assert (event.response.id, event.response.status) == ("R", "failed")
 
@@ -207,7 +207,7 @@ def test_an_odd_end_says_what_it_can() -> None:
     output = [{"id": "F", "type": "function_call", "call_id": "c", "arguments": {"n": 1}}, {}]
     content = [7, {"type": "output_text", "text": "second"}]
     details = {"error": "server_error"}
-    event = events.decode(
+    event = codec.decode(
         json.dumps(
             {
                 "type": "response.done",
@@ -243,7 +243,7 @@ def test_an_odd_end_says_what_it_can() -> None:
     ids=lambda data: repr(data[:60]),
 )
 def test_an_end_without_an_id_is_an_end(data: bytes) -> None:
-    assert events.decode(data) == events.ResponseDone(events.Response(""))
+    assert codec.decode(data) == events.ResponseDone(events.Response(""))
 
 
 def test_an_error_is_one_whatever_it_holds() -> None:
@@ -252,14 +252,14 @@ def test_an_error_is_one_whatever_it_holds() -> None:
         ({"error": "server_error"}, "server_error"),
         ({"error": 7}, None),
     ):
-        event = events.decode(json.dumps({"type": "error", **body}))
+        event = codec.decode(json.dumps({"type": "error", **body}))
         assert isinstance(event, events.Error)
         assert event.error.code == code
 
 
 def test_the_reason_of_a_response_in_all_its_shapes() -> None:
     def reason(details: object) -> str:
-        done = events.decode(
+        done = codec.decode(
             json.dumps(
                 {
                     "type": "response.done",
@@ -280,6 +280,6 @@ def test_the_reason_of_a_response_in_all_its_shapes() -> None:
 @pytest.mark.parametrize("recording", recordings(), ids=lambda r: r.name)
 def test_nothing_in_a_recording_is_unknown(recording: Recording) -> None:
     for event in recording.received:
-        decoded = events.decode(json.dumps(event))
+        decoded = codec.decode(json.dumps(event))
         assert not isinstance(decoded, events.MalformedEvent), (event["type"], decoded)
         assert not isinstance(decoded, events.UnknownEvent) or decoded.expected, event["type"]

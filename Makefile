@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/asheard/v1/*.proto)
 IN_C := native/_speedups.c words/aligner/kernel.c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-python fuzz check fmt proto proto-check bench wheel lock clean
+.PHONY: help setup run demo test test-fast test-python fuzz check fmt proto proto-check bench wheel lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ else
 	@$(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/system
 	@$(BIN)/pytest -q tests/system
 endif
+
+test-fast: setup ## the cores alone, in less than a minute (tests/cores.txt), properties with a few examples
+	@ASHEARD_TEST_EXAMPLES=few exec $(BIN)/pytest -q -n 2 $$(grep -v '^#' tests/cores.txt)
 
 AROUND_NATIVE := tests/native tests/bench/test_load_frames.py \
 	$(addprefix tests/gateway/,test_caller_path.py test_media_connection.py test_barriers.py test_lifecycle.py turns) \

@@ -56,7 +56,8 @@ def connect(
     tls_ca: Path | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> Client:
-    """A client of the transcript service at ``target``. The connection is made at the first request.
+    """A client of the transcript service at ``target``. The connection is made at the first
+    request.
 
     Args:
         target: ``HOST:PORT`` or ``dns:///NAME:PORT``.
@@ -81,8 +82,8 @@ def connect(
 class Client:
     """Reads and deletes transcripts. :func:`connect` makes one; use it in a ``with``, or close it.
 
-    Every method raises an error of :mod:`asheard.errors` when the service does not do what it is asked
-    for.
+    Every method raises an error of :mod:`asheard.errors` when the service does not do what it is
+    asked for.
 
     Args:
         channel: Is closed with the client.

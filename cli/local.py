@@ -98,7 +98,7 @@ async def local_system(
         output: Where the processes' lines go.
         sessions: Number of session workers.
         settings: Environment variables that differ from a plain system's.
-        realtime: A simulator of the caller's own making instead of one with ``script``.
+        realtime: A simulator that is given instead of one with ``script``.
 
     Raises:
         TimeoutError: The system was not ready in time.

@@ -1,4 +1,4 @@
-"""``asheard COMMAND`` with the whole system at hand: the reading commands, the services, the tools.
+"""``asheard COMMAND`` with the whole system: the reading commands, the services, the tools.
 
 Each command is imported only when it is asked for: a gateway does not load an aligner.
 """

@@ -24,7 +24,7 @@ from runtime.config import Address, Environment, address
 from runtime.process import EXIT_FAILED, EXIT_USAGE, SUPERVISED
 
 QUICK_DEATH_S = 5.0
-"""A process that dies so soon after its start will most likely do so again."""
+"""A process that dies so soon after its start will probably do so again."""
 
 MAX_QUICK_DEATHS = 3
 """So often in a row, and the supervisor gives up instead of spinning."""
@@ -206,7 +206,7 @@ class Supervisor:
 
     Args:
         programs: In the order of their start; they are stopped in the reverse order, so that the
-            gateway drains its calls while everything behind it still serves.
+            gateway drains its calls while everything it needs still serves.
         output: Where the prefixed lines go.
     """
 

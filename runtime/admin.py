@@ -1,10 +1,10 @@
 """The admin port of a service: ``/metrics``, ``/livez``, ``/readyz``.
 
-``/livez`` says that the event loop turns and that the service does its own work (503 with the reason in
-words when it does not), and nothing else: it stays true while the service drains and while its peers
-are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
-503 with the reason in words while new work should go elsewhere; what is wrong and no reason for that
-stands behind its "ready".
+``/livez`` says that the event loop turns and that the service does its own work (503 with the
+reason in words when it does not), and nothing else: it stays true while the service drains and
+while its peers are away, or Kubernetes would kill the calls it still carries. ``/readyz`` is
+503 with the reason in words while new work should go elsewhere; what is wrong and no reason for
+that follows its "ready".
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from runtime.config import Address
 from runtime.http import HttpPort
 
 MAX_CONNECTIONS = 32
-"""At a time: a few collectors and probes. They are among the descriptors that the public port leaves free
-(:data:`runtime.http.RESERVED_DESCRIPTORS`)."""
+"""At a time: a few collectors and probes. They are among the descriptors that the public port
+leaves free (:data:`runtime.http.RESERVED_DESCRIPTORS`)."""
 
 SHUTDOWN_WAIT_S = 1.0
 """How long an answer may take to be read once the service ends."""

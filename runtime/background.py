@@ -1,8 +1,8 @@
 """What a service runs beside its work, from its start to its end.
 
 There are two kinds of such tasks. One that should never end: what it raises is a bug, and ends the
-process, which is started anew. And one that goes on after a fault (:func:`restarted`), since what the
-service does for everybody matters more than what this task adds.
+process, which is started anew. And one that goes on after a fault (:func:`restarted`), since what
+the service does for everybody matters more than what this task adds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ async def restarted(
         name: For the log and ``on_failure``.
         run: The task.
         on_failure: Counts a failure.
-        expected: What it raises when something else is at fault, which is neither logged nor counted.
+        expected: What it raises when something else is at fault, which is neither logged nor
+            counted.
     """
     while True:
         try:

@@ -1,7 +1,7 @@
 """Readers of environment variables, and what several services have in common.
 
-Each service has one frozen dataclass in its own ``config.py``, built by ``from_env(mapping)`` before a
-port opens. Nothing else in the project reads the environment. A bad value is one
+Each service has one frozen dataclass in its own ``config.py``, built by ``from_env(mapping)``
+before a port opens. Nothing else in the project reads the environment. A bad value is one
 :class:`~runtime.errors.ConfigurationError` that names the variable, the value's fault and the fix;
 secrets are not repeated in it.
 """

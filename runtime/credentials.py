@@ -69,7 +69,8 @@ class Credentials:
 
     @property
     def pem(self) -> Pem | None:
-        """Certificates and key as they stand; None: clear text. The same object until they change."""
+        """Certificates and key as they stand; None: clear text. The same object until they
+        change."""
         return self._pem.current() if self._pem is not None else None
 
     def _current(self) -> _Secrets | None:

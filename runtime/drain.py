@@ -28,7 +28,8 @@ async def until_drained(
 
     Args:
         stop: Knows of the second signal.
-        idle: Returns once nothing is under way. It is cancelled when it is not waited for any longer.
+        idle: Returns once nothing is under way. It is cancelled when it is not waited for any
+            longer.
         drain_s: The deadline, in seconds from now. None: as long as it takes.
         calls: How many calls are left, for the log. None: the service has none.
 

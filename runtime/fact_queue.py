@@ -2,9 +2,9 @@
 
 Pure: what the service answered goes in, what comes next comes out. Its rules:
 
-1. **Bounds.** A fact, a batch and all that is kept are bounded in bytes as well as in number. Beyond
-   what may be kept the newest are dropped; their numbers stay missing, and so the transcript does not
-   call itself final before the writer counts as lost.
+1. **Bounds.** A fact, a batch and all that is kept are bounded in bytes as well as in number.
+   Beyond what may be kept the newest are dropped; their numbers stay missing, and so the transcript
+   does not call itself final before the writer counts as lost.
 2. **One bad fact stops nobody.** What can never be delivered is given up alone: too large or not
    valid when it is written; or refused by the service. Of a batch that is refused the first half is
    tried, and so on down to one fact. In its place, under its number, goes a small fact that says so
@@ -41,14 +41,15 @@ from asheard.v1 import fact_pb2, ingest_service_pb2
 
 MAX_FACT_BYTES = 256 * 1024
 """The largest fact. Everything that grows with what a peer sends is bounded or split before it is
-written, far below this (see ``tests/runtime/test_fact_sizes.py``): a larger one is a fault of ours."""
+written, far below this (see ``tests/runtime/test_fact_sizes.py``): a larger one is a fault of
+ours."""
 
 MAX_BATCH_FACTS = 1_000
 """In a request; some 130 KB as a rule."""
 
 MAX_BATCH_BYTES = 1024 * 1024
-"""Of a request: a quarter of what gRPC servers and proxies take when nobody says otherwise (4 MiB), a
-sixteenth of what ours takes. Four of the largest facts."""
+"""Of a request: a quarter of what gRPC servers and proxies take when nobody says otherwise (4 MiB),
+a sixteenth of what ours takes. Four of the largest facts."""
 
 MAX_KEPT_FACTS = 200_000
 """While the service is away: an hour of a hundred calls."""
@@ -111,8 +112,8 @@ class Kept:
     """A fact that is not durable yet."""
 
     data: bytes
-    """An ``AppendFactsRequest`` with this fact and nothing else. Requests of protobuf that are put one
-    after another are one request: a batch is made by joining, each fact is serialised once, and
+    """An ``AppendFactsRequest`` with this fact and nothing else. Requests of protobuf that are put
+    one after another are one request: a batch is made by joining, each fact is serialised once, and
     200,000 that wait take 56 MB instead of the 325 that messages would."""
     posted_at_s: float
     refusals: int = 0
@@ -143,8 +144,9 @@ class FactQueue:
         self._put_off: set[Kept] = set()
         """Suspects that let others go first; kept as well."""
         self._limit = MAX_BATCH_FACTS
-        """For the next request: half as many after each refusal, twice as many after each success. So
-        a guilty fact is found within twice ten requests, and many in a row within one or two each."""
+        """For the next request: half as many after each refusal, twice as many after each success.
+        So a guilty fact is found within twice ten requests, and many in a row within one or two
+        each."""
         self._taken = 0
         """Requests with facts that were taken."""
 

@@ -5,10 +5,10 @@ The outbox sends what it has in batches across calls, one batch at a time and so
 keeps everything until the service says that it is durable. What waits, what goes next and what is
 given up is decided by :mod:`runtime.fact_queue` (rules 1 and 2); here stands how it is sent:
 
-3. **Whose fault.** A service that is away, behind, does not know us or is no ingest service refuses
-   everybody: nothing is given up for that. A refusal that says that the request is wrong is the
-   facts'. An error that may be either's is tried by experiment: such a fact is the guilty one when it
-   was refused several times on its own while others were taken.
+3. **Whose fault.** A service that is away, overloaded, does not know us or is no ingest service
+   refuses everybody: nothing is given up for that. A refusal that says that the request is wrong is
+   the facts'. An error that may be either's is tried by experiment: such a fact is the guilty one
+   when it was refused several times on its own while others were taken.
 4. **The delivery never ends.** Whatever is raised in it counts as an error of rule 3.
 5. **A sign of life.** Something is sent at least every ten seconds, if only an empty request: a
    process that is not heard of is taken for dead, and its calls' transcripts are closed without it.
@@ -46,8 +46,8 @@ HEARTBEAT_S = 10.0
 """A request at least this often. The service takes a process for dead after nine of them."""
 
 ALMOST_FULL = 0.75
-"""Share of what may be kept above which a process says that it wants no new calls. What is left is a
-quarter of an hour for those that are under way."""
+"""Share of what may be kept above which a process says that it wants no new calls. What is left is
+a quarter of an hour for those that are under way."""
 
 FIRST_RETRY_S = 0.1
 MAX_RETRY_S = 5.0
@@ -69,8 +69,8 @@ _NOBODYS_FAULT = {
     grpc.StatusCode.UNAVAILABLE: "away",
     grpc.StatusCode.CANCELLED: "away",
     grpc.StatusCode.ABORTED: "away",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "behind",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "behind",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "overloaded",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
     grpc.StatusCode.UNAUTHENTICATED: "shut out",
     grpc.StatusCode.PERMISSION_DENIED: "shut out",
     grpc.StatusCode.UNIMPLEMENTED: "no ingest service",
@@ -100,7 +100,8 @@ class FactWriter:
         self.writer = writer
         """Name of the writer, as in ``Fact.writer``."""
         self.closed = False
-        """Whether its closing fact is written: without one, no transcript of the call is ever final."""
+        """Whether its closing fact is written: without one, no transcript of the call is ever
+        final."""
 
     @property
     def begun(self) -> bool:

@@ -1,12 +1,13 @@
 """An HTTP port of a service, with bounds on who is connected to it and for how long.
 
-aiohttp serves the requests. Around its protocol stands a thin one of ours, which counts connections and
-has an eye on the clock while a request is waited for:
+aiohttp serves the requests. Around its protocol stands a thin one of ours, which counts connections
+and has an eye on the clock while a request is waited for:
 
-* A connection beyond the bound is answered 503 and closed at once. Descriptors are shared by all that a
-  process does, so what strangers open must never be all of them.
-* A request's header has to come within :data:`HEADER_S`, and a connection between two requests is kept
-  for :data:`KEPT_S`. While a request is served the clock stands still: a WebSocket is one request.
+* A connection beyond the bound is answered 503 and closed at once. Descriptors are shared by all
+  that a process does, so what strangers open must never be all of them.
+* A request's header has to come within :data:`HEADER_S`, and a connection between two requests is
+  kept for :data:`KEPT_S`. While a request is served the clock stands still: a WebSocket is one
+  request.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from runtime.config import Address
 from runtime.errors import ConfigurationError
 
 HEADER_S = 10.0
-"""How long a request's header may take, from a connection's opening or the header's first byte. It is one
-packet as a rule, and three times retransmitted by then."""
+"""How long a request's header may take, from a connection's opening or the header's first byte. It
+is one packet as a rule, and three times retransmitted by then."""
 
 BODY_S = 10.0
 """How long a request's body may take; for those who read one."""
 
 KEPT_S = 75.0
-"""How long a connection is kept for a next request: longer than load balancers keep theirs (60 s as a rule),
-so that none is closed under a request of theirs."""
+"""How long a connection is kept for a next request: longer than load balancers keep theirs (60 s as
+a rule), so that none is closed under a request of theirs."""
 
 LINGER_S = 5.0
 """How long aiohttp reads on to throw away a body that nobody asked for."""
 
 RESERVED_DESCRIPTORS = 256
-"""Of a process' descriptors, what connections of strangers do not get: 128 that the kernel has accepted and
-nobody has counted yet, 32 of the admin port, and links, facts, probes, files."""
+"""Of a process' descriptors, what connections of strangers do not get: 128 that the kernel has
+accepted and nobody has counted yet, 32 of the admin port, and links, facts, probes, files."""
 
 MAX_CONNECTIONS = 10_000
 """To one port, where the system sets no lower limit: twenty times the calls of a core."""
@@ -51,8 +52,8 @@ _BUSY = (
 )
 
 OVER_LIMIT, SLOW, IDLE, MALFORMED = CLOSED = ("over_limit", "slow", "idle", "malformed")
-"""Why connections are closed, as ``on_closed`` is told: one too many; a header that did not come in time;
-nothing asked for a while; something that is not HTTP."""
+"""Why connections are closed, as ``on_closed`` is told: one too many; a header that did not come in
+time; nothing asked for a while; something that is not HTTP."""
 
 
 def descriptor_bound() -> int:
@@ -101,8 +102,8 @@ class HttpPort:
         called: How the error names the address when it cannot be listened at: with its setting.
         reuse_port: Other processes may listen at it, too; the kernel spreads the connections.
         max_connections: At a time.
-        on_closed: Told why, for the metrics, when a connection is closed that asked for nothing: one of
-            :data:`CLOSED`.
+        on_closed: Told why, for the metrics, when a connection is closed that asked for nothing:
+            one of :data:`CLOSED`.
         shutdown_s: How long open requests may take once the port is closed.
     """
 

@@ -24,11 +24,13 @@ from runtime.errors import ConfigurationError
 from runtime.log import configure
 
 FULL_COLLECTION_S = 120.0
-"""How far full collections of garbage are apart. One may halt a process with 450 calls for 70 ms, which
-is then a thousandth of the frames; and a finished call leaves some 30 to 60 objects to collect."""
+"""How far full collections of garbage are apart. One may halt a process with 450 calls for 70 ms,
+which is then a thousandth of the frames; and a finished call leaves some 30 to 60 objects to
+collect."""
 
 NEVER = 1 << 30
-"""As a threshold of the garbage collector: so many collections of younger garbage are never made."""
+"""As a threshold of the garbage collector: so many collections of younger garbage are never
+made."""
 
 SUPERVISED = "ASHEARD_SUPERVISED"
 """Set by the supervisor for the processes it starts: they end with it, even when it is killed."""

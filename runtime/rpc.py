@@ -2,9 +2,9 @@
 
 Options: messages up to 16 MiB (a batch of 10,000 facts, the transcript of a day-long call);
 keepalive pings find a peer that vanished without a word, and the server allows them: within half a
-minute as a rule, and within three seconds on the links that carry calls (:data:`LINK`). Connections are
-bounded in number, and in time while nobody calls on them: what strangers open must never be all of the
-process' descriptors.
+minute as a rule, and within three seconds on the links that carry calls (:data:`LINK`). Connections
+are bounded in number, and in time while nobody calls on them: what strangers open must never be all
+of the process' descriptors.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Liveness(NamedTuple):
     """How long nothing may come before a ping is sent."""
     answer_ms: int
     """How long its answer may take, and as long the network may take to acknowledge what was
-    sent (gRPC makes it the socket's TCP_USER_TIMEOUT), since a ping waits behind other data."""
+    sent (gRPC makes it the socket's TCP_USER_TIMEOUT), since a ping waits until other data is
+    sent."""
 
 
 USUAL = Liveness(ping_ms=20_000, answer_ms=5_000)
-"""Behind the idle time-outs of load balancers, and half a minute is soon enough for facts."""
+"""More often than load balancers time out what is idle; half a minute is soon enough for facts."""
 
 LINK = Liveness(ping_ms=700, answer_ms=2_200)
 """Of the links between gateways and session workers, three seconds together: a caller hears nothing
@@ -44,21 +45,21 @@ until it is noticed. A peer that is halted for two seconds is not lost, nor one 
 busy: gRPC answers pings in threads of its own, without Python."""
 
 HANDSHAKE_MS = 10_000
-"""How long a connection may take to begin HTTP/2, with TLS where there is any: as long as a request's
-header at the HTTP ports (:data:`runtime.http.HEADER_S`)."""
+"""How long a connection may take to begin HTTP/2, with TLS where there is any: as long as a
+request's header at the HTTP ports (:data:`runtime.http.HEADER_S`)."""
 
 IDLE_MS = 600_000
-"""How long a connection without a call is kept. Links and watchers always have one; writers have one every
-ten seconds; a reader that comes again connects again, without noticing."""
+"""How long a connection without a call is kept. Links and watchers always have one; writers have
+one every ten seconds; a reader that comes again connects again, without noticing."""
 
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # How long after a failed attempt the next may wait. By default that grows to two minutes while a
-    # service is away, and so long it would not hear of us when it is back: it takes writers that it
-    # does not hear of for lost. As tried: after 130 s away it took 45 s, and with this 5.
+    # How long after a failed attempt the next may wait. By default that grows to two minutes while
+    # a service is away, and so long it would not hear of us when it is back: it takes writers that
+    # it does not hear of for lost. As tried: after 130 s away it took 45 s, and with this 5.
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
@@ -72,8 +73,8 @@ _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 def max_connections() -> int:
-    """To one gRPC port: a third of what strangers may have, since a service has up to three ports beside
-    the admin port (:func:`runtime.http.descriptor_bound`). One more is closed at once."""
+    """To one gRPC port: a third of what strangers may have, since a service has up to three ports
+    beside the admin port (:func:`runtime.http.descriptor_bound`). One more is closed at once."""
     return descriptor_bound() // 3
 
 
@@ -81,7 +82,8 @@ def _keepalive(liveness: Liveness) -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", liveness.ping_ms),
         ("grpc.keepalive_timeout_ms", liveness.answer_ms),
-        # As tried with gRPC 1.85, it is this one that ends a silent connection: a minute by default.
+        # As tried with gRPC 1.85, it is this one that ends a silent connection: a minute by
+        # default.
         ("grpc.http2.ping_timeout_ms", liveness.answer_ms),
         # Half of it, so that a peer's ping that comes a little early is none too many.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", liveness.ping_ms // 2),

@@ -16,10 +16,11 @@ from pathlib import Path
 from runtime.errors import ConfigurationError
 
 MIN_SECRET = 32
-"""Characters of a secret at the least: 128 bits in hexadecimal, which nobody guesses at any pace."""
+"""Characters of a secret, at least: 128 bits in hexadecimal, which nobody guesses at any
+pace."""
 
 MAX_SECRET = 1024
-"""Characters at the most: gRPC takes 8 KiB of metadata with a request, names and all."""
+"""Characters, at most: gRPC takes 8 KiB of metadata with a request, names and all."""
 
 MAX_SECRETS = 8
 """At once: two while one replaces the other; every request is compared with each."""
@@ -33,7 +34,7 @@ class TlsFiles:
     """PEM files of mutual TLS."""
 
     cert: Path
-    """Our certificate, and behind it those that lead to the authority's."""
+    """Our certificate, followed by those that lead to the authority's."""
     key: Path
     """Its private key, not encrypted."""
     ca: Path
@@ -87,7 +88,7 @@ class Trust:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether a part of the system is told from a stranger."""
+        """Whether peers have to prove that they belong to this system."""
         return self != Trust()
 
 
@@ -160,6 +161,10 @@ class Pace:
     def __init__(self) -> None:
         self._peers: dict[str, tuple[float, int]] = {}
         """When the peer's next line is due, and its refusals since the last one."""
+
+    def __len__(self) -> int:
+        """How many peers it remembers."""
+        return len(self._peers)
 
     def due(self, peer: str, now_s: float) -> int | None:
         """Note a refusal; how many a line should report, None when none is due."""

@@ -8,8 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 def split_url(text: str) -> SplitResult | None:
     """The parts of a URL, of which ``hostname`` and ``port`` can be read; None: it is none.
 
-    :func:`urllib.parse.urlsplit` raises for some texts (a bracket that is not closed, say), and what it
-    returns for others raises when its port is read.
+    :func:`urllib.parse.urlsplit` raises for some texts (a bracket that is not closed, say), and
+    what it returns for others raises when its port is read.
     """
     try:
         parts = urlsplit(text)

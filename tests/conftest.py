@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
+import tests.examples  # noqa: F401  # chooses how many there are, before any test is defined
+
 TESTS = Path(__file__).parent
 
 ON_ASYNCIO = {"bench", "cli", "client", "deploy", "simulators", "system"}

@@ -1,4 +1,5 @@
-"""The client stands alone: it imports grpc, protobuf and Python's own modules, anywhere in its code."""
+"""The client stands alone: it imports grpc, protobuf and Python's own modules, anywhere in its
+code."""
 
 from __future__ import annotations
 

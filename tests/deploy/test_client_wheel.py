@@ -1,7 +1,7 @@
 """What outsiders install: the wheel `asheard`, in an environment that has nothing else.
 
-The environment gets grpcio and protobuf, with what they need, as links to the files that are installed
-here: no registry is asked, and whatever else the client imported would not be found.
+The environment gets grpcio and protobuf, with what they need, as links to the files that are
+installed here: no registry is asked, and whatever else the client imported would not be found.
 """
 
 from __future__ import annotations

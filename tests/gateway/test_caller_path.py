@@ -14,6 +14,7 @@ from asheard.v1 import session_service_pb2
 from gateway.caller_path import CallerPath
 from gateway.instant import Instant
 from gateway.playout.clock import MediaClock
+from tests.examples import examples
 from tests.gateway.media_rig import BEGAN, RecordingLane, Rig
 from tests.gateway.wire import FRAME, PING, STREAM, TEXT, frame, media, text
 
@@ -162,7 +163,7 @@ def happen(rig: Rig, kind: str, detail: Any, clock: list[int]) -> bytes:
     return b""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(_EVENTS, st.lists(st.integers(1, 700), max_size=20))
 def test_both_ways_do_the_same_however_data_are_cut(events: list[Event], cuts: list[int]) -> None:
     assert play(events, *cuts) == play(events, short=False)

@@ -18,6 +18,7 @@ from asheard.v1 import fact_pb2
 from gateway import media_sink
 from gateway.twilio.messages import MAX_MESSAGE_BYTES
 from gateway.websocket_protocol import Kind, handshake
+from tests.examples import examples
 from tests.gateway.conftest import World
 from tests.gateway.media_rig import Rig
 from tests.gateway.peers import CALL_SID, TwilioEnd, until
@@ -124,7 +125,7 @@ def by_a_connection(wire: bytes, *cuts: int) -> tuple[list[bytes], list[str]]:
         return asyncio.run(run())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(_FRAMES, st.lists(st.integers(1, 400), max_size=20))
 def test_messages_are_those_of_the_library_however_data_are_cut(
     frames: list[bytes], cuts: list[int]

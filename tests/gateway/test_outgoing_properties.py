@@ -19,6 +19,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from gateway import lane, outgoing
 from gateway.lane import LOST, OFFERED, WAITING, Lane, LaneListener
 from gateway.outgoing import Message, Outgoing
+from tests.examples import examples
 
 BOUNDS = {
     "KEPT_FRAMES": 6,
@@ -198,7 +199,7 @@ class SaidToOneWorker(RuleBasedStateMachine):
                 assert missing == 0
 
 
-SaidToOneWorker.TestCase.settings = settings(max_examples=100, deadline=None)
+SaidToOneWorker.TestCase.settings = settings(max_examples=examples(100), deadline=None)
 TestSaidToOneWorker = SaidToOneWorker.TestCase
 
 

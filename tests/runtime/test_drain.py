@@ -71,14 +71,18 @@ async def test_the_deadline_ends_it_and_the_wait_with_it() -> None:
 
 
 async def test_a_drain_that_lasts_says_so_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "STILL_DRAINING_EVERY_S", 0.02)
-    calls = iter([3, 2, 1])
+    monkeypatch.setattr(drain, "STILL_DRAINING_EVERY_S", 0.01)
+    work, left = Work(), [3, 2, 1]
+
+    def calls() -> int:
+        if len(left) == 1:
+            work.done.set()
+        return left.pop(0)
+
     with capture_logs() as logs:
-        assert not await until_drained(
-            Stop(), Work().idle(), drain_s=0.05, calls=lambda: next(calls, 0)
-        )
-    assert events(logs)[:3] == ["draining", "still draining", "still draining"]
-    assert [entry["calls"] for entry in logs][:3] == [3, 2, 1]
+        assert await until_drained(Stop(), work.idle(), drain_s=60, calls=calls)
+    assert events(logs) == ["draining", "still draining", "still draining"]
+    assert [entry["calls"] for entry in logs] == [3, 2, 1]
 
 
 async def test_what_is_raised_is_logged_and_what_follows_a_drain_can_follow() -> None:

@@ -1,7 +1,7 @@
 """No fact of our writers can be larger than the outbox delivers and the transcript service stores.
 
-What grows with what a peer sends is bounded where it comes in. Here each kind of fact is filled to those
-bounds; a new field has to be given its bound here before this passes.
+What grows with what a peer sends is bounded where it comes in. Here each kind of fact is filled to
+those bounds; a new field has to be given its bound here before this passes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def fill(message: Any) -> None:
         elif field.type == field.TYPE_STRING:
             setattr(message, field.name, WIDE * CHARS.get(name, MAX_ID_CHARS))
         elif field.type == field.TYPE_INT64:
-            # Times in words are within ten days; all others may cost the most that a number does.
+            # Times in words are within ten days; all others may cost as much as a number can.
             word = message.DESCRIPTOR.name == "TimedWord"
             setattr(message, field.name, stored.MAX_MS if word else -1)
         elif field.type == field.TYPE_INT32:

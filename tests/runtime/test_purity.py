@@ -1,4 +1,4 @@
-"""What decides is pure: no sockets, clocks, randomness, logs or environment behind its imports."""
+"""What decides is pure: no sockets, clocks, randomness, logs or environment among its imports."""
 
 from __future__ import annotations
 

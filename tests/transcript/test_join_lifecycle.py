@@ -12,6 +12,7 @@ from hypothesis.strategies import DrawFn
 
 from asheard.v1 import fact_pb2 as f
 from asheard.v1.transcript_pb2 import CallState, ItemPosition, Role, Transcript
+from tests.examples import examples
 from tests.transcript.call_facts import START_S, Writer
 from transcript.join import join
 from transcript.join.lifecycle import Outstanding, outstanding
@@ -262,7 +263,7 @@ def _without_revision(transcript: Transcript) -> Transcript:
 
 
 @given(calls(), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_final_is_said_once_whatever_the_order_and_whoever_sweeps(
     logs: list[list[f.Fact]], data: st.DataObject
 ) -> None:

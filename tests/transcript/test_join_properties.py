@@ -26,6 +26,7 @@ from asheard.v1.transcript_pb2 import (
     Turn,
     WordTimesSource,
 )
+from tests.examples import examples
 from tests.transcript.hostile_facts import hostile_facts
 from transcript.join import KnownTurns, join
 
@@ -142,7 +143,7 @@ some_logs = logs().filter(bool)
 
 
 @given(some_logs, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_order_and_repeats_change_nothing(facts: list[f.Fact], chance: Random) -> None:
     expected = join(facts)
     shuffled = facts + chance.sample(facts, chance.randint(0, len(facts)))
@@ -151,7 +152,7 @@ def test_order_and_repeats_change_nothing(facts: list[f.Fact], chance: Random) -
 
 
 @given(some_logs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_turn_does_not_contradict_itself(facts: list[f.Fact]) -> None:
     for turn in join(facts).turns:
         check_turn(turn)
@@ -185,7 +186,7 @@ def check_turn(turn: Turn) -> None:
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_whatever_was_stored_joins(chance: Random, count: int) -> None:
     facts = hostile_facts(chance, count)
     transcript = join(facts)
@@ -204,14 +205,14 @@ def same(one: Transcript, other: Transcript) -> bool:
 
 
 @given(some_logs)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_every_prefix_of_a_log_is_valid_and_grows(facts: list[f.Fact]) -> None:
     for length in range(1, len(facts) + 1):
         assert join(facts[:length]).revision == length
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_was_joined_before_changes_no_answer(chance: Random, count: int) -> None:
     facts = hostile_facts(chance, count)
     chance.shuffle(facts)
@@ -221,7 +222,7 @@ def test_what_was_joined_before_changes_no_answer(chance: Random, count: int) ->
 
 
 @given(some_logs)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_facts_are_left_as_they_were(facts: list[f.Fact]) -> None:
     before = [fact.SerializeToString(deterministic=True) for fact in facts]
     join(facts)
@@ -229,7 +230,7 @@ def test_facts_are_left_as_they_were(facts: list[f.Fact]) -> None:
 
 
 @given(some_logs)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_only_a_closed_log_is_final(facts: list[f.Fact]) -> None:
     if join(facts).final:
         assert any(fact.HasField("call_ended") for fact in facts)

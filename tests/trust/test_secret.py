@@ -291,5 +291,5 @@ def test_refusals_are_logged_at_a_pace_whoever_and_how_many_they_are() -> None:
     assert pace.due("a", 60.0) == 100
     due = [pace.due(f"stranger {i}", 61.0) for i in range(10_000)]
     assert sum(line is not None for line in due) <= Pace.MAX_PEERS
-    assert len(pace._peers) <= Pace.MAX_PEERS + 1
+    assert len(pace) <= Pace.MAX_PEERS + 1
     assert pace.due("later", 200.0) is not None

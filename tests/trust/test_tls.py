@@ -147,7 +147,7 @@ async def test_readers_need_no_certificate_and_writers_do(tmp_path: Path, ours: 
 async def test_certificates_are_replaced_under_a_link_that_stays(
     tmp_path: Path, ours: Authority, strange: Authority
 ) -> None:
-    """From one authority to another, which is the most that can be replaced."""
+    """From one authority to another, the largest change there is."""
     worker_files = ours.issue(tmp_path / "worker")
     gateway_files = ours.issue(tmp_path / "gateway")
     gateway = by(gateway_files)

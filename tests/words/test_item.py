@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.words.speech import PIECES, Piece, music, noise, piece, silence
 from words.aligner.item import ItemAligner
 from words.energy import ULAW_TO_LINEAR
@@ -257,7 +258,7 @@ def test_words_given_apart_stay_as_they_are() -> None:
     assert len(times) == 4
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(st.text(max_size=12), st.binary(max_size=4000)), max_size=10),
        st.booleans(), st.sampled_from(["en", "de-DE", "zh", "", "EN_us", "xx"]))  # fmt: skip
 def test_any_pieces_in_any_order(pieces: list[str | bytes], complete: bool, language: str) -> None:

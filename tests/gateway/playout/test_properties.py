@@ -24,13 +24,16 @@ from gateway.playout import (
     Rule,
 )
 from gateway.playout.replay import answers, rewrite, scenario_text
+from tests.examples import examples
 from tests.gateway.playout.random_calls import EVERYTHING, Kind, random_call
 from tests.gateway.playout.reference_carrier import Call, Faults, Network, Outcome, Way
 
 TRAFFIC = st.randoms(use_true_random=False)
 NOISE = st.integers(0, 2**32)
 
-calls = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+calls = settings(
+    deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @calls
@@ -102,7 +105,7 @@ def test_a_mark_that_a_clear_returned_proves_nothing(traffic: random.Random, noi
             assert fixed.position.evidence.proven_mark not in outcome.flushed_marks
 
 
-@settings(calls, max_examples=60)
+@settings(calls, max_examples=examples(60))
 @given(TRAFFIC, NOISE)
 def test_a_trace_replays_to_the_same_answers(traffic: random.Random, noise: int) -> None:
     outcome = random_call(traffic, noise, EVERYTHING)

@@ -15,6 +15,7 @@ from asheard.v1 import fact_pb2, transcript_pb2
 from session.realtime import codec, events
 from session.realtime.bounds import MAX_PARTS, MAX_PIECE_CHARS, MAX_TEXT_CHARS
 from session.realtime.outputs import AudioReceived, ToCaller, ToModel, WriteFact
+from tests.examples import examples
 from tests.session.realtime.talk import GREETER, Talk
 
 RESPONSES = st.sampled_from(["R1", "R2", "R3"])
@@ -307,7 +308,11 @@ class AnyEvent(AnyOrder):
             assert len([c for c in self.talk.tool_calls if c.call_id == call.call_id]) == 1
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(
+    max_examples=examples(150), stateful_step_count=40, deadline=None
+)
 TestAnyOrder = AnyOrder.TestCase
-AnyEvent.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+AnyEvent.TestCase.settings = settings(
+    max_examples=examples(100), stateful_step_count=40, deadline=None
+)
 TestAnyEvent = AnyEvent.TestCase

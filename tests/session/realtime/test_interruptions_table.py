@@ -25,6 +25,7 @@ from session.realtime.outputs import (
 )
 from session.realtime.parts import Parts
 from session.realtime.state import Item, Memory, Part, PartState, Response
+from tests.examples import examples
 from tests.session.realtime.talk import Talk
 
 NOW = 100.0
@@ -349,6 +350,6 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 
 AnyInterleaving.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None
+    max_examples=examples(150), stateful_step_count=30, deadline=None
 )
 TestAnyInterleaving = AnyInterleaving.TestCase

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from session.realtime import replies
 from session.realtime.events import CreateResponse, ResponseOptions
 from session.realtime.replies import EXPECT_S, RETRY_DELAYS_S, TABLE, Event, Owed, Replies, State
+from tests.examples import examples
 
 NOW = 100.0
 GREETING = "Say hello."
@@ -225,5 +226,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert asked == (state in (State.ASKED, State.ASKED_AND_OWED))
 
 
-AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = settings(
+    max_examples=examples(100), stateful_step_count=30, deadline=None
+)
 TestAnyOrder = AnyOrder.TestCase

@@ -1,9 +1,9 @@
 """What one barge-in cost, from the caller's first sound to silence on the line. Pure.
 
 The whole is measured on Twilio's media clock alone, between two of its timestamps, and so holds
-whatever the networks do. The stages say where the time goes; each is measured by one clock, but
-for the link, which needs the wall clocks of two machines: what they say is held at 0 where they disagree
-a little, and not believed where they disagree by more than a link can take.
+whatever the networks do. The stages say where the time goes; each is measured by one clock, but for
+the link, which needs the wall clocks of two machines: what they say is held at 0 where they
+disagree a little, and not believed where they disagree by more than a link can take.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from asheard.v1 import fact_pb2, session_service_pb2
 
 MAX_LINK_US = 5_000_000
-"""Longer between two wall clocks, or as much the other way: one of them is wrong. A link that is slower is
-given up (runtime/rpc.py)."""
+"""Longer between two wall clocks, or as much the other way round: one of them is wrong. A link that
+is slower is given up (runtime/rpc.py)."""
 
 MAX_STAGE_US = 60_000_000
-"""What is longer is no part of a barge-in, but a fault of a clock or of a peer, and is not observed."""
+"""What is longer is no part of a barge-in, but a fault of a clock or of a peer, and is not
+observed."""
 
 
 def between_wall_clocks(sent_unix_us: int, now_unix_us: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The shell of one call: what comes for it is carried to its cores, and what they answer to whom it is for.
+"""The shell of one call: carries what comes to its cores, and their answers to whom they are for.
 
 ::
 
@@ -11,12 +11,13 @@
                                       ▼ facts ──▶ transcript service (never waited for)
 
 A call has no task. Whoever brings something (the socket's reader, the link's reader, its timer)
-calls a method and says when that came; the method tells the core, writes what there is to write, and
-returns. So a ``clear`` is in the socket before the method that brought the interrupt has returned. There is
-one timer, for whatever of the call is due next.
+calls a method and says when that came; the method tells the core, writes what there is to write,
+and returns. So a ``clear`` is in the socket before the method that brought the interrupt has
+returned. There is one timer, for whatever of the call is due next.
 
-Whatever a call raises ends that call alone. Its end goes step by step, each guarded (:mod:`gateway.barrier`),
-and the last of them (the last fact, the worker's release, the counts) are taken whatever became of the others.
+Whatever a call raises ends that call alone. Its end goes step by step, each guarded
+(:mod:`gateway.barrier`), and the last of them (the last fact, the worker's release, the counts) are
+taken whatever became of the others.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
 OnEnd = Callable[[str, "fact_pb2.CallOutcome.ValueType", int, str], None]
+LastStep = Callable[["fact_pb2.CallOutcome.ValueType", Instant], None]
 
 
 class Sink(Protocol):
@@ -86,8 +88,8 @@ class Workers(Protocol):
         """A lane for the call; the listener hears later whether it leads anywhere."""
 
     def announce_stopped(self, call_sid: str, stream_sid: str) -> None:
-        """Tell all that Twilio says that a stream of another gateway is over; an empty ``stream_sid``:
-        whichever the call has."""
+        """Tell all that Twilio says that a stream of another gateway is over; an empty
+        ``stream_sid``: whichever the call has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,9 @@ class Call:
         self._lane = services.links.place(self, self._call_sid, start.stream_sid)
         count_dropped = self._metrics.caller_frames_dropped.inc
         self.path = CallerPath(start.stream_sid, at, clock, self._lane, count_dropped)
-        self._last_steps: tuple[Callable[[fact_pb2.CallOutcome.ValueType, Instant], None], ...] = (
-            self._record.end,
-            self._release_worker,
-            self._record.count_end,
-            self._say_end,
-        )
+        self._last_steps: tuple[LastStep, ...] = (
+            self._record.end, self._release_worker, self._record.count_end, self._say_end
+        )  # fmt: skip
         """What is still to be done whatever happens, in this order."""
         self._record.count_begin()
         try:
@@ -215,24 +214,22 @@ class Call:
         self.end(outcome, NORMAL_CLOSURE, "", at)
 
     def stream_stopped(self, at: Instant) -> None:
-        """Twilio told a webhook, here or at another gateway, that the stream is over. Repeats are ignored.
+        """Twilio told a webhook, here or elsewhere, that the stream is over. Repeats are ignored.
 
         The socket's own ``stop`` may be on its way, or the word that the call is over
-        (:meth:`call_over`). If neither comes, the stream was lost: the call may go on in another one,
-        and its transcript must stay open for that.
+        (:meth:`call_over`). If neither comes, the stream was lost: the call may go on in another
+        one, and its transcript must stay open for that.
         """
         if not self._over:
-            now_us = self._us(at)
-            self._presence.stream_stopped(now_us)
-            self._arm(now_us)
+            self._presence.stream_stopped(self._us(at))
+            self._arm(self._us(at))
 
     def stream_failed(self, at: Instant) -> None:
-        """Twilio told a webhook of an error of the stream, and does not say whether it goes on: it is over
-        if nothing more comes. Repeats are ignored."""
+        """Twilio told a webhook of an error of the stream, and does not say whether it goes on: it
+        is over if nothing more comes. Repeats are ignored."""
         if not self._over:
-            now_us = self._us(at)
-            self._presence.stream_failed(now_us)
-            self._arm(now_us)
+            self._presence.stream_failed(self._us(at))
+            self._arm(self._us(at))
 
     def call_over(self, at: Instant) -> None:
         """Twilio told a webhook, here or at another gateway, that the call is over: as good as its
@@ -332,8 +329,8 @@ class Call:
     def _arm(self, now_us: int) -> None:
         """Have the cores called when they want to be, or earlier, when they do nothing.
 
-        What they want moves with every mark; a timer that fires too early is cheaper than one that is
-        set anew each time.
+        What they want moves with every mark; a timer that fires too early is cheaper than one that
+        is set anew each time.
         """
         due_us = self._presence.next_timer_us()
         wanted_us = self._delivery.next_timer_us()
@@ -416,12 +413,12 @@ class Call:
             self.cut()
 
     def cut(self) -> None:
-        """Lose the socket, when nothing else can end the call: who finds it closed sees to the rest."""
+        """Lose the socket, when nothing else can end the call: what is left is seen to there."""
         self._sink.abort()
 
     def abandon(self, outcome: fact_pb2.CallOutcome.ValueType, at: Instant) -> None:
-        """Take the last steps of a call, whatever state it is in: its last fact, the worker's release,
-        the counts. Each is taken once; what one raises keeps none of the others.
+        """Take the last steps of a call, whatever state it is in: its last fact, the worker's
+        release, the counts. Each is taken once; what one raises keeps none of the others.
 
         Args:
             outcome: Why the call ended.

@@ -1,9 +1,10 @@
 """What the session worker gave to be heard, on its way to Twilio, and what became of it. Pure.
 
-Facts go in (audio, interrupts, echoed marks, times), answers come out: frames to be written, and what the
-rest of the system is to know, in order (:meth:`Delivery.answers`). ``now_us`` is an argument and counts
-microseconds of a monotonic clock from the stream's start. What was played is the playhead's to say
-(:mod:`gateway.playout`); here is the queue before it, and who is told what after it.
+Facts go in (audio, interrupts, echoed marks, times), answers come out: frames to be written, and
+what the rest of the system is to know, in order (:meth:`Delivery.answers`). ``now_us`` is an
+argument and counts microseconds of a monotonic clock from the stream's start. What was played is
+the playhead's to say (:mod:`gateway.playout`); here is the queue before it, and who is told what
+after it.
 
 ========================  ============================  =============================  ===================
 of a part                 WAITING: nothing is written   SENT: the playhead knows it    FIXED
@@ -11,7 +12,8 @@ of a part                 WAITING: nothing is written   SENT: the playhead knows
 audio is given            it joins the queue            it joins the queue             it joins the queue
 too much of it waits      the rest is dropped           the rest is dropped            it is dropped
 audio is written          → SENT                        more of it is sent             it is played, and
-                                                                                       nothing more is told
+                                                                                       nothing more
+                                                                                       is told
 an interrupt              → FIXED, with 0 ms heard;     what waits is dropped;         what waits is dropped
                           what waits is dropped         → FIXED, when its clear is
                                                         settled
@@ -19,14 +21,14 @@ all of it is played       cannot be                     → FIXED               
 the call ends             → FIXED, with 0 ms heard      → FIXED                        –
 ========================  ============================  =============================  ===================
 
-An interrupt is *asked*, then *answered*: with the positions of all parts that it cut, when the playhead has
-settled them, and when the call ends at the latest. So each part is fixed once, and each interrupt is answered
-once, after all its positions.
+An interrupt is *asked*, then *answered*: with the positions of all parts that it cut, when the
+playhead has settled them, and when the call ends at the latest. So each part is fixed once, and
+each interrupt is answered once, after all its positions.
 
-What the shell owes: write at once what :meth:`Delivery.write` and :meth:`Delivery.interrupt` return, before
-anything else is written; after each call act on :meth:`Delivery.answers`, and look at
-:meth:`Delivery.next_timer_us`; at the end call :meth:`Delivery.drop`, :meth:`Delivery.fix_waiting`, and,
-after the answers to those, :meth:`Delivery.close`.
+What the shell owes: write at once what :meth:`Delivery.write` and :meth:`Delivery.interrupt`
+return, before anything else is written; after each call act on :meth:`Delivery.answers`, and look
+at :meth:`Delivery.next_timer_us`; at the end call :meth:`Delivery.drop`,
+:meth:`Delivery.fix_waiting`, and, after the answers to those, :meth:`Delivery.close`.
 """
 
 from __future__ import annotations
@@ -64,8 +66,8 @@ SOCKET_AHEAD_BYTES = 16 * 1024
 overtaken by a ``clear``, so it is no more than a slow network needs to keep up."""
 
 MAX_UNSENT_BYTES = 20 * 60 * 1000 * BYTES_PER_MS
-"""Of agent audio that waits after Twilio's ten minutes: twenty minutes. No answer is as long; beyond it the
-rest of a part is dropped, and counts as unheard."""
+"""Of agent audio that waits after Twilio's ten minutes: twenty minutes. No answer is as long;
+beyond it the rest of a part is dropped, and counts as unheard."""
 
 BACKED_UP_RETRY_US = 10_000
 """When a backed-up socket is looked at again: it holds enough for a second and more."""
@@ -74,12 +76,12 @@ TWILIO_FULL_RETRY_US = 1_000_000
 """When Twilio's ten minutes of buffer are looked at again: they empty at the pace of speech."""
 
 TRACE_EVERY_US = 30_000_000
-"""A trace is handed in when positions are fixed, in a long monologue every half minute, and when it is
-long: where inbound media is ragged, say."""
+"""A trace is handed in when positions are fixed, in a long monologue every half minute, and when it
+is long: where inbound media is ragged, say."""
 
 FINISH_MARGIN_US = 5_000_000
-"""After the session finished, how much longer than its audio the last mark may take: Twilio's round trip
-with a bad network's jitter."""
+"""After the session finished, how much longer than its audio the last mark may take: Twilio's round
+trip with a bad network's jitter."""
 
 
 class Written(NamedTuple):
@@ -100,7 +102,8 @@ class PartFixed(msgspec.Struct, frozen=True):
 
 
 class TellPositions(msgspec.Struct, frozen=True):
-    """Positions for the session worker: the answer to an interrupt, or of parts that no interrupt cut."""
+    """Positions for the session worker: the answer to an interrupt, or of parts that no interrupt
+    cut."""
 
     interrupt_id: int
     """0: of parts that no interrupt cut."""
@@ -170,7 +173,8 @@ class Delivery:
         """When the stream is over whatever was played. None: more may be given."""
         self._traced_us = 0
         self._heard: deque[PlayoutEvent] = deque()
-        """What the playhead said and is not taken yet; empty but while it is, or when that raised."""
+        """What the playhead said and is not taken yet; empty but while it is, or when that
+        raised."""
         self._answers: list[Answer] = []
 
     # -- what the session worker says ----------------------------------------------------------
@@ -357,7 +361,8 @@ class Delivery:
     # -- the end -------------------------------------------------------------------------------
 
     def drop(self, *, now_us: int) -> None:
-        """Note that nothing more can be written or played; after :meth:`stop` this changes nothing."""
+        """Note that nothing more can be written or played; after :meth:`stop` this changes
+        nothing."""
         self._unsent.clear()
         self._unsent_bytes = 0
         self._playhead.drop(now_us=now_us)

@@ -22,10 +22,10 @@ from gateway.playout.positions import (
 )
 
 MAX_TRACE_BYTES = 32 * 1024
-"""Of one ``PlayoutTraced``: some 800 events, and half of what a fact may have at the most."""
+"""Of one ``PlayoutTraced``: some 800 events, and half of the maximum of a fact."""
 
 _EVENT_HEADER_BYTES = 4
-"""What a message costs as an element of another, at the most, when it is as small as these."""
+"""The maximum that a message costs as an element of another when it is as small as these."""
 
 
 def playback_started(event: PlaybackStarted) -> fact_pb2.PlaybackStarted:

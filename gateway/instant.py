@@ -1,7 +1,8 @@
 """When something came, by both clocks, read once for all that came together.
 
-Sockets are read in turns and messages of a link come in batches: whoever reads a turn or a message reads the
-clocks, and passes what they said down. So nothing below it asks for the time, and tests say what it is.
+Sockets are read in turns and messages of a link come in batches: whoever reads a turn or a message
+reads the clocks, and passes what they said down. So nothing below it asks for the time, and tests
+say what it is.
 """
 
 from __future__ import annotations

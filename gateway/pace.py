@@ -14,8 +14,8 @@ class Pace:
     """One stream's.
 
     Args:
-        clock: Its media clock. Regular audio is as long as its timestamps say, or half of it, so of that
-            the clock knows enough.
+        clock: Its media clock. Regular audio is as long as its timestamps say, or half of it, so of
+            that the clock knows enough.
     """
 
     def __init__(self, clock: MediaClock) -> None:

@@ -1,8 +1,8 @@
-"""Whether Twilio's end of a media stream is still there: by what comes, by asking, by its callbacks. Pure.
+"""Whether Twilio's end of a stream is still there: by what comes, by asking, by callbacks. Pure.
 
-Silence alone says nothing: Twilio may leave it out of what it sends. So a stream on which nothing came for a
-while is asked by a mark, which Twilio sends back at once when nothing is left to play; where something is left,
-marks are under way already, and they are an answer as well.
+Silence alone says nothing: Twilio may leave it out of what it sends. So a stream on which nothing
+came for a while is asked by a mark, which Twilio sends back at once when nothing is left to play;
+where something is left, marks are under way already, and they are an answer as well.
 
 ====================  =====================================  =========================================
 silence               PRESENT                                ASKED
@@ -19,8 +19,10 @@ Callbacks overtake the socket's last bytes, so what they say has to wait for ``S
 callbacks             STOPPED                                FAILED
 ====================  =====================================  =========================================
 the wait is over      the stream is over: :class:`Stopped`   the stream is over: :class:`Stopped`;
-                                                             unless something came in the wait's second
-                                                             half: it goes on, and another may follow
+                                                             unless something came in the wait's
+                                                             second
+                                                             half: it goes on, and another may
+                                                                 follow
 ====================  =====================================  =========================================
 
 Times are microseconds of a monotonic clock from the stream's start.
@@ -36,17 +38,17 @@ QUIET_US = 15_000_000
 """Nothing at all came for so long, no media and no mark: it is asked."""
 
 ANSWER_US = 10_000_000
-"""How long that answer may take. With the quiet before it, a peer that vanished behind a proxy or tunnel that
-holds the socket open is noticed within half a minute."""
+"""How long that answer may take. With the quiet before it, a peer that vanished behind a proxy or
+tunnel that holds the socket open is noticed within half a minute."""
 
 STOOD_STILL_US = 1_000_000
-"""A look that comes so late says that this process stood still, and nothing of the peer: what came meanwhile
-is not read yet."""
+"""A look that comes so late says that this process stood still, and nothing of the peer: what came
+meanwhile is not read yet."""
 
 STOP_WAIT_US = 2_000_000
-"""How long a stream that Twilio's callback calls over is given to say so itself. Callbacks overtake the
-socket's last bytes by tenths of a second; and where the call goes on, Twilio asks for a new stream after
-about one."""
+"""How long a stream that Twilio's callback calls over is given to say so itself. Callbacks overtake
+the socket's last bytes by tenths of a second; and where the call goes on, Twilio asks for a new
+stream after about one."""
 
 
 class Ask(msgspec.Struct, frozen=True):

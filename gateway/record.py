@@ -1,7 +1,7 @@
 """What is kept of one call: its facts, in order, and its part of the figures.
 
-A shell: facts go to the transcript service by a writer that never waits, figures into the metrics. What
-they say is decided elsewhere (:mod:`gateway.delivery`, :mod:`gateway.playout`).
+A shell: facts go to the transcript service by a writer that never waits, figures into the metrics.
+What they say is decided elsewhere (:mod:`gateway.delivery`, :mod:`gateway.playout`).
 """
 
 from __future__ import annotations

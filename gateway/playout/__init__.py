@@ -1,9 +1,12 @@
 """PURE. How much of what was sent the caller heard.
 
 playhead    the machine: facts in, positions out; start here
+fixing      how the position of a part is fixed
 estimate    the rules by which a position and its range are found
-clock       Twilio's media clock, and what it can date
+clock       Twilio's media clock, and what it can time
 stretch     what was sent between two clears, with its marks
+echoes      names of marks, and which echoes of them are expected
+trace       what the machine was told, for a replay
 positions   the values that go in and come out
 replay      a stored trace as a call again, and as a scenario file
 """

@@ -4,18 +4,19 @@ Rules, each with its tests in ``tests/gateway/playout/test_clock.py``:
 
 1. Inbound media comes every 20 ms and carries ``media.timestamp``. Echoes come in the same socket,
    in order: what arrives between two media messages was sent between them. So the newest timestamp
-   dates an echo to within a frame, and how long the network kept both is of no account.
-   (test_an_echo_is_dated_to_the_frame_it_came_in,
-   test_delay_and_jitter_of_the_network_do_not_move_a_date)
+   times an echo to within a frame, and how long the network kept both is of no account.
+   (test_an_echo_is_timed_to_the_frame_it_came_in,
+   test_delay_and_jitter_of_the_network_do_not_move_a_timestamp)
 2. Timestamps may jump forward over silence that Twilio left out. Then an echo in the gap lies
    somewhere between two readings, and the gateway's clock says where.
    (test_an_echo_in_omitted_silence_is_placed_by_the_local_clock)
-3. No reading can run ahead of real time: a message is never on its way for a shorter time than the
+3. No reading can run ahead of real time: a message never travels for a shorter time than the
    fastest one. A jump that would is a fault of the clock, and so is a step back; the clock goes on
    by local time instead, so that differences across the fault still mean something.
    (test_a_step_back_does_not_turn_the_clock_back, test_a_jump_that_outruns_real_time_is_a_fault,
    test_a_jump_over_omitted_silence_is_believed)
-4. Audio that comes faster than it can have been spoken is not Twilio's: see :attr:`MediaClock.ahead_us`.
+4. Audio that comes faster than it can have been spoken is not Twilio's: see
+   :attr:`MediaClock.ahead_us`.
    (test_how_far_audio_outruns_real_time_is_known)
 5. Without inbound media there is only the gateway's clock.
    (test_without_media_there_is_only_the_local_clock)
@@ -40,12 +41,12 @@ AHEAD_TOLERANCE_US = 100_000
 by its jitter. What is wrongly believed or not believed moves an estimate by no more than this."""
 
 MAX_AHEAD_US = 30_000_000
-"""How far readings may outrun real time before the stream is given up: a network, or this process, that
-stood still while a stream began delivers what it kept in one heap, and half a minute is more than
-any connection survives. Beyond it, somebody plays a recording into the model."""
+"""How far readings may outrun real time before the stream is given up: a network, or this process,
+that stood still while a stream began delivers what it kept in one heap, and half a minute is more
+than any connection survives. Beyond it, somebody plays a recording into the model."""
 
 MAX_GAPS = 1_000
-"""Gaps that are remembered. The dates of a stretch need the few within it."""
+"""Gaps that are remembered. The timestamps of a stretch need the few within it."""
 
 STALL_US = 250_000
 """At a fault without other knowledge, so long a local pause counts as a pause; a shorter one is the
@@ -96,7 +97,8 @@ class _Gap:
 
 
 class MediaClock:
-    """Turns media timestamps into dates. ``receive_regular`` is on the hot path."""
+    """Turns media timestamps into times on the call's clock. ``receive_regular`` is on the hot
+    path."""
 
     __slots__ = (
         "_fastest_us",
@@ -120,7 +122,7 @@ class MediaClock:
         self.received_us: int | None = None
         """When it came, by the gateway's clock."""
         self.awaited = False
-        """Somebody waits for the next message, so that its date means more than the others'."""
+        """Somebody waits for the next message, so that it means more than the others."""
         self._offset_us = 0
         self._frame_bytes = FRAME_BYTES
         """Of the newest message; what Twilio sends as a rule, until the first one tells."""
@@ -128,7 +130,7 @@ class MediaClock:
         self._first_us = 0
         """Reading of the call's clock when the gateway's was 0, by the first media message."""
         self._fastest_us = 0
-        """Least (arrival - reading) that was looked at: the fastest way plus a constant. Not every
+        """Least (arrival - reading) that was looked at: the fastest trip plus a constant. Not every
         message is looked at; only what a trace holds as well, so that a replay does the same."""
         self._now_us = 0
         """The gateway's clock when something other than media last came."""
@@ -142,8 +144,8 @@ class MediaClock:
 
     @property
     def ahead_us(self) -> int:
-        """How far the newest reading has outrun real time since the first one came; negative when it is
-        behind."""
+        """How far the newest reading has outrun real time since the first one came; negative when
+        it has fallen back."""
         if self.reading_us is None or self.received_us is None:
             return 0
         return self.reading_us - self.received_us - self._first_us
@@ -201,7 +203,7 @@ class MediaClock:
         return True
 
     def stamp(self, now_us: int) -> Stamp:
-        """Note what the clocks say now; :meth:`date` turns it into a date, best not at once."""
+        """Note what the clocks say now; :meth:`timestamp` turns it into one, best not at once."""
         self._now_us = now_us
         if self.received_us is not None and self.reading_us is not None:
             self._fastest_us = min(self._fastest_us, self.received_us - self.reading_us)

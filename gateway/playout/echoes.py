@@ -1,7 +1,7 @@
 """Names of marks, which echoes of them are still to come, and what came that was not to come. Pure.
 
-A mark's echo is *expected* until it comes, or until a later one proves as much or its stretch is settled;
-from then on it is *late* if it comes.
+A mark's echo is *expected* until it comes, or until a later one proves as much or its stretch is
+settled; from then on it is *late* if it comes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from gateway.playout.clock import Stamp
 from gateway.playout.stretch import Clearing, Mark, Stretch
 
 MAX_UNEXPECTED = 100
-"""Echoes of marks that nobody waits for, that are looked at. A network's repeats are a few; a peer that
-sends more is only counted."""
+"""Echoes of marks that nobody waits for, that are looked at. A network's repeats are a few; a peer
+that sends more is only counted."""
 
 MAX_NAME_CHARS = 32
 """What is kept of a name that is not ours."""
@@ -90,7 +90,8 @@ class Echoes:
                 self._late[mark.name] = stretch
 
     def look_at(self, name: str) -> str | None:
-        """The name as it is kept; None: it is one too many that nobody waits for, and only counted."""
+        """The name as it is kept; None: it is one too many that nobody waits for, and only
+        counted."""
         if name in self.marks or name in self.fences or name in self._late:
             return name
         name = name[:MAX_NAME_CHARS]

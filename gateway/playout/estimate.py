@@ -1,4 +1,4 @@
-"""Where playback stopped: from marks, echoes and dates to a position with its range.
+"""Where playback stopped: from marks, echoes and timestamps to a position with its range.
 
 The range rests on what cannot be otherwise; the best estimate rests on Twilio's media clock. So a
 clock at fault or an unpunctual echo moves the estimate within the range, never the truth out of it.
@@ -13,27 +13,27 @@ The range
     been played than had time to sound. Both by the gateway's own clock.
     (test_high_is_what_had_time_to_sound_since_it_was_sent,
     test_high_is_bound_by_the_first_mark_that_came_before_its_audio_could_have_sounded)
- R3 **While echoes keep time, dates prove as well.** If the last four or more echoes of a segment
-    agree on when it began, the range shrinks to what dates allow: echoes that came well before the
-    burst were playback in flight, and no more was played than the media clock leaves time for.
-    One echo out of order or out of time, and R1 and R2 stand alone.
-    (test_punctual_echoes_prove_by_their_dates,
-    test_one_echo_out_of_order_and_dates_prove_nothing)
+ R3 **While echoes keep time, timestamps prove as well.** If the last four or more echoes of a
+    segment agree on when it began, the range shrinks to what timestamps allow: echoes that came
+    well before the burst were playback in flight, and no more was played than the media clock
+    leaves time for. One echo out of order or out of time, and R1 and R2 stand alone.
+    (test_punctual_echoes_prove_by_their_timestamps,
+    test_one_echo_out_of_order_and_timestamps_prove_nothing)
 
 The best estimate
- B1 **A segment began when its echoes say**: an echo dated D of a mark at p puts the beginning at
-    D - p, within a frame. They are intersected; a late echo puts it too late and is left out,
+ B1 **A segment began when its echoes say**: an echo at time T of a mark at p puts the beginning at
+    T - p, within a frame. They are intersected; a late echo puts it too late and is left out,
     because an earlier one contradicts it. (test_a_late_echo_is_contradicted_by_an_earlier_one)
- B2 **A mark echoed too early was flushed.** Behind the last proven echo, marks are taken in order;
-    one dated before playback can have reached it is the first of the burst, and the earliest date
-    of the burst is the flush. (test_the_first_echo_that_comes_too_early_dates_the_flush,
+ B2 **A mark echoed too early was flushed.** After the last proven echo, marks are taken in order;
+    one that came before playback can have reached it is the first of the burst, and the earliest
+    time of the burst is the flush. (test_the_first_echo_that_comes_too_early_times_the_flush,
     test_of_a_burst_the_earliest_echo_counts)
- B3 **Without such an echo the fence dates the flush**; it follows the clear at once. Without the
-    fence, the clear's writing and the measured way there and back do.
-    (test_without_a_burst_the_fence_dates_the_flush,
-    test_a_lost_fence_is_made_up_for_by_the_way_there_and_back)
+ B3 **Without such an echo the fence times the flush**; it follows the clear at once. Without the
+    fence, the clear's writing and the measured round trip do.
+    (test_without_a_burst_the_fence_times_the_flush,
+    test_a_lost_fence_is_made_up_for_by_the_round_trip)
  B4 **The position is what had time to sound between the beginning and the flush**, less the pauses
-    where audio came too late; not before a mark echoed ahead of the burst, not beyond the first
+    where audio came too late; not before a mark echoed before the burst, not beyond the first
     mark of the burst, not beyond what was sent. (test_an_underrun_does_not_count_as_playback,
     test_an_underrun_is_known_though_its_start_mark_is_lost,
     test_best_does_not_pass_the_first_mark_of_the_burst)
@@ -41,7 +41,7 @@ The best estimate
     what was pending, best does not pass the second mark that is silent.
     (test_one_silent_mark_before_a_hang_up_is_a_lost_echo,
     test_a_stall_before_a_hang_up_holds_best_at_the_second_silent_mark)
- B6 **A lost socket has no date.** Best is where playback was at the last word we had.
+ B6 **A lost socket has no timestamp.** Best is where playback was at the last word we had.
     (test_a_dropped_socket_leaves_the_last_word_and_an_open_end)
 """
 
@@ -63,18 +63,19 @@ DRIFT = 5_000
 """Two crystals may run apart by one part in so many (200 ppm, twice what the worst may)."""
 
 PUNCTUAL_ECHOES = 4
-"""So many agreeing echoes make dates proof (R3). With every third echo late by 0 to 400 ms, four
-late ones agree within a frame, and none that is in time among them, about once in a million."""
+"""So many agreeing echoes make timestamps proof (R3). With every third echo late by 0 to 400 ms,
+four late ones agree within a frame, and none that is in time among them, about once in a
+million."""
 
 RAGGED_US = 2_000
-"""Echoes may be rounded to whole milliseconds on their way through Twilio and still agree."""
+"""Echoes may be rounded to whole milliseconds by Twilio and still agree."""
 
 LOCAL_DOUBT_US = 100_000
 """Without the media clock an arrival is out by the network's jitter; so much of it is allowed for
 before an echo counts as too early."""
 
 BURST_US = 2 * FRAME_US
-"""Echoes whose dates lie closer together may have come from one burst."""
+"""Echoes whose timestamps lie closer together may have come from one burst."""
 
 
 class Ending(enum.Enum):
@@ -96,7 +97,7 @@ class Stop:
     """When the fence came back; or, for want of it, an echo of something written later."""
     fence_is_later_echo: bool = False
     round_trip_us: int | None = None
-    """There and back, as last measured on the media clock. None: never."""
+    """As last measured on the media clock. None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class StretchPosition:
     stopped: Timestamp | None
     """When playback stopped. None: unknown."""
     proven: Mark | None
-    """The mark behind ``low``, if its echo is at hand."""
+    """The mark that proves ``low``, if its echo is available."""
     flight: tuple[tuple[Mark, Timestamp], ...]
     """The echoes that were taken for playback in flight, in order."""
     line: Line | None
@@ -136,23 +137,24 @@ class Line:
         return (self.earliest_us + self.latest_us) // 2
 
     def reaches_us(self, at: int) -> int:
-        """The date at which playback reaches a position of this segment."""
+        """When playback reaches a position of this segment."""
         return self.origin_us + at * US_PER_BYTE
 
 
 def line_through(echoes: Iterable[tuple[int, Timestamp]]) -> Line | None:
-    """Intersect what each echo of one segment, (position, date), says about its beginning (B1)."""
-    dated = list(echoes)
-    if not dated:
+    """Intersect what each echo of one segment, (position, timestamp), says about its beginning
+    (B1)."""
+    timed = list(echoes)
+    if not timed:
         return None
-    by_media = [(at, date) for at, date in dated if not date.local]
+    by_media = [(at, when) for at, when in timed if not when.local]
     if not by_media:
-        origins = sorted(date.at_us - at * US_PER_BYTE for at, date in dated)
+        origins = sorted(when.at_us - at * US_PER_BYTE for at, when in timed)
         middle_us = origins[len(origins) // 2]
         return Line(middle_us - LOCAL_DOUBT_US, middle_us + LOCAL_DOUBT_US, len(origins), 0, True)
     spans = [
-        (date.earliest_us - at * US_PER_BYTE, date.latest_us - at * US_PER_BYTE)
-        for at, date in by_media
+        (when.earliest_us - at * US_PER_BYTE, when.latest_us - at * US_PER_BYTE)
+        for at, when in by_media
     ]
     latest_us = min(latest for _, latest in spans)
     agreeing = [earliest for earliest, _ in spans if earliest <= latest_us + RAGGED_US]
@@ -189,9 +191,9 @@ class _Head:
     reached_us: int | None
     """When. None: not known."""
     round_trip_us: int
-    """How long audio is taken to have been on its way, there and back on the media clock."""
+    """How long audio is taken to have travelled, by the round trip on the media clock."""
     segment: int = 0
-    """Up to which the date is known to hold, pauses and all."""
+    """Up to which that is known to hold, pauses and all."""
 
     def forward(self, chunk: Chunk, sent: Timestamp) -> None:
         """Play one more chunk to its end."""
@@ -203,7 +205,7 @@ class _Head:
     def await_chunk(self, chunk: Chunk, sent: Timestamp) -> None:
         """Pause until the chunk was there, if it may have come too late."""
         if chunk.opens_segment and chunk.segment > self.segment:
-            # With no way measured, none is assumed here nor for the clear: both cancel out.
+            # With no round trip measured, none is assumed here nor for the clear: both cancel out.
             arrived_us = sent.earliest_us + self.round_trip_us
             if self.reached_us is None or arrived_us > self.reached_us:
                 self.reached_us = arrived_us
@@ -227,7 +229,7 @@ class _Estimate:
         self.proven = stretch.proofs[-1] if stretch.proofs else None
         self.round_trip_us = stop.round_trip_us
         if self.fence is not None and not stop.fence_is_later_echo:
-            # The fence found an empty buffer, so its way is a fresh measure.
+            # The fence found an empty buffer, so its round trip is a fresh measure.
             self.round_trip_us = max(0, self.fence.earliest_us - self.written.earliest_us)
         self.flight: list[tuple[Mark, Timestamp]] = []
         """Marks that came back after the clear was written and were played by then, in order."""
@@ -269,13 +271,14 @@ class _Estimate:
         )
 
     def _anchor(self) -> tuple[Mark, Timestamp] | None:
-        """The last mark whose date says how playback runs.
+        """The last mark whose timestamp says how playback runs.
 
-        An arrival without a date might as well be the clear's, unless nothing was buffered ahead.
+        An arrival without a timestamp might as well be the clear's, unless nothing was buffered
+        before.
         """
-        for mark, date in reversed(self.flight):
-            if mark.dry or not date.local:
-                return mark, date
+        for mark, when in reversed(self.flight):
+            if mark.dry or not when.local:
+                return mark, when
         if self.proven is None or self.proven.echo is None:
             return None
         return self.proven, self.clock.timestamp(self.proven.echo)
@@ -288,9 +291,9 @@ class _Estimate:
         segment = anchor[0].segment
         echoes = proofs_in(self.stretch, segment, self.clock)
         echoes += [
-            (mark.at, date)
-            for mark, date in self.flight[-ECHOES_KEPT:]
-            if mark.segment == segment and (mark.dry or not date.local)
+            (mark.at, when)
+            for mark, when in self.flight[-ECHOES_KEPT:]
+            if mark.segment == segment and (mark.dry or not when.local)
         ]
         return line_through(echoes)
 
@@ -300,21 +303,21 @@ class _Estimate:
         head = _Head(self.stretch.proven_bytes, None, 0)
         if self.line is not None:
             head.reached_us = self.line.earliest_us + head.at * US_PER_BYTE
-        behind = deque(self.chunks)
+        unpassed = deque(self.chunks)
         for mark in self.stretch.marks:
-            while behind and behind[0].end <= mark.at:
-                chunk = behind.popleft()
+            while unpassed and unpassed[0].end <= mark.at:
+                chunk = unpassed.popleft()
                 head.forward(chunk, self.clock.timestamp(chunk.sent))
             if mark.echo is None:
                 continue
-            date = self.clock.timestamp(mark.echo)
-            too_early = head.reached_us is not None and date.latest_us + RAGGED_US < head.reached_us
+            when = self.clock.timestamp(mark.echo)
+            too_early = head.reached_us is not None and when.latest_us + RAGGED_US < head.reached_us
             if too_early:
-                self.burst = [(mark, date)]
+                self.burst = [(mark, when)]
                 break
-            self.flight.append((mark, date))
+            self.flight.append((mark, when))
             self.line = self._line()
-            if self.line is not None and not date.local:
+            if self.line is not None and not when.local:
                 head.reached_us = self.line.earliest_us + mark.at * US_PER_BYTE
 
     def _stop_date(self) -> tuple[Timestamp | None, TimedBy]:
@@ -335,7 +338,8 @@ class _Estimate:
         return Timestamp(at_us, at_us, local=True), TimedBy.LATER_ECHO
 
     def _burst_date(self, first: Mark) -> Timestamp:
-        """The earliest echo from the first flushed mark on: all were flushed, and some may be late."""
+        """The earliest echo from the first flushed mark on: all were flushed, and some may be
+        late."""
         returned = [
             mark.echo
             for mark in self.stretch.marks
@@ -351,15 +355,15 @@ class _Estimate:
             return
         returned, self.flight = self.flight, []
         burst: list[tuple[Mark, Timestamp]] = []
-        for mark, date in returned:
-            if date.latest_us <= stopped.earliest_us and not date.local:
-                self.flight += [*burst, (mark, date)]
+        for mark, when in returned:
+            if when.latest_us <= stopped.earliest_us and not when.local:
+                self.flight += [*burst, (mark, when)]
                 burst = []
-            elif date.earliest_us <= stopped.latest_us:
-                if mark.dry or date.latest_us < stopped.earliest_us:
-                    self.flight.append((mark, date))
+            elif when.earliest_us <= stopped.latest_us:
+                if mark.dry or when.latest_us < stopped.earliest_us:
+                    self.flight.append((mark, when))
                 else:
-                    burst.append((mark, date))
+                    burst.append((mark, when))
             # What came later still was late: it says nothing.
         self.burst = burst + self.burst
         self.line = self._line()
@@ -440,7 +444,7 @@ class _Estimate:
     def _tight_range(
         self, stopped: Timestamp | None, timed_by: TimedBy
     ) -> tuple[int, int, Mark | None] | None:
-        """What the dates prove while echoes keep time (R3); None when they do not."""
+        """What the timestamps prove while echoes keep time (R3); None when they do not."""
         line = self.line
         if (
             line is None
@@ -457,10 +461,10 @@ class _Estimate:
         high_us = stopped.latest_us - line.earliest_us + FRAME_US
         high = -(-high_us // US_PER_BYTE)
         low, proven = 0, None
-        for mark, date in self.flight:
-            if date.local or date.latest_us + BURST_US > stopped.earliest_us:
+        for mark, when in self.flight:
+            if when.local or when.latest_us + BURST_US > stopped.earliest_us:
                 break
-            reached = (date.earliest_us - line.latest_us) // US_PER_BYTE
+            reached = (when.earliest_us - line.latest_us) // US_PER_BYTE
             at = min(mark.at, max(0, reached))
             if at > low:
                 low = at

@@ -1,7 +1,8 @@
-"""How the position of a part is fixed: read off what its stretch has played, with its evidence. Pure.
+"""How a part's position is fixed: read off what its stretch has played, with its evidence. Pure.
 
-A part's position is fixed once (M4 of ``playhead.py``): by proof, when all that was sent of it is proven to be
-played; or by an estimate of its stretch (``estimate.py``), when that was cleared, overdue or cut off.
+A part's position is fixed once (M4 of ``playhead.py``): by proof, when all that was sent of it is
+proven to be played; or by an estimate of its stretch (``estimate.py``), when that was cleared,
+overdue or cut off.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ what the peer does. The estimator's rules are at the top of ``estimate.py``, the
 the top of ``clock.py``. The machine's own, tested in ``tests/gateway/playout/test_playhead.py``:
 
  M1 Marks have unique names and one position each. After every media message goes a mark; before
-    audio ahead of which playback may have run dry goes a start mark, which tells when it begins.
+    audio that playback may have run dry before goes a start mark, which tells when it begins.
  M2 ``clear`` cuts the stream into **stretches**. An echo proves playback only while its stretch is
     the current one; of a cleared one it is a hint at best, and it never moves another stretch.
  M3 A cleared stretch is **settled** when its fence returns, when anything written later is echoed
@@ -15,7 +15,8 @@ the top of ``clock.py``. The machine's own, tested in ``tests/gateway/playout/te
     A fence that has returned waits for the next media message as well, 20 ms as a rule and 60 at
     most: its timestamp lies between two of them, and one that tells of omitted silence corrects it.
  M4 A part's position is fixed once (``fixing.py``): when all of it is proven and `end` was called;
-    when its stretch is settled; at an interrupt with nothing left to clear; at the end of the stream.
+    when its stretch is settled; at an interrupt with nothing left to clear; at the end of the
+    stream.
  M5 The echo of a part's last mark may be lost. Two seconds overdue, the part counts as played to
     its end by the clock; the range says that it is not proven. A barge-in still clears it.
 
@@ -154,8 +155,8 @@ class Playhead:
         """Note an inbound media message: its ``media.timestamp`` and length. The hot path.
 
         Returns:
-            Whether `events` may have something to say, the trace is long, or the clock runs away; as a
-            rule none is so.
+            Whether `events` may have something to say, the trace is long, or the clock runs away;
+            as a rule none is so.
         """
         clock = self._clock
         if not clock.awaited and clock.receive_regular(timestamp_ms, audio_bytes, now_us):

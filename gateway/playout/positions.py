@@ -3,8 +3,8 @@
 Audio is mono µ-law at 8 kHz: 8 bytes are a millisecond, a byte is 125 µs. Inside the playhead audio
 is counted in bytes and time in microseconds; milliseconds are made at the edge, here, floored.
 
-They are msgspec's structs, since a frozen dataclass takes seven times as long to make and five times
-as long to look up, and each piece of audio makes and looks up a dozen.
+They are msgspec's structs, since a frozen dataclass takes seven times as long to make and five
+times as long to look up, and each piece of audio makes and looks up a dozen.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     """Which marks the shell writes around one media message."""
 
     marks_before: tuple[str, ...]
-    """Names of marks to write before it, as a rule none: it dates the start of what follows."""
+    """Names of marks to write before it, as a rule none: it times the start of what follows."""
     marks_after: tuple[str, ...]
     """Names of marks to write after it."""
 
@@ -44,13 +44,13 @@ class Rule(enum.IntEnum):
     """How a best estimate was found; the numbers are those of ``asheard.v1.PositionRule``."""
 
     PLAYED_TO_END = 1
-    """The mark behind the last audio of an ended part proves all of it."""
+    """The mark after the last audio of an ended part proves all of it."""
     MEDIA_CLOCK = 2
     """Twilio's media clock ran so long between a proven position and the flush."""
     LOCAL_CLOCK = 3
-    """The same by the gateway's clock: the media clock gave no date."""
+    """The same by the gateway's clock: the media clock gave no time."""
     PROVEN_ONLY = 4
-    """Nothing dates the stop: a cautious guess within the range."""
+    """Nothing times the stop: a cautious guess within the range."""
     NOT_STARTED = 5
     """Playback had not reached the part."""
     MARK = 6
@@ -75,7 +75,7 @@ class Evidence(msgspec.Struct, frozen=True):
     proven_at_ms: int | None = None
     """When that mark was echoed, on the call's clock."""
     next_mark: str = ""
-    """The first mark behind it: it proves nothing. Empty when there is none."""
+    """The first mark after it: it proves nothing. Empty when there is none."""
     stopped_at_ms: int | None = None
     """When playback stopped, on the call's clock. None: played to the end, or not known."""
 
@@ -136,7 +136,7 @@ class PositionFixed(msgspec.Struct, frozen=True):
 
 
 class TimedBy(enum.Enum):
-    """What the date of a flush comes from."""
+    """What the timestamp of a flush comes from."""
 
     BURST = "burst"
     """An echo that can only have come from the clear."""
@@ -153,7 +153,7 @@ class Flushed(msgspec.Struct, frozen=True):
 
     interrupt_id: int
     at_ms: int | None
-    """When, on the call's clock. None when nothing dates it."""
+    """When, on the call's clock. None when nothing times it."""
     timed_by: TimedBy
     unheard_ms: int
     """How much audio the clear threw away, at best knowledge. 0: there was nothing to interrupt."""

@@ -1,9 +1,9 @@
 """A stored trace as a call again, and as a scenario file that a test can hold.
 
-The playhead is a pure function of its inputs, and its trace is all of them but for the inbound media
-that ticked on regularly; those are put in again where they were. So a replay gives the same positions
-to the millisecond, and a call from the field becomes a test: ``scenario_text(events)`` writes it down,
-``answers(text)`` plays it back.
+The playhead is a pure function of its inputs, and its trace is all of them but for the inbound
+media that ticked on regularly; those are put in again where they were. So a replay gives the same
+positions to the millisecond, and a call from the field becomes a test: ``scenario_text(events)``
+writes it down, ``answers(text)`` plays it back.
 
 A scenario file::
 
@@ -16,8 +16,8 @@ A scenario file::
     =>  fixed     item_1/0 low 1740 best 1771 high 1800 sent 5000 ...
 
 Times are milliseconds of the gateway's clock, to the microsecond; ``media`` is the newest
-``media.timestamp`` then and when it came. Lines that begin with ``=>`` are what the playhead answers;
-they belong to the line above.
+``media.timestamp`` then and when it came. Lines that begin with ``=>`` are what the playhead
+answers; they belong to the line above.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def _read_fact(line: str, number: int) -> TraceEvent:
             return structs.replace(event, mark=rest)
         case TraceKind.CLEARED | TraceKind.MEDIA:
             if not rest.isdecimal():
-                raise ScenarioError(f"line {number}: expected a number behind the kind")
+                raise ScenarioError(f"line {number}: expected a number after the kind")
             if event.kind is TraceKind.MEDIA:
                 return structs.replace(event, audio_bytes=int(rest))
             return structs.replace(event, interrupt_id=int(rest))

@@ -20,15 +20,15 @@ from gateway.playout.positions import US_PER_BYTE, Part
 
 SAFE_LEAD_US = 500_000
 """Audio written so long before its predecessor can possibly end follows it without a gap, unless
-the network stalls for longer. Less, and a start mark goes ahead of it to date where it really
-began: a bad network's way is 250 ms, and a mark costs a hundred bytes."""
+the network stalls for longer. Less, and a start mark goes before it to time where it really
+began: a bad network's trip is 250 ms, and a mark costs a hundred bytes."""
 
 BUFFER_LIMIT_BYTES = 600 * 8000
 """Twilio buffers ten minutes of audio and throws further audio away (its warning 31931)."""
 
 OVERDUE_US = 2_000_000
-"""When the echo of all that was sent counts as lost (M5 of ``playhead.py``). More than a bad network's round
-trip with a retransmission; there is no hurry."""
+"""When the echo of all that was sent counts as lost (M5 of ``playhead.py``). More than a bad
+network's round trip with a retransmission; there is no hurry."""
 
 ECHOES_KEPT = 16
 """How many proven echoes say how playback runs: a few seconds of speech. More would let the drift
@@ -43,7 +43,8 @@ class PartPlayout(msgspec.Struct, eq=False):
     played_bytes: int = 0
     """Proven."""
     lost_at: int | None = None
-    """Where in the part Twilio's buffer may have been full. What lies behind counts as unheard."""
+    """Where in the part Twilio's buffer may have been full. What lies after it counts as
+    unheard."""
     ended: bool = False
     started: bool = False
     """Told so."""
@@ -119,7 +120,7 @@ class Stretch:
     presumed: bool = False
     """What is not proven counts as played (M5), and nothing was sent since."""
     unpunctual: bool = False
-    """An echo came out of order: the dates of echoes are not to be trusted too far."""
+    """An echo came out of order: the timestamps of echoes are not to be trusted too far."""
 
     @property
     def dry(self) -> bool:
@@ -199,7 +200,7 @@ class Clearing:
 
 
 def heard_prefix(owner: PartPlayout, audio_bytes: int) -> int:
-    """What counts of what was played: nothing behind a hole that a full buffer may have made."""
+    """What counts of what was played: nothing after a hole that a full buffer may have made."""
     return audio_bytes if owner.lost_at is None else min(audio_bytes, owner.lost_at)
 
 

@@ -1,7 +1,7 @@
 """What the playhead was told, in order, so that a replay (``replay.py``) can tell it again. Pure.
 
-All inputs are noted but for inbound media that ticks on regularly; what else is noted says between which
-readings it was.
+All inputs are noted but for inbound media that ticks on regularly; what else is noted says between
+which readings it was.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from gateway.playout.clock import MediaClock
 from gateway.playout.positions import Part, TraceEvent, TraceKind
 
 MAX_MEDIA_TRACED = 10_000
-"""Trace events about inbound media that does not tick on regularly, two of each. Beyond it a replay knows
-the media clock only from what else was traced."""
+"""Trace events about inbound media that does not tick on regularly, two of each. Beyond it a replay
+knows the media clock only from what else was traced."""
 
 LONG_TRACE = 1_000
 """Events. The shell is told then, so that it hands the trace in."""

@@ -224,7 +224,8 @@ class World:
 
 @pytest.mark.parametrize("seeds", range(8))
 def test_whatever_happens(seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts are fixed and interrupts answered once, and what is written is what was given, in order."""
+    """Parts are fixed and interrupts answered once, and what is written is what was given, in
+    order."""
     monkeypatch.setattr(delivery, "MAX_UNSENT_BYTES", MAX_UNSENT_BYTES)
     interrupted = fixed = 0
     for seed in range(seeds * CALLS, (seeds + 1) * CALLS):

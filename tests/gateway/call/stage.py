@@ -1,4 +1,5 @@
-"""One call between fake peers: a test holds the socket back, says what time it is, and looks at every byte."""
+"""One call between fake peers: a test holds the socket back, says what time it is, and looks at
+every byte."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ def ticking(until_ms: int, *, way_ms: int = 0, offset_ms: int = 0) -> MediaClock
     return clock
 
 
-def test_an_echo_is_dated_to_the_frame_it_came_in() -> None:
+def test_an_echo_is_timed_to_the_frame_it_came_in() -> None:
     clock = ticking(100)
     stamp = clock.stamp(113 * MS)
     clock.receive(120, FRAME, 120 * MS)
     assert clock.timestamp(stamp) == Timestamp(100 * MS, 120 * MS)
 
 
-def test_delay_and_jitter_of_the_network_do_not_move_a_date() -> None:
+def test_delay_and_jitter_of_the_network_do_not_move_a_timestamp() -> None:
     """The echo left 13 ms after the message of 100 ms and travels behind it, however long."""
     for way_ms in (0, 80, 250):
         clock = ticking(100, way_ms=way_ms)

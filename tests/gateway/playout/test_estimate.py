@@ -51,7 +51,7 @@ def test_high_holds_though_the_fence_never_comes() -> None:
     assert stage.range()[0::2] == (0, 300)
 
 
-def test_punctual_echoes_prove_by_their_dates() -> None:
+def test_punctual_echoes_prove_by_their_timestamps() -> None:
     """R3. Echoes keep time; the clear takes 240 ms to arrive, and two more come before it does."""
     stage = playing(600, *[100] * 8).play(1_110, since_ms=100)
     fence = stage.interrupt()
@@ -62,7 +62,7 @@ def test_punctual_echoes_prove_by_their_dates() -> None:
     assert abs(best - 1_250) <= 20
 
 
-def test_one_echo_out_of_order_and_dates_prove_nothing() -> None:
+def test_one_echo_out_of_order_and_timestamps_prove_nothing() -> None:
     """R3. The same call, but one echo was overtaken by the next: R1 and R2 alone."""
     stage = Stage().to(100)
     marks = names(stage.send(600, *[100] * 8))
@@ -116,7 +116,7 @@ def test_a_late_echo_is_contradicted_by_an_earlier_one() -> None:
     assert stage.fixed().position.evidence.rule is Rule.MEDIA_CLOCK
 
 
-def test_the_first_echo_that_comes_too_early_dates_the_flush() -> None:
+def test_the_first_echo_that_comes_too_early_times_the_flush() -> None:
     """B2. The fence comes 200 ms later, which would be 200 ms too much."""
     stage = playing(300, 300, 300).play(250, since_ms=100)
     fence = stage.interrupt()
@@ -137,7 +137,7 @@ def test_of_a_burst_the_earliest_echo_counts() -> None:
     assert abs(stage.range()[1] - 160) <= 20
 
 
-def test_without_a_burst_the_fence_dates_the_flush() -> None:
+def test_without_a_burst_the_fence_times_the_flush() -> None:
     """B3. Every flushed mark is lost."""
     stage = playing(300, 300).play(250, since_ms=100)
     fence = stage.interrupt()
@@ -146,7 +146,7 @@ def test_without_a_burst_the_fence_dates_the_flush() -> None:
     assert stage.flushed().timed_by is TimedBy.FENCE
 
 
-def test_a_lost_fence_is_made_up_for_by_the_way_there_and_back() -> None:
+def test_a_lost_fence_is_made_up_for_by_the_round_trip() -> None:
     """B3. The start mark took 60 ms there and back, and so did the clear."""
     stage = playing(300, 300).play(300, since_ms=160)
     assert stage.interrupt() is not None

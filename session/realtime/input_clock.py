@@ -24,6 +24,7 @@ Rules:
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass
 
@@ -45,6 +46,9 @@ _KEPT_SEGMENTS = 64
 
 _KEPT_FRAMES = 512
 """Ten seconds; semantic voice detection waits eight at most."""
+
+_SILENCE = -(1 << 63)
+"""In place of a time of receipt: nobody received it, it is silence of ours."""
 
 _BEHIND_MS = -FRAME_MS
 
@@ -84,7 +88,7 @@ class InputClock:
 
     __slots__ = (  # of each call, and looked at fifty times a second
         "_appended_bytes", "_lead_ms", "_last_media_at", "_lengths", "_received_unix_us",
-        "_segments", "_speech_active", "_filled_after", "filled_ms",
+        "_n_appended", "_segments", "_speech_active", "_filled_after", "filled_ms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -94,8 +98,11 @@ class InputClock:
         """How far the media clock is ahead of the buffer in the newest segment."""
         self._lengths: deque[int] = deque(maxlen=_KEPT_FRAMES)
         """Of what was appended last, frames and silence, in bytes."""
-        self._received_unix_us: deque[int | None] = deque(maxlen=_KEPT_FRAMES)
-        """When the gateway received each of them; None: it is silence of ours."""
+        self._received_unix_us = array("q", bytes(8 * _KEPT_FRAMES))
+        """When the gateway received each of them, at its number modulo the length: a call keeps
+        these ten seconds as long as it lasts, and a list of numbers takes five times the room."""
+        self._n_appended = 0
+        """Frames and silences so far."""
         self._speech_active = False
         self._last_media_at: float | None = None
         self._filled_after: float | None = None
@@ -127,7 +134,8 @@ class InputClock:
             fill_ms = self._part_from_prediction(media_ms, ahead_ms)
         self._appended_bytes += n_bytes
         self._lengths.append(n_bytes)
-        self._received_unix_us.append(received_unix_us)
+        self._received_unix_us[self._n_appended % _KEPT_FRAMES] = received_unix_us
+        self._n_appended += 1
         return fill_ms
 
     def speech(self, active: bool) -> None:
@@ -170,12 +178,11 @@ class InputClock:
         """
         found: int | None = None
         end_bytes = self._appended_bytes
-        for length, received in zip(
-            reversed(self._lengths), reversed(self._received_unix_us), strict=True
-        ):
+        for back, length in enumerate(reversed(self._lengths), start=1):
             if end_bytes // BYTES_PER_MS < buffer_ms:
                 return found
-            if received is not None:
+            received = self._received_unix_us[(self._n_appended - back) % _KEPT_FRAMES]
+            if received != _SILENCE:
                 found = received
             end_bytes -= length
         # The oldest frame remembered holds the place only if it is the very first one.
@@ -200,5 +207,6 @@ class InputClock:
     def _fill(self, fill_ms: int) -> None:
         self._appended_bytes += fill_ms * BYTES_PER_MS
         self._lengths.append(fill_ms * BYTES_PER_MS)
-        self._received_unix_us.append(None)
+        self._received_unix_us[self._n_appended % _KEPT_FRAMES] = _SILENCE
+        self._n_appended += 1
         self.filled_ms += fill_ms

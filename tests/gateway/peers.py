@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
@@ -315,9 +317,38 @@ class TwilioEnd:
         assert audio_bytes == 8 * ms
         return marks
 
+    def drop(self) -> None:
+        """Lose the connection, without a word."""
+        descriptor = os.dup(self.socket.get_extra_info("socket").fileno())
+        with socket.socket(fileno=descriptor) as its:
+            its.shutdown(socket.SHUT_RDWR)
+
     async def close_code(self) -> int | None:
         """Read until the gateway closes; its close code."""
         while True:
             message = await self.socket.receive(timeout=PATIENCE_S)
             if message.type is not aiohttp.WSMsgType.TEXT:
                 return self.socket.close_code
+
+
+class RawEnd:
+    """A peer of a media socket that writes bytes of its own."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, port: int, *, path: str = "/twilio/media") -> RawEnd:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        return cls(reader, writer)
+
+    async def rest(self) -> bytes:
+        """All that comes until the connection is closed."""
+        return await asyncio.wait_for(self.reader.read(), 10)

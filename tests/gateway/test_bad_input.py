@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
 from asheard.v1 import fact_pb2
 from gateway import media_connection
 from tests.gateway.conftest import World
-from tests.gateway.peers import CALL_SID, STREAM_SID, TwilioEnd, until
+from tests.gateway.peers import CALL_SID, STREAM_SID, RawEnd, TwilioEnd, until
+from tests.gateway.wire import CLOSE, TEXT, frame
 
 STARTED = "started"
 OPEN = "open"
@@ -118,11 +118,11 @@ async def test_bad_input_ends_its_stream_and_no_other(
 
 
 async def test_text_that_is_not_utf_8_ends_its_stream(running: World) -> None:
-    end = await running.call()
-    writer = end.socket._writer
-    await writer.send_frame(b'{"event":"\xff\xfe"}', aiohttp.WSMsgType.TEXT)
+    raw = await RawEnd.connect(running.gateway.port)
     with capture_logs() as lines:
-        assert await end.close_code() == 1007
+        raw.writer.write(frame(TEXT, b'{"event":"\xff\xfe"}') + frame(CLOSE, b""))
+        assert (await raw.rest())[2:4] == (1007).to_bytes(2, "big")
+    raw.writer.close()
     assert [line["fault"] for line in lines if line["log_level"] != "info"] == [
         "the message is not JSON"
     ]

@@ -6,9 +6,7 @@ Whatever is run for a call is made to raise here, and its clean-up too.
 from __future__ import annotations
 
 import asyncio
-import os
 import select
-import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,9 +72,7 @@ async def finish(here: World, victim: TwilioEnd, handle: int) -> None:
 
 
 async def lose(here: World, victim: TwilioEnd, handle: int) -> None:
-    descriptor = os.dup(victim.socket.get_extra_info("socket").fileno())
-    with socket.socket(fileno=descriptor) as its:
-        its.shutdown(socket.SHUT_RDWR)
+    victim.drop()
 
 
 async def replace(here: World, victim: TwilioEnd, handle: int) -> None:

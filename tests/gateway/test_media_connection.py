@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +19,7 @@ from gateway.websocket_protocol import Kind, handshake
 from tests.examples import examples
 from tests.gateway.conftest import World
 from tests.gateway.media_rig import Rig
-from tests.gateway.peers import CALL_SID, TwilioEnd, until
+from tests.gateway.peers import CALL_SID, RawEnd, TwilioEnd, until
 from tests.gateway.wire import (
     BINARY,
     CLOSE,
@@ -259,29 +257,6 @@ def test_what_is_no_handshake_is_told_so(change: dict[str, str | None], status: 
 
 
 # -- over a real socket ----------------------------------------------------------------------------
-
-
-class RawEnd:
-    """A peer that writes bytes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def connect(cls, port: int, *, path: str = "/twilio/media") -> RawEnd:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        key = base64.b64encode(os.urandom(16)).decode()
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-        )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        assert head.startswith(b"HTTP/1.1 101 ")
-        return cls(reader, writer)
-
-    async def rest(self) -> bytes:
-        """All that comes until the connection is closed."""
-        return await asyncio.wait_for(self.reader.read(), 10)
 
 
 @pytest.mark.parametrize("path", ["/twilio/media", "/twilio/media/"])

@@ -413,7 +413,7 @@ class Call:
         stalled_at = self._clock.next_timer()
         if stalled_at is not None and (due is None or stalled_at < due):
             due = stalled_at
-        if due is not None and due != float("inf"):
+        if due is not None:
             self._alarm.set(due, self._wake)
 
     def _wake(self) -> None:

@@ -117,6 +117,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.alive: set[str] = set()
         self.ended: set[str] = set()
         self.over = False
+        self.speaking = False
+        self.requests = len(self.talk.requests)
         self.seeded: set[str] = set()
         """Items that the server says are complete as they are: nobody generates them."""
 
@@ -168,12 +170,14 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(item_id=CALLERS)
     def caller_speaks(self, item_id: str) -> None:
         self.talk.caller_speaks(item_id)
+        self.speaking = True
         self.interrupted |= self.alive
 
     @precondition(lambda self: not self.over)
     @rule(item_id=CALLERS)
     def caller_stops(self, item_id: str) -> None:
         self.talk.caller_stops(item_id)
+        self.speaking = False
 
     @rule(
         heard=st.lists(st.tuples(ITEMS, MILLISECONDS), max_size=4),
@@ -246,8 +250,20 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def asks_only_when_the_line_is_quiet(self) -> None:
+        requests = len(self.talk.requests)
+        if requests > self.requests:
+            assert requests == self.requests + 1
+            assert not self.talk.conversation.responding
+            assert not self.speaking
+            self.requests = requests
+
+    @invariant()
+    def no_two_events_have_the_same_id(self) -> None:
         ids = [event.event_id for event in self.talk.sent]
         assert len(ids) == len(set(ids))
+
+    @invariant()
+    def all_that_was_spoken_is_reported_in_the_end(self) -> None:
         if self.over:
             spoken = {
                 f.item_id
@@ -293,6 +309,9 @@ class AnyEvent(AnyOrder):
             self.ended.add(event.response.id)
         elif isinstance(event, events.SpeechStarted):
             self.interrupted |= self.alive
+            self.speaking = True
+        elif isinstance(event, events.SpeechStopped | events.Committed):
+            self.speaking = False
 
     def teardown(self) -> None:
         super().teardown()

@@ -21,7 +21,8 @@ Rules:
    ``grace_s``, the time in which Twilio may still ask for a new stream; ``lost_s`` where no stream
    is known yet. Not while a stream that was lost by its process lives again: the call may go on.
    And not within ``lost_s`` of when this service began to look, unless the store was new: the next
-   stream's facts may be among those that other processes kept meanwhile and deliver only now.
+   stream's facts may be among those that other processes kept meanwhile and deliver only now. A
+   service looks before its ports open, so that what is new is not a matter of who is quicker.
 """
 
 from __future__ import annotations

@@ -32,7 +32,6 @@ TABLES: frozenset[str] = frozenset()
 
 TOO_LONG = frozenset(
     {
-        "fuzz/gateway.py",
         "gateway/link.py",
         "session/call.py",
         "session/link.py",

@@ -36,7 +36,6 @@ TOO_LONG = frozenset(
         "session/call.py",
         "session/link.py",
         "tests/gateway/test_links.py",
-        "tests/runtime/test_facts.py",
         "tests/session/test_call.py",
         "tests/transcript/test_transcript_service.py",
     }

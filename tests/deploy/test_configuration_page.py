@@ -44,7 +44,12 @@ OF_ANOTHER_SECTION: Mapping[Any, set[str]] = {
 SECRET = "0123456789abcdef" * 4
 TLS = {"ASHEARD_TLS_CERT": "cert.pem", "ASHEARD_TLS_KEY": "key.pem", "ASHEARD_TLS_CA": "ca.pem"}
 
-INTERNAL = {"ASHEARD_GATEWAY_REUSE_PORT", "ASHEARD_NATIVE", "ASHEARD_SUPERVISED"}
+INTERNAL = {
+    "ASHEARD_GATEWAY_REUSE_PORT",
+    "ASHEARD_GATEWAY_TURNS",
+    "ASHEARD_NATIVE",
+    "ASHEARD_SUPERVISED",
+}
 
 
 def documented() -> Iterator[tuple[str, str, str | None]]:

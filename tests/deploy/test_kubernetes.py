@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from asheard import __version__
 from gateway.config import GatewayConfig
 from session.agent import parse_agent
 from session.config import SessionConfig
@@ -372,8 +372,7 @@ def test_monitoring_may_scrape(service: str) -> None:
 
 
 def test_the_image_is_of_this_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for documents in RENDERED.values():
         for document in filter(is_workload, documents):
             image = pod_spec(document)["containers"][0]["image"]
-            assert image.endswith(f"asheard:{version}")
+            assert image.endswith(f"asheard:{__version__}")

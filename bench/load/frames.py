@@ -10,10 +10,12 @@ import struct
 
 from bench.load import tag
 
-_MEDIA = b'%b%d%b%d","timestamp":"%d","payload":"%b"}}'
-"""A media message: its beginning, sequence number, middle, chunk, timestamp, and payload."""
-
-_BEGIN = b'{"event":"media","sequenceNumber":"'
+_MEDIA = (
+    '{"event":"media","sequenceNumber":"%%d","streamSid":"%s","media":{"track":"inbound",'
+    '"chunk":"%%d","timestamp":"%%d","payload":"%%b%s"}}'
+)
+"""A media message without what differs from frame to frame, once the stream and the rest of the payload
+are in it."""
 
 _HEADER = struct.Struct(">HH4x")
 """Of a client's frame: final text, a length of two bytes, and the mask 0, which is as good as any."""
@@ -35,16 +37,14 @@ class MediaMessages:
 
     def __init__(self, stream_sid: str, call: int) -> None:
         self._call = call
-        self._middle = (
-            f'","streamSid":"{stream_sid}","media":{{"track":"inbound","chunk":"'
-        ).encode()
+        self._media = (_MEDIA % (stream_sid, tag.REST.decode())).encode()
 
     def write(
         self, sequence: int, flags: int, number: int, timestamp_ms: int, now_ns: int
     ) -> bytes:
         """The message of a frame that is sent now."""
-        payload = tag.payload(flags, self._call, number, now_ns)
-        return _MEDIA % (_BEGIN, sequence, self._middle, number + 1, timestamp_ms, payload)
+        head = tag.head(flags, self._call, number, now_ns)
+        return self._media % (sequence, number + 1, timestamp_ms, head)
 
 
 def send_text(fd: int, message: bytes) -> bytes:

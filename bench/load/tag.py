@@ -27,7 +27,7 @@ MAX_CALLS = 0x10000
 _MAGIC = b"\xa5\x5a"
 _TAG = struct.Struct(">2sBxHIQ")
 _TAG_CHARS = 24
-_REST = b2a_base64(b"\xff" * (FRAME_BYTES - _TAG.size), newline=False)
+REST = b2a_base64(b"\xff" * (FRAME_BYTES - _TAG.size), newline=False)
 """The rest of a frame: µ-law silence."""
 
 
@@ -37,7 +37,12 @@ Tag = tuple[int, int, int, int]
 
 def payload(flags: int, call: int, number: int, sent_ns: int) -> bytes:
     """A frame in base64, with its tag."""
-    return b2a_base64(_TAG.pack(_MAGIC, flags, call, number, sent_ns), newline=False) + _REST
+    return head(flags, call, number, sent_ns) + REST
+
+
+def head(flags: int, call: int, number: int, sent_ns: int) -> bytes:
+    """The tag in base64; in a frame :data:`REST` follows."""
+    return b2a_base64(_TAG.pack(_MAGIC, flags, call, number, sent_ns), newline=False)
 
 
 def read_one(base64: bytes, at: int = 0) -> Tag | None:
@@ -65,8 +70,8 @@ def read_all(base64: bytes) -> tuple[list[Tag], int]:
     return tags, foreign_bytes
 
 
-def _read(head: bytes) -> Tag | None:
-    if len(head) != _TAG.size:
+def _read(bits: bytes) -> Tag | None:
+    if len(bits) != _TAG.size:
         return None
-    magic, flags, call, number, sent_ns = _TAG.unpack(head)
+    magic, flags, call, number, sent_ns = _TAG.unpack(bits)
     return (flags, call, number, sent_ns) if magic == _MAGIC else None

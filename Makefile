@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/asheard/v1/*.proto)
 IN_C := native/_speedups.c words/aligner/kernel.c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-fast test-python fuzz check fmt proto proto-check bench wheel lock clean
+.PHONY: help setup run demo test test-fast test-python coverage fuzz check fmt proto proto-check bench wheel lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ AROUND_NATIVE := tests/native tests/bench/test_load_frames.py \
 test-python: setup ## what is around the compiled half of native/, with Python's half; and a call through all services
 	@ASHEARD_NATIVE=python $(BIN)/pytest -q -n 2 --dist loadfile $(AROUND_NATIVE)
 	@ASHEARD_NATIVE=python $(BIN)/asheard demo
+
+COVERAGE_FLOOR ?= 80
+coverage: setup ## what the tests reach of what runs in production, in percent; fails below COVERAGE_FLOOR
+	@exec $(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/system \
+	--cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
 
 SECONDS ?= 60
 fuzz: setup ## odd input for each part; SECONDS=60 each; FUZZ_ARGS="--jobs 2 --seed 1 model"

@@ -21,6 +21,7 @@ from gateway.delivery import (
     TellPositions,
 )
 from gateway.playout.clock import MediaClock
+from gateway.playout.playhead import Playhead
 from gateway.playout.positions import Cause, Part
 from gateway.twilio.messages import PIECE_CHARS
 
@@ -260,3 +261,29 @@ def test_audio_that_waits_is_bounded_and_the_rest_of_its_part_is_dropped_whole(
         if isinstance(answer, PartFixed)
     }
     assert unheard == {PARTS[0]: 1_800, PARTS[1]: 100}, "what was dropped counts as unheard"
+
+
+def test_what_raises_at_the_end_leaves_no_interrupt_unanswered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Delivery("MZ1", MediaClock())
+    one.give(PARTS[0], base64.b64encode(bytes(800)), last=True)
+    assert one.write(0, now_us=0) is not None
+    barge_in = BargeIn(
+        interrupt_id=7, onset_ms=None, detection_us=0, worker_us=0, link_us=None,
+        arrived_us=1, cleared_us=1,
+    )  # fmt: skip
+    assert one.interrupt(barge_in, now_us=1)
+    assert one.answers(now_us=1) == [], "the clear is not settled"
+
+    def refuse(self: Playhead, *, now_us: int) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Playhead, "drop", refuse)
+    with pytest.raises(ZeroDivisionError):
+        one.drop(now_us=2)
+    one.close(now_us=2)
+    answers = one.answers(now_us=2)
+    told = [answer for answer in answers if isinstance(answer, TellPositions)]
+    assert told == [TellPositions(7, Cause.CLEARED, [])]
+    assert barge_in in answers

@@ -332,7 +332,7 @@ class Call:
     # --- what the model says, and what is to be done about it -------------------------------
 
     def _receive(self, data: bytes) -> None:
-        """One message of the model's."""
+        """Take a message from the model."""
         event = codec.decode(data)
         if isinstance(event, events.SpeechStarted):
             self._latency.speech_started(time.perf_counter())

@@ -52,7 +52,7 @@ class TurnLatency:
         self._speech_started_at = 0.0
 
     def speech_started(self, now: float) -> None:
-        """The model says that the caller speaks; ``now`` in seconds of a clock of the caller's."""
+        """The model says that the caller speaks; ``now`` in seconds of some clock."""
         self._speech_started_at = now
 
     def onset(self, buffer_ms: int | None, *, now_unix_us: int, now: float) -> Onset:

@@ -49,8 +49,8 @@ class Link:
 
     Args:
         calls: All calls of this worker.
-        stream_stopped: Is told when Twilio told this gateway that a stream is over; it may be one of
-            another gateway's.
+        stream_stopped: Is told when Twilio told this gateway that a stream is over, which may be a
+            stream of another gateway.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Link:
             self._metrics.forwarded(oldest_unix_us, now_unix_us)
 
     def _crash(self, handle: int, error: BaseException) -> None:
-        """The way of a call's frames has raised: the call ends, in its own way if it still can."""
+        """A frame could not be taken: its call ends, by its own means if it still can."""
         held = self._held.get(handle)
         if held is None or not isinstance(error, Exception):
             self.drop(handle, error)

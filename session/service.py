@@ -94,7 +94,7 @@ async def serve(
             tools=ToolRunner(agent.tools, http),
             refine=refine or pool.refine,
             metrics=metrics,
-            follow=pool.open if pool else None,
+            follow=pool.open,
         )
         admission = Admission(max_calls=config.max_calls, max_lag_s=config.max_lag_ms / 1000)
         calls = Calls(settings, facts, admission, lag)

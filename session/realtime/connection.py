@@ -1,8 +1,8 @@
 """The Realtime WebSocket, behind an interface that another library can fill.
 
 Sending is synchronous: the caller's audio goes out fifty times a second, and neither a task nor a
-queue hop is worth having for each. What keeps that bounded is the transport, which says when it holds
-more than :data:`STALLED_BYTES`.
+queue hop is worth having for each. What keeps that bounded is the transport, which says when it
+holds more than :data:`STALLED_BYTES`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The map from the model's input buffer to Twilio's media clock. Pure.
 
-The model dates the caller's speech in milliseconds of audio *appended* to its input buffer. The
+The model tells when the caller spoke in milliseconds of audio *appended* to its input buffer. The
 call's clock is Twilio's ``media.timestamp``. They differ: the stream begins at any timestamp, the
 telephone network may leave out silence, timestamps may go back, and silence that we append
 ourselves moves the model's clock and not Twilio's.
@@ -17,7 +17,7 @@ Rules:
 4. While the caller speaks and no media came for 750 ms, 1 s of silence is appended once, or voice
    detection would wait for ever for the end of the speech.
 5. Beside the media clock, the gateway's wall clock at receipt is kept for the last ten seconds of
-   frames: it dates the onset of speech for latency figures.
+   frames: latency figures count from the onset of speech.
 
 2 to 4 follow what OpenAI's own Twilio transport does, since reports about omitted silence differ.
 """
@@ -42,7 +42,7 @@ STALL_FILL_MS = 1_000
 """More than any ``silence_duration_ms`` in use; ends the speech for server voice detection."""
 
 _KEPT_SEGMENTS = 64
-"""Old ones are forgotten: speech is dated within seconds of its audio."""
+"""Old ones are forgotten: where speech began is asked within seconds of its audio."""
 
 _KEPT_FRAMES = 512
 """Ten seconds; semantic voice detection waits eight at most."""

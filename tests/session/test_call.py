@@ -23,7 +23,7 @@ QUIET = "name: x\ninstructions: Be brief.\n"
 
 
 def frame(n: int) -> bytes:
-    """A frame of the caller's that can be told from others."""
+    """One of the caller's frames, which can be told from others."""
     return base64.b64encode(n.to_bytes(4, "big") * 40)
 
 

@@ -1,8 +1,8 @@
 """Odd peers at a gateway process, with good calls beside them that are looked at.
 
-The gateway is the real one, in a process of its own. This process has Twilio's end of the good calls, in
-real time, and the services that the gateway needs (:mod:`fuzz.neighbours`). The odd peers are in a third process
-(:mod:`fuzz.strangers`), which begins after a quiet while.
+The gateway is the real one, in a process of its own. This process has Twilio's end of the good calls,
+in real time, and the services that the gateway needs (:mod:`fuzz.neighbours`). The odd peers are in a
+third process (:mod:`fuzz.strangers`), which begins after a quiet while.
 """
 
 from __future__ import annotations

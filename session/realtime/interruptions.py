@@ -33,7 +33,7 @@ stale audio came                  .           .             decide      .
 the caller speaks                 .           interrupt     .           .
 position: played to its end       SETTLED     SETTLED       .           .
 position: the line was cleared    decide      decide        .           .
-not named by the interrupt's      .           decide at 0   .           .
+not in the interrupt's answer     .           decide at 0   .           .
 position: the stream is gone      SETTLED     SETTLED       .           .
 its item is over                  .           .             decide      .
 its response is over              delete?     .             delete?     .

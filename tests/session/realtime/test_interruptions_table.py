@@ -86,7 +86,7 @@ class OnePart:
 
 def what_happens(event: str, state: PartState) -> tuple[PartState, list[str]]:
     """The state after an event, and what the event wanted done about what was heard."""
-    one = OnePart(state, asked=event.startswith("not named"))
+    one = OnePart(state, asked=event.startswith("not in"))
     match event:
         case "audio goes to the caller":
             one.audio(stale=False)
@@ -98,7 +98,7 @@ def what_happens(event: str, state: PartState) -> tuple[PartState, list[str]]:
             one.position(PLAYED, 500)
         case "position: the line was cleared":
             one.position(CLEARED, 200)
-        case "not named by the interrupt's":
+        case "not in the interrupt's answer":
             one.all_over()
             one.position(CLEARED)
         case "position: the stream is gone":

@@ -241,6 +241,8 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.talk = Talk()
         self.turn = 1
         self.steps = 0
+        self.known: set[Key] = set()
+        """Parts with audio or text: of others a position says nothing."""
         self.received_bytes: dict[Key, int] = {}
         self.position_ms: dict[Key, int] = {}
         """Where playback of a part was cut, as was said first."""
@@ -264,11 +266,13 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule(back=BACK)
     def text(self, back: int) -> None:
+        self.known.add((self._names(back)[1], 0))
         self.talk.text(*self._names(back), " word")
         self._look()
 
     @rule(back=BACK, status=st.sampled_from(["completed", "incomplete"]))
     def item_over(self, back: int, status: str) -> None:
+        self.known.add((self._names(back)[1], 0))
         self.talk.item_done(*self._names(back), "words", status=status)
         self._look()
 
@@ -300,7 +304,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             # One position a message, so that what follows from each is seen by itself.
             item_id = self._names(back)[1]
             key = item_id, index
-            if key in self.received_bytes and key not in self.settled | self.position_ms.keys():
+            if key in self.known and key not in self.settled | self.position_ms.keys():
                 if ms:
                     self.heard.add(item_id)
                 if cause == CLEARED:
@@ -328,6 +332,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         for output in self.talk.outputs[self.seen :]:
             match output:
                 case AudioReceived(item_id, index, payload):
+                    self.known.add((item_id, index))
                     before = self.received_bytes.get((item_id, index), 0)
                     length_bytes = len(base64.b64decode(payload))
                     self.received_bytes[item_id, index] = before + length_bytes

@@ -68,6 +68,11 @@ class NonceChecker:
         self._used[nonce] = int(expiry)
         return None
 
+    @property
+    def remembered(self) -> int:
+        """How many used nonces are kept, so that none is taken twice."""
+        return len(self._used)
+
     def _forget_expired(self, now_s: int) -> None:
         # Insertion order is nearly expiry order, so that looking at the oldest is enough.
         while self._used:

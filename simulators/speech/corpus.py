@@ -17,7 +17,8 @@ from typing import NamedTuple
 from simulators.speech import tones
 from simulators.speech.g711 import BYTES_PER_MS
 
-_LINES = Path(__file__).parent / "lines"
+LINES = Path(__file__).parent / "lines"
+"""Where the recordings are."""
 
 
 class Word(NamedTuple):
@@ -77,7 +78,7 @@ def _bare(word: str) -> str:
 def corpus() -> Mapping[str, Speech]:
     """Every recorded line by name."""
     lines = {}
-    for path in sorted(_LINES.glob("*.json")):
+    for path in sorted(LINES.glob("*.json")):
         about = json.loads(path.read_text())
         lines[about["name"]] = Speech(
             name=about["name"],

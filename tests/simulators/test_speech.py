@@ -7,7 +7,7 @@ import yaml
 
 from simulators.realtime import script as agent
 from simulators.speech import Speech, corpus, spoken
-from simulators.speech.corpus import _LINES
+from simulators.speech.corpus import LINES
 from simulators.speech.g711 import (
     ALAW_TO_ULAW,
     ULAW_TO_ALAW,
@@ -35,11 +35,11 @@ def test_corpus_has_what_the_tests_need_and_stays_small() -> None:
     assert len(callers) >= 12
     assert {"Yes.", "Stop.", "No, wait."} <= {s.text for s in callers}
     assert max(s.duration_ms for s in agents) > 15_000
-    assert sum(p.stat().st_size for p in _LINES.iterdir()) < 3_000_000
+    assert sum(p.stat().st_size for p in LINES.iterdir()) < 3_000_000
 
 
 def test_every_listed_line_has_its_recording() -> None:
-    listed = yaml.safe_load((_LINES.parent / "lines.yaml").read_text())
+    listed = yaml.safe_load((LINES.parent / "lines.yaml").read_text())
     assert {n: v["text"] for n, v in listed.items()} == {n: s.text for n, s in corpus().items()}
 
 

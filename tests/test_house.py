@@ -27,29 +27,6 @@ MAX_CLASS_LINES = 350
 MAX_C_LINES = 450
 """Of what is compiled in a call's path."""
 
-TABLES: frozenset[str] = frozenset()
-"""Files that are longer since they are tables."""
-
-TOO_LONG = frozenset(
-    {
-        "gateway/link.py",
-        "session/call.py",
-        "session/link.py",
-        "tests/gateway/test_links.py",
-        "tests/session/test_call.py",
-        "tests/transcript/test_transcript_service.py",
-    }
-)
-"""Files that are longer and should not be. Nothing is added here."""
-
-TOO_LARGE = frozenset(
-    {
-        "gateway/link.py:Link",
-        "session/call.py:Call",
-    }
-)
-"""Classes that are larger and should not be. Nothing is added here."""
-
 
 def name_of(path: Path) -> str:
     """A file's, as people write it."""
@@ -91,8 +68,7 @@ def test_no_private_name_of_a_dependency_is_imported(package: str) -> None:
 @pytest.mark.parametrize("package", FILES)
 def test_a_file_can_be_held_in_mind(package: str) -> None:
     lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES[package]}
-    excepted = TOO_LONG | TABLES
-    assert {p: n for p, n in lines.items() if n > MAX_FILE_LINES and p not in excepted} == {}
+    assert {p: n for p, n in lines.items() if n > MAX_FILE_LINES} == {}
 
 
 @pytest.mark.parametrize("package", FILES)
@@ -103,7 +79,7 @@ def test_a_class_can_be_held_in_mind(package: str) -> None:
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef)
     }
-    assert {c: n for c, n in lines.items() if n > MAX_CLASS_LINES and c not in TOO_LARGE} == {}
+    assert {c: n for c, n in lines.items() if n > MAX_CLASS_LINES} == {}
 
 
 def test_what_is_compiled_in_a_calls_path_is_short() -> None:

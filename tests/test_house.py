@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -100,3 +101,19 @@ def test_packages_do_not_import_each_other_in_a_circle() -> None:
 
 def test_no_package_hides_one_of_pythons() -> None:
     assert set(PACKAGES).isdisjoint(sys.stdlib_module_names)
+
+
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "*/README.md")
+    for page in ROOT.glob(pattern)
+    if page.name != "CHANGELOG.md"
+)
+NAMED_FILE = re.compile(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|c|md|css|yaml|proto))`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_names_only_files_that_are_there(page: Path) -> None:
+    named = set(NAMED_FILE.findall(page.read_text()))
+    missing = {n for n in named if not (ROOT / n).is_file() and not (page.parent / n).is_file()}
+    assert missing == set()

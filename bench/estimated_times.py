@@ -43,7 +43,7 @@ AHEAD_MS = (200, 6_000)
 """How far the text runs ahead of the audio: OpenAI's does so by seconds."""
 
 ONE_IN = 1_000
-LONGEST_MS = 12_000
+MAX_MS = 12_000
 """The tightest bound is the one that is smallest on average up to here: few items are longer."""
 
 
@@ -145,7 +145,7 @@ def errors(found: list[Estimate]) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 def tightest(late: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> tuple[float, float]:
     """The bound (ms, share of the estimate) that one word in 1,000 exceeds."""
-    usual = at[at <= LONGEST_MS]
+    usual = at[at <= MAX_MS]
     bounds = []
     for share in np.arange(0, 1.01, 0.05):
         ms = max(0.0, float(np.quantile(late - share * at, 1 - 1 / ONE_IN)))

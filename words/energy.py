@@ -21,8 +21,8 @@ _QUIETER_BY_DB = 32.0
 _ALWAYS_SILENT_DB = 25.0
 """Below this level µ-law has one or two quantization steps left: silence, whatever the rest is."""
 
-_SHORTEST_PAUSE_FRAMES = 9
-_SHORTEST_SOUND_FRAMES = 3
+_MIN_PAUSE_FRAMES = 9
+_MIN_SOUND_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def audible_spans(ulaw: bytes) -> tuple[Span, ...]:
     threshold = max(loud - _QUIETER_BY_DB, min(_ALWAYS_SILENT_DB, loud - 12.0), 8.0)
     spans: list[tuple[int, int]] = []
     for start, end in _runs(levels > threshold):
-        if spans and start - spans[-1][1] < _SHORTEST_PAUSE_FRAMES:
+        if spans and start - spans[-1][1] < _MIN_PAUSE_FRAMES:
             spans[-1] = (spans[-1][0], end)
         else:
             spans.append((start, end))
@@ -80,7 +80,7 @@ def audible_spans(ulaw: bytes) -> tuple[Span, ...]:
     return tuple(
         Span(start * FRAME_MS, min(end * FRAME_MS, length_ms))
         for start, end in spans
-        if end - start >= _SHORTEST_SOUND_FRAMES
+        if end - start >= _MIN_SOUND_FRAMES
     )
 
 

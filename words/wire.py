@@ -15,7 +15,7 @@ from words.timing import Method, WordTime, WordTimes
 
 _LENGTH = struct.Struct(">I")
 
-LONGEST_MESSAGE_BYTES = 64 << 20
+MAX_MESSAGE_BYTES = 64 << 20
 """Nothing sane is longer; a length beyond means that the pipe lost step."""
 
 
@@ -121,7 +121,7 @@ class Framer:
         place = 0
         while len(self._buffer) - place >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer, place)
-            if length > LONGEST_MESSAGE_BYTES:
+            if length > MAX_MESSAGE_BYTES:
                 raise ValueError(f"message of {length} bytes: the pipe is out of step")
             end = place + _LENGTH.size + length
             if len(self._buffer) < end:

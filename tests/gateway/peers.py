@@ -47,7 +47,7 @@ def speech(ms: int) -> bytes:
 
 
 class CallerFrame(NamedTuple):
-    """One frame of a caller's, as the link brought it."""
+    """One of the caller's frames, as the link brought it."""
 
     payload: bytes
     media_ms: int

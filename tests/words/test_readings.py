@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from words.aligner.numbers import GREATEST, cardinal, english_ordinal, german_ordinal
 from words.aligner.pronounce import pronunciations
-from words.aligner.readings import LONGEST_READING, MAX_READINGS, forms
+from words.aligner.readings import MAX_READING_WORDS, MAX_READINGS, forms
 from words.aligner.spelling import phones_by_rule
 
 
@@ -99,10 +99,10 @@ def test_what_is_not_spoken_has_no_form(word: str) -> None:
 @example("0:%", "en")
 def test_any_word_has_few_and_short_readings(word: str, language: str) -> None:
     for form in forms(word, language):
-        assert len(form) <= LONGEST_READING
+        assert len(form) <= MAX_READING_WORDS
         for slot in form:
             assert len(slot) <= MAX_READINGS
-            assert all(len(reading) <= LONGEST_READING for reading in slot)
+            assert all(len(reading) <= MAX_READING_WORDS for reading in slot)
             for reading in slot:
                 for spoken in reading:
                     pronunciations(spoken, language)

@@ -20,7 +20,7 @@ USUAL_MS = {
 }  # fmt: skip
 """Mean lengths in fluent read speech, rounded; common knowledge of phonetics."""
 
-_LONGEST_FRAMES = 80
+_MAX_FRAMES = 80
 _LAST_SURVIVED_FRAMES = 85
 """By then the odds of every phone are down to the least."""
 
@@ -46,8 +46,8 @@ def duration_row(phone: str) -> int:
 @lru_cache(maxsize=1)
 def duration_table() -> npt.NDArray[np.float64]:
     """Cost of each length in frames, shape (rows, frames); the last also stands for longer ones."""
-    frames = np.maximum(np.arange(_LONGEST_FRAMES), 1)
-    table = np.zeros((len(USUAL_MS) + 1, _LONGEST_FRAMES))
+    frames = np.maximum(np.arange(_MAX_FRAMES), 1)
+    table = np.zeros((len(USUAL_MS) + 1, _MAX_FRAMES))
     for phone, row in _NUMBER.items():
         deviation = np.log(frames * FRAME_MS / USUAL_MS[phone]) / _SPREAD
         table[row] = -_SHARE * 0.5 * np.minimum(deviation**2, _MAX_DEVIATIONS_SQUARED)

@@ -67,7 +67,7 @@ the audio, and with its own (measured on nineteen sets of voices; docs/words.md)
 _BEST_CONFIDENCE = 0.95
 _MIN_CONFIDENCE = 0.05
 
-_SHORTEST_SOFT_PAUSE_FRAMES = 8
+_MIN_SOFT_PAUSE_FRAMES = 8
 _AUDIBLE_ABOVE_PAUSE = 12.0
 """Of the first cepstrum, which is five times the mean log power of the filters: 10 dB."""
 
@@ -300,7 +300,7 @@ class ItemAligner:
         edited = list(path)
         for k, record in enumerate(path):
             phone = self._text.phones[record.phone]
-            if phone.name != SILENCE or record.end - record.start < _SHORTEST_SOFT_PAUSE_FRAMES:
+            if phone.name != SILENCE or record.end - record.start < _MIN_SOFT_PAUSE_FRAMES:
                 continue
             levels = self._cepstra[record.start : record.end, 0]
             quiet = np.sort(levels)[len(levels) // 4]

@@ -29,7 +29,7 @@ Form = tuple[Slot, ...]
 MAX_READINGS = 12
 """Readings kept of one slot: real ones rarely have more, and each costs search."""
 
-LONGEST_READING = 60
+MAX_READING_WORDS = 60
 """Spoken words kept of one reading, and slots of one form: a page of digits without a space is not
 speech."""
 
@@ -77,7 +77,7 @@ def forms(word: str, language: str) -> tuple[Form, ...]:
 
 def _slot(found: Iterable[Sequence[str]]) -> Slot:
     """Readings without repeats, not too many, not too long."""
-    kept = dict.fromkeys(_clean(r)[:LONGEST_READING] for r in found)
+    kept = dict.fromkeys(_clean(r)[:MAX_READING_WORDS] for r in found)
     return tuple(itertools.islice(kept, MAX_READINGS))
 
 
@@ -179,7 +179,7 @@ def _spread(text: str, language: str) -> list[Slot]:
     words = NUMBER_WORDS.get(language, NUMBER_WORDS["en"])
     mixed = any(c.isdecimal() for c in text)
     slots: list[Slot] = []
-    for piece in _PIECE.findall(text)[:LONGEST_READING]:
+    for piece in _PIECE.findall(text)[:MAX_READING_WORDS]:
         if piece[0].isdecimal():
             slots.append(_slot(_number(piece, language)))
         elif piece in words.symbols:

@@ -37,7 +37,7 @@ SILENCE = "SIL"
 BETWEEN = -1
 """Word number of phones that belong to no word."""
 
-_LONGEST_KEPT = 24
+_MAX_KEPT = 24
 """Longer words are not kept for the next time: a page of digits is one word, with the phones of a page."""
 
 
@@ -77,7 +77,7 @@ class TextGraph:
 
     def add_word(self, word: str) -> None:
         """Append one displayed word."""
-        made = _kept if len(word) <= _LONGEST_KEPT else _made
+        made = _kept if len(word) <= _MAX_KEPT else _made
         part = made(word, self._language)
         self._append(part)
         self.usual_ms.append(part.usual_ms)

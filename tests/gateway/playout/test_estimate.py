@@ -147,7 +147,7 @@ def test_without_a_burst_the_fence_times_the_flush() -> None:
 
 
 def test_a_lost_fence_is_made_up_for_by_the_round_trip() -> None:
-    """B3. The start mark took 60 ms there and back, and so did the clear."""
+    """B3. The round trip of the start mark took 60 ms, and so did the clear."""
     stage = playing(300, 300).play(300, since_ms=160)
     assert stage.interrupt() is not None
     stage.timer()
@@ -167,7 +167,7 @@ def test_an_underrun_does_not_count_as_playback() -> None:
 
 
 def test_an_underrun_is_known_though_its_start_mark_is_lost() -> None:
-    """B4. Then from when it was sent, and the way there and back."""
+    """B4. Then from when it was sent, and the round trip."""
     stage = playing(200).play(600, since_ms=140)
     ((_, end),) = [names([one]) for one in stage.send(200)]
     fence = stage.to(700).interrupt()

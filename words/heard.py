@@ -56,7 +56,7 @@ class Position:
     low_ms: int
     best_ms: int
     high_ms: int
-    is_dated: bool = True
+    is_timed: bool = True
     """Whether ``best_ms`` is good to a frame or two: playback was timed on the carrier's clock, or
     proven to end there. False: it is a guess within the range."""
 
@@ -76,12 +76,12 @@ class Position:
     @property
     def sure_ms(self) -> int:
         """What decides (rule 2)."""
-        return self.best_ms if self.is_dated else self.low_ms
+        return self.best_ms if self.is_timed else self.low_ms
 
     @property
     def possible_ms(self) -> int:
         """Up to where words may have been heard (rule 2)."""
-        return self.best_ms if self.is_dated else self.high_ms
+        return self.best_ms if self.is_timed else self.high_ms
 
 
 @dataclass(frozen=True, slots=True)

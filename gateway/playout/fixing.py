@@ -1,6 +1,6 @@
 """How a part's position is fixed: read off what its stretch has played, with its evidence. Pure.
 
-A part's position is fixed once (M4 of ``playhead.py``): by proof, when all that was sent of it is
+A part's position is fixed once (rule M4 at the top of ``playhead.py``): by proof, when all that was sent of it is
 proven to be played; or by an estimate of its stretch (``estimate.py``), when that was cleared,
 overdue or cut off.
 """

@@ -1,4 +1,8 @@
-"""Which words were heard, as the model is told. Pure: this file alone decides it.
+"""What the model is told about how much of its speech was heard. Pure: this file alone decides it.
+
+In milliseconds: which *words* were heard is decided where facts are joined, and more cautiously
+(``transcript/join/agent.py``). The model is told the best position even where it is not certain,
+since it has to go on from somewhere; a transcript claims only what is proven.
 
 The model generates audio faster than anybody can hear it, and puts all of it into the conversation
 as if it had been heard. What was heard only the gateway knows, a moment after the caller cut in. So
@@ -68,7 +72,7 @@ back within a round trip to Twilio, 30 to 200 ms."""
 
 
 class Interruptions:
-    """Decides what was heard; see the module for the rules."""
+    """Decides what the model is told; see the module for the rules."""
 
     def __init__(self, memory: Memory, cuts: Cuts, outputs: Outputs) -> None:
         self._memory = memory

@@ -84,7 +84,7 @@ def test_an_item_played_to_its_end_is_heard_in_full() -> None:
 
 
 def test_a_position_without_a_date_counts_as_far_as_proven() -> None:
-    position = Position(500, 900, 2300, is_dated=False)
+    position = Position(500, 900, 2300, is_timed=False)
     answer = heard(TEXT, times(), position, played_to_end=False)
     assert answer.heard_text == "Your"
     assert [word.heard for word in answer.words[:3]] == [Heard.FULL, Heard.PARTIAL, Heard.NONE]
@@ -146,10 +146,10 @@ def test_no_word_counts_that_the_truth_calls_unheard(
 ) -> None:
     text, known, true_middles, doubt = estimated
     low, best, high = sorted(bounds)
-    is_dated = data.draw(st.booleans())
-    truth_ms = best if is_dated else data.draw(st.integers(low, high))
+    is_timed = data.draw(st.booleans())
+    truth_ms = best if is_timed else data.draw(st.integers(low, high))
     answer = heard(
-        text, known, Position(low, best, high, is_dated), played_to_end=False, doubt=doubt
+        text, known, Position(low, best, high, is_timed), played_to_end=False, doubt=doubt
     )
     for word, middle_ms in zip(answer.words, true_middles, strict=True):
         if word.counts:
@@ -186,12 +186,12 @@ def test_more_played_never_means_less_heard(
     first, second = sorted(data.draw(st.tuples(st.integers(0, 9000), st.integers(0, 9000))))
     further = data.draw(st.integers(0, 2000))
     doubt = data.draw(st.sampled_from([EXACT, WHOLE, CUT_OFF, FOLLOWED]))
-    is_dated = data.draw(st.booleans())
+    is_timed = data.draw(st.booleans())
     less, more = (
         heard(
             text,
             known,
-            Position(at, at + further // 2, at + further, is_dated),
+            Position(at, at + further // 2, at + further, is_timed),
             played_to_end=False,
             doubt=doubt,
         )

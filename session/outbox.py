@@ -21,6 +21,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from asheard.v1 import fact_pb2, session_service_pb2
 
 BATCH_BYTES = 256 * 1024
@@ -65,7 +67,7 @@ class OutletFull(Exception):
     what; the call ends."""
 
 
-class AudioPiece(NamedTuple):
+class AudioPiece(msgspec.Struct, frozen=True, gc=False):
     """What an ``AgentAudio`` says."""
 
     call: int
@@ -146,7 +148,10 @@ class Outbox:
             mebibytes = MAX_AUDIO_BYTES >> 20
             raise OutletFull(f"the gateway did not take {mebibytes} MiB of the call's audio")
         self._audio_bytes[piece.call] = waiting
-        self._audio.setdefault(piece.call, deque()).append(piece)
+        queue = self._audio.get(piece.call)
+        if queue is None:
+            queue = self._audio[piece.call] = deque()
+        queue.append(piece)
         self._on_post(urgent)
 
     def purge(self, call: int) -> None:
@@ -257,11 +262,14 @@ class Outlet:
             raise ValueError(f"an item id of {len(item_id)} letters cannot be passed on")
         if not 0 <= content_index <= MAX_CONTENT_INDEX:
             raise ValueError(f"content_index {content_index} cannot be passed on")
-        cut = 0
-        while len(payload) - cut > PIECE_BYTES:
-            self._post(item_id, content_index, payload[cut : cut + PIECE_BYTES], False, urgent)
-            cut += PIECE_BYTES
-        self._post(item_id, content_index, payload[cut:] if cut else payload, last, urgent)
+        while len(payload) > PIECE_BYTES:
+            piece = AudioPiece(
+                self._handle, item_id, content_index, payload[:PIECE_BYTES], last=False
+            )
+            self._outbox.audio(piece, urgent=urgent)
+            payload = payload[PIECE_BYTES:]
+        piece = AudioPiece(self._handle, item_id, content_index, payload, last)
+        self._outbox.audio(piece, urgent=urgent)
         self._item_id = item_id
 
     def interrupt(self, interrupt: session_service_pb2.Interrupt) -> None:
@@ -277,12 +285,6 @@ class Outlet:
         """The session is over; comes after all audio. ``detail`` is for the gateway's log."""
         finished = session_service_pb2.CallFinished(outcome=outcome, detail=_readable(detail))
         self._outbox.control_after_audio(self._handle, call_finished=finished)
-
-    def _post(
-        self, item_id: str, content_index: int, payload: bytes, last: bool, urgent: bool
-    ) -> None:
-        piece = AudioPiece(self._handle, item_id, content_index, payload, last)
-        self._outbox.audio(piece, urgent=urgent)
 
 
 def _control(call: int, body: dict[str, AnyControl]) -> session_service_pb2.SessionControl:

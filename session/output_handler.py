@@ -79,13 +79,19 @@ class OutputHandler:
             OutletFull: The gateway takes nothing: the call is to end.
             Exception: A bug, or something that no message can hold: the same.
         """
+        # What each delta makes comes first, by its exact type: a pattern that a struct does not match
+        # takes five times as long.
+        if type(output) is ToCaller:
+            self._to_caller(output)
+        elif type(output) is AudioReceived:
+            self._words.audio(output.item_id, output.content_index, output.payload)
+        elif type(output) is TextReceived:
+            self._words.text(output.item_id, output.content_index, output.delta)
+        else:
+            self._do_seldom(output)
+
+    def _do_seldom(self, output: Output) -> None:
         match output:
-            case ToCaller():
-                self._to_caller(output)
-            case AudioReceived(item_id, content_index, payload):
-                self._words.audio(item_id, content_index, payload)
-            case TextReceived(item_id, content_index, delta):
-                self._words.text(item_id, content_index, delta)
             case WriteFact(name, body):
                 self._writer.write(**{name: body})
                 self.end_is_written |= name == "session_ended"

@@ -293,7 +293,7 @@ class PartAdded(ServerEvent, frozen=True, tag="response.content_part.added"):
     part: Content = Content()
 
 
-class AudioDelta(ServerEvent, frozen=True, tag="response.output_audio.delta"):
+class AudioDelta(ServerEvent, frozen=True, gc=False, tag="response.output_audio.delta"):
     """A piece of generated audio."""
 
     response_id: Id
@@ -303,7 +303,7 @@ class AudioDelta(ServerEvent, frozen=True, tag="response.output_audio.delta"):
     content_index: ContentIndex = 0
 
 
-class BetaAudioDelta(AudioDelta, frozen=True, tag="response.audio.delta"):
+class BetaAudioDelta(AudioDelta, frozen=True, gc=False, tag="response.audio.delta"):
     """Beta name of :class:`AudioDelta`."""
 
 
@@ -319,7 +319,9 @@ class BetaAudioDone(AudioDone, frozen=True, tag="response.audio.done"):
     """Beta name of :class:`AudioDone`."""
 
 
-class TranscriptDelta(ServerEvent, frozen=True, tag="response.output_audio_transcript.delta"):
+class TranscriptDelta(
+    ServerEvent, frozen=True, gc=False, tag="response.output_audio_transcript.delta"
+):
     """A piece of what the model says; comes before its audio."""
 
     response_id: Id
@@ -328,7 +330,9 @@ class TranscriptDelta(ServerEvent, frozen=True, tag="response.output_audio_trans
     content_index: ContentIndex = 0
 
 
-class BetaTranscriptDelta(TranscriptDelta, frozen=True, tag="response.audio_transcript.delta"):
+class BetaTranscriptDelta(
+    TranscriptDelta, frozen=True, gc=False, tag="response.audio_transcript.delta"
+):
     """Beta name of :class:`TranscriptDelta`."""
 
 

@@ -114,7 +114,7 @@ class Interruptions:
 
     def next_timer(self) -> float | None:
         """When :meth:`timer` wants to be called, in monotonic seconds; None: not at all."""
-        return min(self._late_at.values(), default=None)
+        return min(self._late_at.values()) if self._late_at else None
 
     def timer(self, *, now: float) -> None:
         """Count positions that are late (rule 4); they are used all the same when they come."""

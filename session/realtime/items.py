@@ -60,11 +60,11 @@ class Items:
 
     def response(self, response_id: str) -> Response | None:
         """The response, which begins with its first sign; None when it is over."""
-        if response_id in self._ended:
-            return None
         responses = self._memory.responses
         response = responses.get(response_id)
         if response is None:
+            if response_id in self._ended:
+                return None
             if len(responses) >= MAX_RESPONSES:
                 self._outputs.note(Note.DROPPED, "response")
                 oldest = next(iter(responses.values()))
@@ -172,9 +172,9 @@ class Items:
             self._outputs.note(Note.MALFORMED_EVENT, "response.output_audio.delta")
             return
         item = self._speaking(event.response_id, event.item_id)
-        if item is not None:
-            item.part(event.content_index)
         if item is None or item.done:
+            if item is not None:
+                item.part(event.content_index)
             self._outputs.note(Note.STALE)
             return
         stale = self._memory.responses[event.response_id].interrupted
@@ -205,7 +205,7 @@ class Items:
 
     def _speaking(self, response_id: str, item_id: str) -> Item | None:
         """The item of speech that an event is about; None when its response is over."""
-        if self.response(response_id) is None:
+        if response_id not in self._memory.responses and self.response(response_id) is None:
             return None
         item = self._memory.items.get(item_id)
         if item is None or not item.response_id or not item.announced:

@@ -22,7 +22,7 @@ class ToModel(msgspec.Struct, frozen=True):
     event: ClientEvent
 
 
-class ToCaller(msgspec.Struct, frozen=True):
+class ToCaller(msgspec.Struct, frozen=True, gc=False):
     """Give a piece of generated audio to the gateway."""
 
     item_id: str
@@ -65,7 +65,7 @@ class CallTool(msgspec.Struct, frozen=True):
     """JSON text as the model gave it; may be anything."""
 
 
-class AudioReceived(msgspec.Struct, frozen=True):
+class AudioReceived(msgspec.Struct, frozen=True, gc=False):
     """Audio was generated, whether it went to the caller or was stale: word times need it all."""
 
     item_id: str
@@ -73,7 +73,7 @@ class AudioReceived(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-class TextReceived(msgspec.Struct, frozen=True):
+class TextReceived(msgspec.Struct, frozen=True, gc=False):
     """Text was generated; it comes before its audio."""
 
     item_id: str

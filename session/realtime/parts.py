@@ -103,7 +103,8 @@ class Parts:
     def text(self, item: Item, content_index: int, delta: str, *, now: float) -> None:
         """A piece of text came."""
         part = item.part(content_index)
-        delta = self._bounded(delta, len(part.deltas))
+        if len(part.deltas) + len(delta) > MAX_TEXT_CHARS:
+            delta = self._bounded(delta, len(part.deltas))
         part.add_text(delta)
         if item.status:
             self._text_came_late(item, content_index, part, now + PROGRESS_S)
@@ -152,7 +153,7 @@ class Parts:
 
     def next_timer(self) -> float | None:
         """When :meth:`write_late` has something, in monotonic seconds; None: not at all."""
-        return min(self._late.values(), default=None) if self._late else None
+        return min(self._late.values()) if self._late else None
 
     def write_late(self, *, now: float) -> None:
         """Report text that came late, where that is due."""

@@ -113,7 +113,7 @@ class Conversation:
         for wish in (
             self._interruptions.next_timer(),
             self._parts.next_timer(),
-            self._next_request(),
+            None if self._memory.responses else self._replies.next_timer(responding=False),
         ):
             if wish is not None and (due is None or wish < due):
                 due = wish
@@ -258,16 +258,12 @@ class Conversation:
     def _after_all(self, now: float) -> None:
         """What may be due after any event."""
         self._parts.write_late(now=now)
-        self._ask(now)
-
-    def _next_request(self) -> float | None:
-        if self._memory.responses:
-            return None  # as the replies would say, for each delta
-        return self._replies.next_timer(responding=False)
+        if not self._memory.responses:  # nothing is asked for while one is under way
+            self._ask(now)
 
     def _ask(self, now: float) -> None:
         """Let the model speak if that is due."""
-        due = self._next_request()
+        due = self._replies.next_timer(responding=self.responding)
         if due is None or now < due:
             return
         request = self._replies.next(

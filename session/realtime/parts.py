@@ -84,9 +84,12 @@ class Parts:
             self._interruptions.decide(item, content_index, part)
         else:
             part.sent = True
-            for at in range(0, len(payload) or 1, MAX_PIECE_CHARS):
-                piece = payload[at : at + MAX_PIECE_CHARS]
-                outputs.add(ToCaller(item.item_id, content_index, piece))
+            if len(payload) <= MAX_PIECE_CHARS:
+                outputs.add(ToCaller(item.item_id, content_index, payload))
+            else:
+                for at in range(0, len(payload), MAX_PIECE_CHARS):
+                    piece = payload[at : at + MAX_PIECE_CHARS]
+                    outputs.add(ToCaller(item.item_id, content_index, piece))
         self._progress(item.item_id, content_index, part, now)
 
     def audio_over(self, item: Item, content_index: int) -> None:

@@ -97,19 +97,19 @@ skip(Text *text, unsigned char c)
     return 1;
 }
 
-/* Whether a piece is printable ASCII without a backslash; that it has no quote is known. */
-static inline int
-is_plain(Span span)
+/* Whether text is printable ASCII without a backslash. Not inlined: see is_base64. */
+static __attribute__((noinline)) int
+is_plain(const unsigned char *text, Py_ssize_t length)
 {
     unsigned char strange = 0;
-    for (Py_ssize_t i = 0; i < span.length; i++) { /* without branches, for the vectoriser */
-        const unsigned char c = span.begin[i];
+    for (Py_ssize_t i = 0; i < length; i++) { /* without branches, for the vectoriser */
+        const unsigned char c = text[i];
         strange |= ((unsigned char)(c - ' ') > '~' - ' ') | (c == '\\');
     }
     return !strange;
 }
 
-/* Read a JSON string of plain characters. */
+/* Read a JSON string; that all of the text is plain is known. */
 static int
 read_string(Text *text, Span *span)
 {
@@ -121,7 +121,7 @@ read_string(Text *text, Span *span)
     span->begin = text->at;
     span->length = quote - text->at;
     text->at = quote + 1;
-    return is_plain(*span);
+    return 1;
 }
 
 /* Read the digits of a timestamp, written as JSON would write the number. */
@@ -214,7 +214,7 @@ read_message(const unsigned char *begin, Py_ssize_t length, Media *media, Span s
     Text text = {begin, begin + length};
     const int needed = EVENT | STREAM | MEDIA;
     int seen = 0;
-    if (!skip(&text, '{'))
+    if (!is_plain(begin, length) || !skip(&text, '{'))
         return 0;
     do {
         const int field = read_field(&text, media, stream_sid);

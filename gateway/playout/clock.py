@@ -33,7 +33,8 @@ import msgspec
 
 from runtime.units import BYTES_PER_MS, FRAME_BYTES, FRAME_MS
 
-STEP_TOLERANCE_US = 10_000
+STEP_TOLERANCE_MS = 10
+STEP_TOLERANCE_US = STEP_TOLERANCE_MS * 1000
 """Timestamps that are ragged by so much still follow one another."""
 
 AHEAD_TOLERANCE_US = 100_000
@@ -106,8 +107,10 @@ class MediaClock:
         "_frame_bytes",
         "_frame_us",
         "_gaps",
+        "_longest_step_ms",
         "_now_us",
         "_offset_us",
+        "_shortest_step_ms",
         "awaited",
         "newest_ms",
         "reading_us",
@@ -127,6 +130,8 @@ class MediaClock:
         self._frame_bytes = FRAME_BYTES
         """Of the newest message; what Twilio sends as a rule, until the first one tells."""
         self._frame_us = FRAME_MS * 1000
+        self._shortest_step_ms = self._longest_step_ms = FRAME_MS
+        """Between timestamps that follow one another, by the length of a frame."""
         self._first_us = 0
         """Reading of the call's clock when the gateway's was 0, by the first media message."""
         self._fastest_us = 0
@@ -153,13 +158,14 @@ class MediaClock:
     def receive_regular(self, timestamp_ms: int, audio_bytes: int, now_us: int) -> bool:
         """Take a media message that simply follows the one before; False: it does not, `receive`
         is to take it."""
-        before_us = self.reading_us
-        if before_us is None or audio_bytes != self._frame_bytes:
+        newest_ms = self.newest_ms
+        if newest_ms is None or audio_bytes != self._frame_bytes:
+            return False
+        # A reading is the timestamp and the offset, so readings are as far apart as timestamps.
+        if not self._shortest_step_ms <= timestamp_ms - newest_ms <= self._longest_step_ms:
             return False
         reading_us = timestamp_ms * 1000 + self._offset_us
-        if not -STEP_TOLERANCE_US <= reading_us - before_us - self._frame_us <= STEP_TOLERANCE_US:
-            return False
-        if reading_us <= before_us or reading_us - now_us - self._first_us > MAX_AHEAD_US:
+        if reading_us - now_us > self._first_us + MAX_AHEAD_US:
             return False
         self.newest_ms = timestamp_ms
         self.reading_us = reading_us
@@ -176,7 +182,10 @@ class MediaClock:
         before_us, received_us = self.reading_us, self.received_us
         if audio_bytes > 0:
             self._frame_bytes = audio_bytes
-            self._frame_us = max(1, audio_bytes // BYTES_PER_MS) * 1000
+            frame_ms = max(1, audio_bytes // BYTES_PER_MS)
+            self._frame_us = frame_ms * 1000
+            self._shortest_step_ms = max(1, frame_ms - STEP_TOLERANCE_MS)
+            self._longest_step_ms = frame_ms + STEP_TOLERANCE_MS
         if before_us is None or received_us is None:
             reading_us = timestamp_ms * 1000
             self._first_us = reading_us - now_us

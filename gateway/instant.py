@@ -8,10 +8,11 @@ say what it is.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+
+import msgspec
 
 
-class Instant(NamedTuple):
+class Instant(msgspec.Struct, frozen=True, gc=False):
     """One moment."""
 
     mono_us: int

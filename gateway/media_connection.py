@@ -142,7 +142,9 @@ class MediaConnection:
                     data = self._path.take(data, at)
                 except FAULTS as error:
                     self._meet(error)
-            text = read_text(data) if data else None
+                if not data:
+                    break
+            text = read_text(data)
             if text is None:
                 break
             content, end = text

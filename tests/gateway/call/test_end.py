@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from asheard.v1 import fact_pb2
@@ -167,7 +168,7 @@ async def test_a_stream_ends_as_long_after_its_start_as_it_lasted_whatever_the_c
     await asyncio.sleep(5)
     at = stage.now()
     hour_us = 3600 * 10**6
-    stage.call.receive_stop(at._replace(unix_us=at.unix_us - hour_us))
+    stage.call.receive_stop(msgspec.structs.replace(at, unix_us=at.unix_us - hour_us))
     (started,) = stage.facts("call_started")
     (ended,) = stage.facts("call_ended")
     lasted_ns = ended.end_time.ToNanoseconds() - started.start_time.ToNanoseconds()

@@ -86,8 +86,6 @@ equals(Span span, const void *bytes, Py_ssize_t length)
     return span.length == length && memcmp(span.begin, bytes, (size_t)length) == 0;
 }
 
-#define IS(span, word) equals(span, word, (Py_ssize_t)sizeof(word) - 1)
-
 static inline int
 skip(Text *text, unsigned char c)
 {
@@ -96,6 +94,17 @@ skip(Text *text, unsigned char c)
     text->at++;
     return 1;
 }
+
+static inline int
+skip_word(Text *text, const char *word, size_t length)
+{
+    if ((size_t)(text->end - text->at) < length || memcmp(text->at, word, length) != 0)
+        return 0;
+    text->at += length;
+    return 1;
+}
+
+#define SKIP_WORD(text, word) skip_word(text, word, sizeof(word) - 1)
 
 /* Whether text is printable ASCII without a backslash. Not inlined: see is_base64. */
 static __attribute__((noinline)) int
@@ -157,21 +166,20 @@ enum { TRACK = 1, CHUNK = 2, TIMESTAMP = 4, PAYLOAD = 8, EVENT = 16, SEQUENCE = 
 static int
 read_detail(Text *text, Media *media)
 {
-    Span name, value;
-    if (!read_string(text, &name) || !skip(text, ':') || !read_string(text, &value))
-        return 0;
-    if (IS(name, "payload")) {
-        if (value.length == 0 || value.length % 4 != 0 || value.length > MAX_PAYLOAD_CHARS)
+    Span value;
+    if (SKIP_WORD(text, "\"payload\":")) {
+        if (!read_string(text, &value) || value.length == 0 || value.length % 4 != 0
+            || value.length > MAX_PAYLOAD_CHARS)
             return 0;
         media->payload = value;
         media->audio_bytes = bytes_of_base64(value.begin, value.length);
         return PAYLOAD;
     }
-    if (IS(name, "timestamp"))
-        return read_timestamp(value, &media->timestamp_ms) ? TIMESTAMP : 0;
-    if (IS(name, "track"))
-        return IS(value, "inbound") ? TRACK : 0;
-    return IS(name, "chunk") ? CHUNK : 0;
+    if (SKIP_WORD(text, "\"timestamp\":"))
+        return read_string(text, &value) && read_timestamp(value, &media->timestamp_ms) ? TIMESTAMP : 0;
+    if (SKIP_WORD(text, "\"track\":\"inbound\""))
+        return TRACK;
+    return SKIP_WORD(text, "\"chunk\":") && read_string(text, &value) ? CHUNK : 0;
 }
 
 static int
@@ -193,18 +201,14 @@ read_details(Text *text, Media *media)
 static int
 read_field(Text *text, Media *media, Span stream_sid)
 {
-    Span name, value;
-    if (!read_string(text, &name) || !skip(text, ':'))
-        return 0;
-    if (IS(name, "media"))
+    Span value;
+    if (SKIP_WORD(text, "\"media\":"))
         return read_details(text, media) ? MEDIA : 0;
-    if (!read_string(text, &value))
-        return 0;
-    if (IS(name, "event"))
-        return IS(value, "media") ? EVENT : 0;
-    if (IS(name, "streamSid"))
-        return equals(value, stream_sid.begin, stream_sid.length) ? STREAM : 0;
-    return IS(name, "sequenceNumber") ? SEQUENCE : 0;
+    if (SKIP_WORD(text, "\"event\":\"media\""))
+        return EVENT;
+    if (SKIP_WORD(text, "\"streamSid\":"))
+        return read_string(text, &value) && equals(value, stream_sid.begin, stream_sid.length) ? STREAM : 0;
+    return SKIP_WORD(text, "\"sequenceNumber\":") && read_string(text, &value) ? SEQUENCE : 0;
 }
 
 /* Read a text that is nothing but a media message: the fields that Twilio's has, in any order. */

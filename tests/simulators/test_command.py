@@ -6,6 +6,7 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,18 @@ def process(*words: str) -> Iterator[subprocess.Popen[str]]:
         started.communicate()
 
 
+def wait_until_it_listens_to(number: signal.Signals, program: subprocess.Popen[str]) -> None:
+    """Wait until a process has a handler for a signal: before, the signal would just kill it."""
+    status = Path(f"/proc/{program.pid}/status")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        caught = next(line for line in status.read_text().splitlines() if "SigCgt" in line)
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.02)
+    raise AssertionError("it does not listen to the signal")
+
+
 def test_realtime_serves_until_sigterm_and_writes_the_truth(tmp_path: Path) -> None:
     truth_file = tmp_path / "sessions.jsonl"
     with process("realtime", "--listen", "127.0.0.1:0", "--truth", str(truth_file)) as server:
@@ -65,6 +78,7 @@ def test_stopped_call_still_writes_its_truth(tmp_path: Path) -> None:
         assert server.stdout is not None
         url = server.stdout.readline().split()[-1]
         with process("twilio", url, "--truth", str(truth_file)) as caller:
+            wait_until_it_listens_to(signal.SIGTERM, caller)
             with pytest.raises(subprocess.TimeoutExpired):
                 caller.wait(1.5)
             caller.send_signal(signal.SIGTERM)

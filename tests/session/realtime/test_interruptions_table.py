@@ -247,6 +247,8 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.position_ms: dict[Key, int] = {}
         """Where playback of a part was cut, as was said first."""
         self.heard: set[str] = set()
+        self.answered: set[tuple[str, int]] = set()
+        """Parts of which an answer has said where they stopped, if it was asked about them."""
         self.settled: set[Key] = set()
         self.deleted: set[str] = set()
         self.over: set[str] = set()
@@ -305,13 +307,15 @@ class AnyInterleaving(RuleBasedStateMachine):
             item_id = self._names(back)[1]
             key = item_id, index
             if key in self.known and key not in self.settled | self.position_ms.keys():
-                if ms:
+                if ms and key not in self.answered:
                     self.heard.add(item_id)
                 if cause == CLEARED:
                     self.position_ms[key] = ms
             self.talk.positions((item_id, ms), content_index=index, cause=cause)
             self._look()
         if names_interrupt:
+            # What was asked about and not named never reached Twilio: that is its position for good.
+            self.answered |= self.known
             self.talk.positions(interrupt_id=len(self.talk.interrupts), cause=cause)
             self._look()
 

@@ -114,7 +114,10 @@ class Agents:
                 odd = GOOD
                 for _ in range(random.choice((1, 1, 2, 5))):
                     odd = mutate.mutated(random, odd)
-                text = mutate.as_json(random, odd)  # JSON is YAML, nearly
+                try:
+                    text = mutate.as_json(random, odd)  # JSON is YAML, nearly
+                except MemoryError:
+                    return b""  # a list made fifty times as long, again and again: our own doing
                 if random.random() < 0.5 or len(text) > 20_000:
                     return text
                 return yaml.safe_dump(odd, allow_unicode=random.random() < 0.5).encode()

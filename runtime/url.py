@@ -13,7 +13,7 @@ def split_url(text: str) -> SplitResult | None:
     """
     try:
         parts = urlsplit(text)
-        parts.hostname, parts.port  # noqa: B018  # read for what it raises
+        _ = parts.hostname, parts.port  # read for what they raise
     except ValueError:
         return None
     return parts

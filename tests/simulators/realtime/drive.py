@@ -7,11 +7,15 @@ import json
 from typing import Any
 
 from simulators.realtime.engine import Engine
-from simulators.realtime.script import AgentScript
-from simulators.speech import Speech
+from simulators.realtime.script import AgentScript, bakery
+from simulators.speech import Speech, spoken
 from simulators.speech.g711 import SILENCE
 
 PCMU = {"type": "audio/pcmu"}
+GREETING = bakery().replies[0]
+ORDER = spoken("I want bagels and a soda.")
+COFFEE = spoken("Sorry for interrupting, do you also have coffee?")
+CREATE = {"type": "response.create"}
 
 
 def pcmu_session(**more: Any) -> dict[str, Any]:
@@ -111,3 +115,15 @@ def every(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 def only_error(events: list[dict[str, Any]]) -> dict[str, Any]:
     error: dict[str, Any] = only(events, "error")["error"]
     return error
+
+
+def greeted() -> Drive:
+    """A bakery session whose greeting has been generated."""
+    drive = Drive(bakery())
+    drive.send(CREATE)
+    drive.wait(5_000)
+    return drive
+
+
+def agent_item(drive: Drive) -> str:
+    return str(drive.truth.agent_items[-1].item_id)

@@ -17,24 +17,19 @@ from simulators.realtime.script import (
 )
 from simulators.speech import spoken
 from simulators.speech.g711 import SILENCE
-from tests.simulators.realtime.drive import Drive, every, kinds, only, only_error, pcmu_session
-
-GREETING = bakery().replies[0]
-ORDER = spoken("I want bagels and a soda.")
-COFFEE = spoken("Sorry for interrupting, do you also have coffee?")
-CREATE = {"type": "response.create"}
-
-
-def greeted() -> Drive:
-    """A bakery session whose greeting has been generated."""
-    drive = Drive(bakery())
-    drive.send(CREATE)
-    drive.wait(5_000)
-    return drive
-
-
-def agent_item(drive: Drive) -> str:
-    return str(drive.truth.agent_items[-1].item_id)
+from tests.simulators.realtime.drive import (
+    COFFEE,
+    CREATE,
+    GREETING,
+    ORDER,
+    Drive,
+    every,
+    greeted,
+    kinds,
+    only,
+    only_error,
+    pcmu_session,
+)
 
 
 def test_session_created_comes_first_and_nothing_else_unasked() -> None:

@@ -11,25 +11,17 @@ from simulators.realtime.script import (
     bakery,
 )
 from simulators.speech import spoken
-from tests.simulators.realtime.drive import Drive, every, kinds, only, only_error
-
-GREETING = bakery().replies[0]
-ORDER = spoken("I want bagels and a soda.")
-COFFEE = spoken("Sorry for interrupting, do you also have coffee?")
-CREATE = {"type": "response.create"}
-
-
-def greeted() -> Drive:
-    """A bakery session whose greeting has been generated."""
-    drive = Drive(bakery())
-    drive.send(CREATE)
-    drive.wait(5_000)
-    return drive
-
-
-def agent_item(drive: Drive) -> str:
-    return str(drive.truth.agent_items[-1].item_id)
-
+from tests.simulators.realtime.drive import (
+    CREATE,
+    ORDER,
+    Drive,
+    agent_item,
+    every,
+    greeted,
+    kinds,
+    only,
+    only_error,
+)
 
 # --- truncation ---------------------------------------------------------------------------------
 

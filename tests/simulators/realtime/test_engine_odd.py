@@ -18,26 +18,18 @@ from simulators.realtime.script import (
     bakery,
     say,
 )
-from simulators.speech import spoken
 from simulators.speech.g711 import SILENCE
-from tests.simulators.realtime.drive import Drive, every, kinds, only, only_error, pcmu_session
-
-GREETING = bakery().replies[0]
-ORDER = spoken("I want bagels and a soda.")
-COFFEE = spoken("Sorry for interrupting, do you also have coffee?")
-CREATE = {"type": "response.create"}
-
-
-def greeted() -> Drive:
-    """A bakery session whose greeting has been generated."""
-    drive = Drive(bakery())
-    drive.send(CREATE)
-    drive.wait(5_000)
-    return drive
-
-
-def agent_item(drive: Drive) -> str:
-    return str(drive.truth.agent_items[-1].item_id)
+from tests.simulators.realtime.drive import (
+    CREATE,
+    GREETING,
+    ORDER,
+    Drive,
+    every,
+    kinds,
+    only,
+    only_error,
+    pcmu_session,
+)
 
 
 def test_message_and_function_call_of_one_response_overlap_as_recorded() -> None:

@@ -218,6 +218,7 @@ class Fact(_message.Message):
     ITEM_DELETED_FIELD_NUMBER: _builtins.int
     WORDS_TIMED_FIELD_NUMBER: _builtins.int
     SESSION_ENDED_FIELD_NUMBER: _builtins.int
+    DEAD_AIR_FIELD_NUMBER: _builtins.int
     FACT_DROPPED_FIELD_NUMBER: _builtins.int
     WRITER_LOST_FIELD_NUMBER: _builtins.int
     CALL_CLOSED_FIELD_NUMBER: _builtins.int
@@ -324,6 +325,10 @@ class Fact(_message.Message):
         """session_ended: session worker; its last fact."""
 
     @_builtins.property
+    def dead_air(self) -> Global___DeadAir:
+        """dead_air: session worker."""
+
+    @_builtins.property
     def fact_dropped(self) -> Global___FactDropped:
         """fact_dropped: gateway or session worker; stands in for one of its facts."""
 
@@ -365,15 +370,16 @@ class Fact(_message.Message):
         item_deleted: Global___ItemDeleted | None = ...,
         words_timed: Global___WordsTimed | None = ...,
         session_ended: Global___SessionEnded | None = ...,
+        dead_air: Global___DeadAir | None = ...,
         fact_dropped: Global___FactDropped | None = ...,
         writer_lost: Global___WriterLost | None = ...,
         call_closed: Global___CallClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer_lost", b"writer_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "dead_air", b"dead_air", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer_lost", b"writer_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_sid", b"call_sid", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "sequence", b"sequence", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer", b"writer", "writer_lost", b"writer_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barged_in", b"barged_in", "body", b"body", "call_closed", b"call_closed", "call_ended", b"call_ended", "call_sid", b"call_sid", "call_started", b"call_started", "caller_speech_started", b"caller_speech_started", "caller_speech_stopped", b"caller_speech_stopped", "caller_transcribed", b"caller_transcribed", "dead_air", b"dead_air", "fact_dropped", b"fact_dropped", "item_added", b"item_added", "item_deleted", b"item_deleted", "item_generated", b"item_generated", "item_progressed", b"item_progressed", "item_truncated", b"item_truncated", "key_pressed", b"key_pressed", "playback_progressed", b"playback_progressed", "playback_started", b"playback_started", "playout_traced", b"playout_traced", "position_fixed", b"position_fixed", "recorded_time", b"recorded_time", "sequence", b"sequence", "session_assigned", b"session_assigned", "session_ended", b"session_ended", "session_lost", b"session_lost", "session_started", b"session_started", "tool_called", b"tool_called", "tool_returned", b"tool_returned", "words_timed", b"words_timed", "writer", b"writer", "writer_lost", b"writer_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_started", "session_assigned", "playback_started", "playback_progressed", "position_fixed", "barged_in", "key_pressed", "playout_traced", "session_lost", "call_ended", "session_started", "item_added", "item_progressed", "item_generated", "caller_speech_started", "caller_speech_stopped", "caller_transcribed", "tool_called", "tool_returned", "item_truncated", "item_deleted", "words_timed", "session_ended", "fact_dropped", "writer_lost", "call_closed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["call_started", "session_assigned", "playback_started", "playback_progressed", "position_fixed", "barged_in", "key_pressed", "playout_traced", "session_lost", "call_ended", "session_started", "item_added", "item_progressed", "item_generated", "caller_speech_started", "caller_speech_stopped", "caller_transcribed", "tool_called", "tool_returned", "item_truncated", "item_deleted", "words_timed", "session_ended", "dead_air", "fact_dropped", "writer_lost", "call_closed"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -813,6 +819,7 @@ class ItemAdded(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     PREVIOUS_ITEM_ID_FIELD_NUMBER: _builtins.int
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id is the Realtime item."""
     role: _transcript_pb2.Role.ValueType
@@ -820,7 +827,9 @@ class ItemAdded(_message.Message):
     previous_item_id: _builtins.str
     """previous_item_id is the item before it in the conversation. Empty for the first."""
     response_id: _builtins.str
-    """response_id is the response that generates it. Empty for the caller's."""
+    """response_id is the response that generates it. Empty for the caller's, and for a notice."""
+    notice: _builtins.bool
+    """notice is true for a sentence that the worker said by itself, without the model, because the model could not speak."""
     def __init__(
         self,
         *,
@@ -828,10 +837,11 @@ class ItemAdded(_message.Message):
         role: _transcript_pb2.Role.ValueType = ...,
         previous_item_id: _builtins.str = ...,
         response_id: _builtins.str = ...,
+        notice: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "previous_item_id", b"previous_item_id", "response_id", b"response_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "notice", b"notice", "previous_item_id", b"previous_item_id", "response_id", b"response_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -886,6 +896,7 @@ class ItemGenerated(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     AUDIO_MS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id is the Realtime item."""
     content_index: _builtins.int
@@ -896,6 +907,8 @@ class ItemGenerated(_message.Message):
     """audio_ms is all of the generated audio, floored."""
     status: Global___GenerationStatus.ValueType
     """status is how generation ended."""
+    reason: _builtins.str
+    """reason is the model's code for a generation that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …). Empty when it completed, was cut off by the caller, or did not say."""
     def __init__(
         self,
         *,
@@ -904,10 +917,11 @@ class ItemGenerated(_message.Message):
         text: _builtins.str = ...,
         audio_ms: _builtins.int = ...,
         status: Global___GenerationStatus.ValueType = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "content_index", b"content_index", "item_id", b"item_id", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_ms", b"audio_ms", "content_index", b"content_index", "item_id", b"item_id", "reason", b"reason", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1202,6 +1216,47 @@ class TimedWord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TimedWord: _TypeAlias = TimedWord  # noqa: Y015
+
+@_typing.final
+class DeadAir(_message.Message):
+    """DeadAir is a stretch of two seconds or more in which neither side spoke and the agent owed an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    LASTED_MS_FIELD_NUMBER: _builtins.int
+    reason: _transcript_pb2.DeadAirReason.ValueType
+    """reason is what was waited for."""
+    start_ms: _builtins.int
+    """start_ms is when the line fell silent, on the call's clock. Absent when it could not be mapped."""
+    end_ms: _builtins.int
+    """end_ms is when one side began to speak, or nothing was owed any more, on the call's clock. Absent when it could not be mapped."""
+    lasted_ms: _builtins.int
+    """lasted_ms is how long it was."""
+    def __init__(
+        self,
+        *,
+        reason: _transcript_pb2.DeadAirReason.ValueType = ...,
+        start_ms: _builtins.int | None = ...,
+        end_ms: _builtins.int | None = ...,
+        lasted_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "end_ms", b"end_ms", "start_ms", b"start_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "end_ms", b"end_ms", "lasted_ms", b"lasted_ms", "reason", b"reason", "start_ms", b"start_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_ms: _TypeAlias = _typing.Literal["end_ms"]  # noqa: Y015
+    _WhichOneofArgType__end_ms: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms"]  # noqa: Y015
+    _WhichOneofReturnType__start_ms: _TypeAlias = _typing.Literal["start_ms"]  # noqa: Y015
+    _WhichOneofArgType__start_ms: _TypeAlias = _typing.Literal["_start_ms", b"_start_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ms) -> _WhichOneofReturnType__end_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ms) -> _WhichOneofReturnType__start_ms | None: ...
+
+Global___DeadAir: _TypeAlias = DeadAir  # noqa: Y015
 
 @_typing.final
 class SessionEnded(_message.Message):

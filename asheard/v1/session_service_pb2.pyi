@@ -505,19 +505,23 @@ class CallFinished(_message.Message):
 
     OUTCOME_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     outcome: _fact_pb2.CallOutcome.ValueType
     """outcome is why: ENDED_BY_AGENT or MODEL_FAILED."""
     detail: _builtins.str
     """detail is for the log. No secrets."""
+    told: _builtins.bool
+    """told is true when the caller was told in words that the call ends: the gateway then only hangs up."""
     def __init__(
         self,
         *,
         outcome: _fact_pb2.CallOutcome.ValueType = ...,
         detail: _builtins.str = ...,
+        told: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "outcome", b"outcome", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

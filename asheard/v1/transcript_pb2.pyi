@@ -24,6 +24,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DeadAirReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeadAirReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadAirReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEAD_AIR_REASON_UNSPECIFIED: _DeadAirReason.ValueType  # 0
+    """DEAD_AIR_REASON_UNSPECIFIED is never sent."""
+    DEAD_AIR_REASON_MODEL: _DeadAirReason.ValueType  # 1
+    """DEAD_AIR_REASON_MODEL means that the model had been asked, or had begun, and no audio came yet."""
+    DEAD_AIR_REASON_TOOL: _DeadAirReason.ValueType  # 2
+    """DEAD_AIR_REASON_TOOL means that a function had not answered."""
+    DEAD_AIR_REASON_REFUSED: _DeadAirReason.ValueType  # 3
+    """DEAD_AIR_REASON_REFUSED means that the model refused to answer or failed, and was to be asked again."""
+    DEAD_AIR_REASON_NO_RESPONSE: _DeadAirReason.ValueType  # 4
+    """DEAD_AIR_REASON_NO_RESPONSE means that the model began no answer by itself."""
+    DEAD_AIR_REASON_RECONNECT: _DeadAirReason.ValueType  # 5
+    """DEAD_AIR_REASON_RECONNECT means that there was no session with the model."""
+
+class DeadAirReason(_DeadAirReason, metaclass=_DeadAirReasonEnumTypeWrapper):
+    """DeadAirReason is what the agent waited for while nobody spoke."""
+
+DEAD_AIR_REASON_UNSPECIFIED: DeadAirReason.ValueType  # 0
+"""DEAD_AIR_REASON_UNSPECIFIED is never sent."""
+DEAD_AIR_REASON_MODEL: DeadAirReason.ValueType  # 1
+"""DEAD_AIR_REASON_MODEL means that the model had been asked, or had begun, and no audio came yet."""
+DEAD_AIR_REASON_TOOL: DeadAirReason.ValueType  # 2
+"""DEAD_AIR_REASON_TOOL means that a function had not answered."""
+DEAD_AIR_REASON_REFUSED: DeadAirReason.ValueType  # 3
+"""DEAD_AIR_REASON_REFUSED means that the model refused to answer or failed, and was to be asked again."""
+DEAD_AIR_REASON_NO_RESPONSE: DeadAirReason.ValueType  # 4
+"""DEAD_AIR_REASON_NO_RESPONSE means that the model began no answer by itself."""
+DEAD_AIR_REASON_RECONNECT: DeadAirReason.ValueType  # 5
+"""DEAD_AIR_REASON_RECONNECT means that there was no session with the model."""
+Global___DeadAirReason: _TypeAlias = DeadAirReason  # noqa: Y015
+
 class _CallState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -163,6 +199,7 @@ class Transcript(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     call_sid: _builtins.str
     """call_sid is Twilio's identifier of the call ("CA" and 32 hexadecimal digits)."""
@@ -190,6 +227,10 @@ class Transcript(_message.Message):
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """turns are in the order in which people on the line experienced them."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallEvent]:
+        """events are what happened on the line beside speech, in the order of their beginning."""
+
     def __init__(
         self,
         *,
@@ -202,15 +243,85 @@ class Transcript(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         turns: _abc.Iterable[Global___Turn] | None = ...,
         revision: _builtins.int = ...,
+        events: _abc.Iterable[Global___CallEvent] | None = ...,
         final: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_sid", b"account_sid", "call_sid", b"call_sid", "end_time", b"end_time", "final", b"final", "from_number", b"from_number", "revision", b"revision", "start_time", b"start_time", "state", b"state", "to_number", b"to_number", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_sid", b"account_sid", "call_sid", b"call_sid", "end_time", b"end_time", "events", b"events", "final", b"final", "from_number", b"from_number", "revision", b"revision", "start_time", b"start_time", "state", b"state", "to_number", b"to_number", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transcript: _TypeAlias = Transcript  # noqa: Y015
+
+@_typing.final
+class CallEvent(_message.Message):
+    """CallEvent is something that happened on the line beside speech."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
+    start_ms: _builtins.int
+    """start_ms is when it began, on the call's clock. Absent when that is not known."""
+    end_ms: _builtins.int
+    """end_ms is when it ended, on the call's clock. Absent when that is not known, and while it goes on."""
+    @_builtins.property
+    def silence(self) -> Global___Silence:
+        """silence is a stretch in which the agent owed an answer and nobody spoke."""
+
+    def __init__(
+        self,
+        *,
+        start_ms: _builtins.int | None = ...,
+        end_ms: _builtins.int | None = ...,
+        silence: Global___Silence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "body", b"body", "end_ms", b"end_ms", "silence", b"silence", "start_ms", b"start_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "body", b"body", "end_ms", b"end_ms", "silence", b"silence", "start_ms", b"start_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_ms: _TypeAlias = _typing.Literal["end_ms"]  # noqa: Y015
+    _WhichOneofArgType__end_ms: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms"]  # noqa: Y015
+    _WhichOneofReturnType__start_ms: _TypeAlias = _typing.Literal["start_ms"]  # noqa: Y015
+    _WhichOneofArgType__start_ms: _TypeAlias = _typing.Literal["_start_ms", b"_start_ms"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["silence"]  # noqa: Y015
+    _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ms) -> _WhichOneofReturnType__end_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ms) -> _WhichOneofReturnType__start_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
+
+Global___CallEvent: _TypeAlias = CallEvent  # noqa: Y015
+
+@_typing.final
+class Silence(_message.Message):
+    """Silence is a stretch of two seconds or more in which neither side spoke and the agent owed an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    LASTED_MS_FIELD_NUMBER: _builtins.int
+    reason: Global___DeadAirReason.ValueType
+    """reason is what was waited for."""
+    lasted_ms: _builtins.int
+    """lasted_ms is how long it was."""
+    def __init__(
+        self,
+        *,
+        reason: Global___DeadAirReason.ValueType = ...,
+        lasted_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lasted_ms", b"lasted_ms", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Silence: _TypeAlias = Silence  # noqa: Y015
 
 @_typing.final
 class Turn(_message.Message):
@@ -230,6 +341,9 @@ class Turn(_message.Message):
     END_MS_FIELD_NUMBER: _builtins.int
     WORD_TIMES_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_REASON_FIELD_NUMBER: _builtins.int
+    TRANSCRIPTION_FAILED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id is the Realtime conversation item."""
     role: Global___Role.ValueType
@@ -248,6 +362,12 @@ class Turn(_message.Message):
     """start_ms is when, on the call's clock, the caller began hearing it (agent) or speaking (caller). Absent when that never happened or is not known."""
     end_ms: _builtins.int
     """end_ms is when, on the call's clock, the caller stopped hearing it (agent) or speaking (caller). Absent while it goes on, and when it never began."""
+    notice: _builtins.bool
+    """notice is true for an agent's turn that asheard said by itself, without the model, because the model could not speak."""
+    incomplete_reason: _builtins.str
+    """incomplete_reason is the model's code for an agent's turn that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …). Empty when it completed, was cut off by the caller, or the model did not say."""
+    transcription_failed: _builtins.bool
+    """transcription_failed is true for a caller's turn whose words are not known because transcription failed; heard_text is then empty."""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """words are the words of generated_text, in order. Empty for the caller and for tools."""
@@ -275,10 +395,13 @@ class Turn(_message.Message):
         end_ms: _builtins.int | None = ...,
         word_times: Global___WordTimesSource | None = ...,
         position: Global___ItemPosition | None = ...,
+        notice: _builtins.bool = ...,
+        incomplete_reason: _builtins.str = ...,
+        transcription_failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "end_ms", b"end_ms", "position", b"position", "start_ms", b"start_ms", "word_times", b"word_times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "end_ms", b"end_ms", "generated_audio_ms", b"generated_audio_ms", "generated_text", b"generated_text", "heard_audio_ms", b"heard_audio_ms", "heard_text", b"heard_text", "interrupted", b"interrupted", "item_id", b"item_id", "position", b"position", "role", b"role", "start_ms", b"start_ms", "word_times", b"word_times", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "end_ms", b"end_ms", "generated_audio_ms", b"generated_audio_ms", "generated_text", b"generated_text", "heard_audio_ms", b"heard_audio_ms", "heard_text", b"heard_text", "incomplete_reason", b"incomplete_reason", "interrupted", b"interrupted", "item_id", b"item_id", "notice", b"notice", "position", b"position", "role", b"role", "start_ms", b"start_ms", "transcription_failed", b"transcription_failed", "word_times", b"word_times", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_ms: _TypeAlias = _typing.Literal["end_ms"]  # noqa: Y015
     _WhichOneofArgType__end_ms: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms"]  # noqa: Y015

@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from simulators.realtime.faults import (
+    EventFault,
+    RandomFaults,
+    RateLimits,
+    RequestFault,
+    ResultFault,
+    TurnFault,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Speak:
@@ -69,6 +78,18 @@ class Reply:
     drop: Drop | None = None
     overlap_items: bool = False
     """An item's closing events come only after the next item's first delta."""
+    when_told: str | None = None
+    """Given, as often as it fits, to a request whose ``instructions`` contain this text in any case,
+    and to nothing else."""
+    text_only: bool = False
+    """Written, though the session speaks."""
+    rate_limits: RateLimits | None = None
+    """None: plenty is left, and said after ``response.done``."""
+    events: tuple[EventFault, ...] = ()
+    """What becomes of its events on their way out."""
+    spoiled_times: int | None = None
+    """How often it comes with what is wrong with it (``stall``, ``failure``, ``text_only``,
+    ``rate_limits``, ``events``) before it is given whole. None: it is given once, wrong."""
 
 
 def say(text: str, *, when: str | None = None) -> Reply:
@@ -113,6 +134,23 @@ class AgentScript:
     """The documented life of a session: 60 minutes."""
     names: Literal["ga", "beta"] = "ga"
     """Names of the events, and shape of the session."""
+    vocabulary: tuple[str, ...] = ()
+    """Lines of the caller that are not in the corpus and are to be recognised all the same."""
+    goes_on: bool = False
+    """Asked to speak when nothing new was said, the model goes on with its last message from where
+    that was cut, as one does that has been told where."""
+    names_in_errors: bool = True
+    """An ``error`` bears the ``event_id`` of what it is about; otherwise null."""
+    refusals: tuple[RequestFault, ...] = ()
+    turns: tuple[TurnFault | None, ...] = ()
+    """The n-th is for the n-th time that the caller is heard; None: nothing is wrong with it."""
+    wordless: TurnFault | None = None
+    """What becomes of each sound of the caller's in which no word was recognised."""
+    results: tuple[ResultFault | None, ...] = ()
+    """The n-th is for the n-th output of a function that the client sends."""
+    events: tuple[EventFault, ...] = ()
+    """What becomes of the session's events on their way out."""
+    faults: RandomFaults | None = None
 
 
 def bakery() -> AgentScript:

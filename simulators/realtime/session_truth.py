@@ -85,6 +85,52 @@ class SpeechDetected:
 
 
 @dataclass(slots=True)
+class Request:
+    """A request to speak: a ``response.create`` of the client."""
+
+    at_ms: int
+    """Age of the session."""
+    event_id: str | None
+    instructions: str | None
+    answer: Literal["none", "created", "refused"] = "none"
+    """What came of it so far; ``none`` to the end if the script says so."""
+    answered_ms: int | None = None
+    response_id: str | None = None
+    code: str | None = None
+    """Of the error that refused it."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """A response from its beginning, however it ended and whatever was sent of it."""
+
+    response_id: str
+    began_ms: int
+    """Age of the session."""
+    asked: Literal["client", "turn", "idle"]
+    """What it answers: a request of the client, a turn of the caller, a silence."""
+    known_results: list[str]
+    """Calls whose outputs were in the conversation when it began."""
+    done_ms: int | None = None
+    status: str = "in_progress"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlayed:
+    """Something that the script did wrong, by number or at random."""
+
+    at_ms: int
+    """Age of the session."""
+    what: str
+    """``refused``, ``unanswered``, ``answered_late``, ``no_commit``, ``no_response``,
+    ``late_response``, ``overtaken``, ``late_result``, ``no_requests_left``, ``spoiled``, or what a
+    random fault is called."""
+    about: str
+    """The request's ``event_id``, the item, the response or the call."""
+
+
+@dataclass(slots=True)
 class SessionTruth:
     """One session."""
 
@@ -110,6 +156,11 @@ class SessionTruth:
     """Messages the client created: role and text."""
     tool_outputs: list[tuple[str, str]] = field(default_factory=list)
     """Function call outputs: call id and output."""
+    requests: list[Request] = field(default_factory=list)
+    """Every ``response.create`` of the client that was well formed."""
+    generations: list[Generation] = field(default_factory=list)
+    """Every response, in the order they began."""
+    faults: list[FaultPlayed] = field(default_factory=list)
     ending: str = "open"
     """``open``, ``client_closed``, ``expired``, ``dropped`` or ``refused``."""
 

@@ -3,6 +3,9 @@
 Audio positions count what was written to the buffer, not time (protocol notes B.5). Transcription
 runs on its own: in one burst some time after the commit, or, with a realtime transcription model,
 word by word while the caller still speaks; always correlated by the item's id alone (B.5 5).
+
+With ``idle_timeout_ms`` set, silence of that length after the last response, as long as it takes to
+play that, is committed as a turn in which nobody spoke (``timeout_triggered``), and answered.
 """
 
 from __future__ import annotations
@@ -14,19 +17,24 @@ from collections.abc import Callable
 from simulators.realtime import generation
 from simulators.realtime.conversation import Conversation, Item
 from simulators.realtime.errors import ClientError
-from simulators.realtime.outbox import Event, Outbox, obfuscation
+from simulators.realtime.faults import TurnFault
+from simulators.realtime.mishaps import Mishaps
+from simulators.realtime.outbox import Outbox
 from simulators.realtime.recognition import recognise
 from simulators.realtime.replies import Replies
+from simulators.realtime.responses import Asked
 from simulators.realtime.script import AgentScript, Hearing
 from simulators.realtime.session_config import Settings
-from simulators.realtime.session_truth import CallerItem, SessionTruth, SpeechDetected
+from simulators.realtime.session_truth import CallerItem, FaultPlayed, SessionTruth, SpeechDetected
 from simulators.realtime.vad import SpeechStarted, Vad
+from simulators.realtime.wire import Event, obfuscation
 from simulators.speech.g711 import ALAW_TO_ULAW, BYTES_PER_MS, pcm24k_to_ulaw
 
 _APPEND_LIMIT_BYTES = 15 * 1024 * 1024
 _COMMIT_LEAST_MS = 100
 _STREAMED_EVERY_MS = 640
 """How often a streaming transcription looks for new words."""
+_AS_IT_SHOULD_BE = TurnFault()
 
 
 class CallerTurns:
@@ -39,10 +47,11 @@ class CallerTurns:
         outbox: Outbox,
         conversation: Conversation,
         replies: Replies,
+        mishaps: Mishaps,
         truth: SessionTruth,
         *,
         interrupt: Callable[[], None],
-        respond: Callable[[], None],
+        respond: Callable[[Asked], None],
     ) -> None:
         """Begin with no audio.
 
@@ -52,15 +61,17 @@ class CallerTurns:
             outbox: Where events go.
             conversation: Where turns become items.
             replies: Told what was said.
+            mishaps: What goes wrong.
             truth: Where the facts are kept.
             interrupt: Called when the caller begins to speak and that ends responses.
-            respond: Called when a turn is over and that begins one.
+            respond: Called when a turn, or a long silence, is over and that begins one.
         """
         self._script = script
         self._settings = settings
         self._outbox = outbox
         self._conversation = conversation
         self._replies = replies
+        self._mishaps = mishaps
         self._truth = truth
         self._interrupt = interrupt
         self._respond = respond
@@ -73,7 +84,10 @@ class CallerTurns:
         self._streamed_words = 0
         self._streamed_until_ms = 0
         self._turns = 0
-        self._sayable = tuple(h.text for h in script.hearings if h.text is not None)
+        self._silences = 0
+        """Silences that have begun; the last one may be awaited."""
+        lines = [h.text for h in script.hearings if h.text]
+        self._sayable = (*lines, *script.vocabulary)
         self.configure()
 
     def configure(self) -> None:
@@ -130,7 +144,8 @@ class CallerTurns:
             )
         self._vad.forget()
         turn_id = self._turn_id or self._outbox.new_id("item")
-        self._commit(turn_id, self._buffer_from_ms, self._input_ms)
+        recognised = self._recognise(self._buffer_from_ms, self._input_ms)
+        self._commit(turn_id, self._buffer_from_ms, self._input_ms, recognised)
 
     def clear(self) -> None:
         """Forget what is in the buffer."""
@@ -138,6 +153,32 @@ class CallerTurns:
         self._turn_id = None
         self._vad.forget()
         self._outbox.emit("input_audio_buffer.cleared")
+
+    # --- silence -------------------------------------------------------------------------------
+
+    def await_silence(self, played_ms: int) -> None:
+        """A response is over that takes so long to play: from then on silence counts."""
+        detection = self._settings.turn_detection or {}
+        timeout_ms = detection.get("idle_timeout_ms")
+        if timeout_ms is None:
+            return
+        self._silences += 1
+        silence = self._silences
+        self._outbox.after(played_ms + timeout_ms, lambda: self._idle(silence, timeout_ms))
+
+    def _idle(self, silence: int, timeout_ms: int) -> None:
+        if silence != self._silences or self._turn_id is not None:
+            return
+        item_id, end_ms = self._outbox.new_id("item"), self._input_ms
+        start_ms = max(self._buffer_from_ms, end_ms - timeout_ms)
+        self._outbox.emit(
+            "input_audio_buffer.timeout_triggered",
+            audio_start_ms=start_ms,
+            audio_end_ms=end_ms,
+            item_id=item_id,
+        )
+        self._commit(item_id, start_ms, end_ms, "")
+        self._respond("idle")
 
     # --- turns ---------------------------------------------------------------------------------
 
@@ -148,7 +189,11 @@ class CallerTurns:
     def _audio(self, start_ms: int, end_ms: int) -> bytes:
         return bytes(self._truth.appended[start_ms * BYTES_PER_MS : end_ms * BYTES_PER_MS])
 
+    def _recognise(self, start_ms: int, end_ms: int) -> str:
+        return recognise(self._audio(start_ms, end_ms), self._sayable)
+
     def _started(self, audio_start_ms: int) -> None:
+        self._silences += 1
         turn_id = self._turn_id = self._outbox.new_id("item")
         self._turn_start_ms = self._streamed_until_ms = audio_start_ms
         self._streamed_words = 0
@@ -168,15 +213,32 @@ class CallerTurns:
         self._outbox.emit(
             "input_audio_buffer.speech_stopped", audio_end_ms=audio_end_ms, item_id=turn_id
         )
-        self._commit(turn_id, self._turn_start_ms, audio_end_ms)
+        recognised = self._recognise(self._turn_start_ms, audio_end_ms)
+        fault = self._mishaps.of_turn(recognised) or _AS_IT_SHOULD_BE
+        if fault.no_commit:
+            self._played("no_commit", turn_id)
+            self._turn_id = None
+            self._buffer_from_ms = audio_end_ms
+            return
+        self._commit(turn_id, self._turn_start_ms, audio_end_ms, recognised)
         detection = self._settings.turn_detection
-        if detection is not None and detection["create_response"]:
-            self._respond()
+        if detection is None or not detection["create_response"]:
+            return
+        if fault.no_response:
+            self._played("no_response", turn_id)
+        elif fault.response_after_ms:
+            self._played("late_response", turn_id)
+            self._outbox.after(fault.response_after_ms, lambda: self._respond("turn"))
+        else:
+            self._respond("turn")
+
+    def _played(self, what: str, item_id: str) -> None:
+        self._truth.faults.append(FaultPlayed(self._outbox.now_ms, what, item_id))
 
     def _detected(self, started: bool, audio_ms: int, item_id: str) -> None:
         self._truth.speech.append(SpeechDetected(self._outbox.now_ms, started, audio_ms, item_id))
 
-    def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
+    def _commit(self, item_id: str, start_ms: int, end_ms: int, recognised: str) -> None:
         self._turn_id = None
         self._buffer_from_ms = end_ms
         self._turns += 1
@@ -194,7 +256,6 @@ class CallerTurns:
         hearing = Hearing()
         if self._turns <= len(self._script.hearings):
             hearing = self._script.hearings[self._turns - 1]
-        recognised = recognise(audio, self._sayable)
         self._replies.note_input(recognised or hearing.text or "")
         self._truth.caller_items.append(CallerItem(item_id, start_ms, end_ms, recognised))
         if self._settings.transcription is not None:
@@ -210,8 +271,7 @@ class CallerTurns:
         if self._input_ms - self._streamed_until_ms < _STREAMED_EVERY_MS:
             return
         self._streamed_until_ms = self._input_ms
-        audio = self._audio(self._turn_start_ms, self._input_ms)
-        words = recognise(audio, self._sayable).split()
+        words = self._recognise(self._turn_start_ms, self._input_ms).split()
         self._say_words(turn_id, words[self._streamed_words :])
         self._streamed_words = max(self._streamed_words, len(words))
 

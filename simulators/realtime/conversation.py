@@ -10,8 +10,9 @@ import base64
 from dataclasses import dataclass
 
 from simulators.realtime.errors import ClientError
-from simulators.realtime.outbox import Event, Outbox
+from simulators.realtime.outbox import Outbox
 from simulators.realtime.session_truth import AgentItem, SessionTruth, Truncation
+from simulators.realtime.wire import Event
 from simulators.speech.g711 import BYTES_PER_MS
 
 
@@ -55,6 +56,11 @@ class Conversation:
     def has_assistant_audio(self) -> bool:
         """The model has spoken."""
         return any(item.truth is not None and item.truth.audio for item in self._items.values())
+
+    def known_results(self) -> list[str]:
+        """Calls whose outputs are in the conversation, in order."""
+        wires = (item.wire for item in self.items)
+        return [w["call_id"] for w in wires if w["type"] == "function_call_output"]
 
     def add(self, item: Item, previous: str | None = None) -> None:
         """Put an item in, at the end or after ``previous`` (``root``: first), and say so."""

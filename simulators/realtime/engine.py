@@ -18,7 +18,11 @@ Rules, with the sections of the protocol notes they come from, and where they ar
    ``client_events.py``, ``shape.py``, ``errors.py``.
 7. At the end of its life the session says ``session_expired`` and closes with 1001 (B.11).
 
-Not modelled: idle timeouts, hosted MCP tools, transcription sessions, the context window.
+8. What goes wrong beyond that is the script's: ``faults.py`` has its words, ``mishaps.py`` says what
+   befalls each request (``requests.py``), turn, result and reply, ``tampering.py`` what befalls
+   the events on their way out.
+
+Not modelled: hosted MCP tools, transcription sessions, the context window.
 """
 
 from __future__ import annotations
@@ -30,13 +34,19 @@ from simulators.realtime import client_events
 from simulators.realtime.caller_turns import CallerTurns
 from simulators.realtime.conversation import Conversation
 from simulators.realtime.errors import ClientError
-from simulators.realtime.outbox import Event, Outbox
+from simulators.realtime.mishaps import Mishaps
+from simulators.realtime.outbox import Outbox
 from simulators.realtime.replies import Replies
-from simulators.realtime.responses import Responses
+from simulators.realtime.requests import Requests
+from simulators.realtime.responses import Asked, Responses
 from simulators.realtime.script import AgentScript, Drop
 from simulators.realtime.session_config import Settings
-from simulators.realtime.session_truth import Refusal, SessionTruth
+from simulators.realtime.session_truth import FaultPlayed, Refusal, SessionTruth
+from simulators.realtime.tampering import Tampering
+from simulators.realtime.wire import Event, Sent
 
+_OVERTAKEN_AT_MOST_MS = 3_000
+"""How long a result waits to be overtaken: a client may itself wait for it before it asks."""
 _EXPIRY_TEXT = "Your session hit the maximum duration of 60 minutes."
 
 
@@ -59,6 +69,7 @@ class Engine:
         session_id: str = "sess_0001",
         model: str = "gpt-realtime-2.1",
         created_at_s: int = 0,
+        number: int = 0,
         may_drop: Callable[[Drop], bool] = lambda drop: True,
     ) -> None:
         """Open the session: ``session.created`` is the first event to take.
@@ -68,6 +79,7 @@ class Engine:
             session_id: Name of the session; the names of its items and events come from it.
             model: The connection's ``model``.
             created_at_s: Unix time, for ``expires_at``.
+            number: Which session of the simulator this is; faults drawn at random go by it.
             may_drop: Asked before a scripted drop; the holder counts them over all sessions.
         """
         beta = script.names == "beta"
@@ -76,20 +88,32 @@ class Engine:
         """Set when the socket is to be closed; what was sent before still goes out."""
         self._expires_ms = script.expires_after_ms
         self._may_drop = may_drop
-        self._outbox = Outbox(session_id, beta=beta)
+        self._script = script
+        self._outbox = Outbox(session_id, Tampering(script.events, self.truth), beta=beta)
+        self._mishaps = Mishaps(script, self.truth, number)
         self._settings = Settings(
             session_id, model, created_at_s + script.expires_after_ms // 1000, beta=beta
         )
         self._conversation = Conversation(self._outbox, self.truth)
-        self._replies = Replies(script)
+        self._replies = Replies(script, self.truth)
         self._responses = Responses(
             script,
             self._settings,
             self._outbox,
             self._conversation,
             self._replies,
+            self._mishaps,
             self.truth,
             drop=self._drop,
+            over=lambda audio_ms: self._turns.await_silence(audio_ms),
+        )
+        self._requests = Requests(
+            self._outbox,
+            self._mishaps,
+            self.truth,
+            begin=lambda options: self._respond(options, "client"),
+            refuse=self._refuse,
+            none_before_ms=lambda: self._responses.no_requests_before_ms,
         )
         self._turns = CallerTurns(
             script,
@@ -97,10 +121,13 @@ class Engine:
             self._outbox,
             self._conversation,
             self._replies,
+            self._mishaps,
             self.truth,
             interrupt=self._responses.interrupt,
-            respond=self._respond_to_turn,
+            respond=self._respond_unasked,
         )
+        self._overtaken: list[Callable[[], None]] = []
+        """Results that wait for a response to begin."""
         self._outbox.emit("session.created", session=self._settings.shown())
 
     # --- facts in ------------------------------------------------------------------------------
@@ -137,7 +164,7 @@ class Engine:
 
     # --- answers out ---------------------------------------------------------------------------
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[Sent]:
         """Server events since the last call, in order."""
         taken, self._outbox.events = self._outbox.events, []
         return taken
@@ -182,7 +209,7 @@ class Engine:
                 self._turns.configure()
                 self._outbox.emit("session.updated", session=self._settings.shown())
             case "conversation.item.create":
-                self._create_item(event["item"], event.get("previous_item_id"))
+                self._take_item(event)
             case "conversation.item.retrieve":
                 self._conversation.retrieve(event["item_id"])
             case "conversation.item.truncate":
@@ -190,9 +217,36 @@ class Engine:
             case "conversation.item.delete":
                 self._conversation.delete(event["item_id"])
             case "response.create":
-                self._responses.create(event.get("response") or {})
+                self._requests.receive(event)
             case "response.cancel":
                 self._responses.cancel(event.get("response_id"))
+
+    def _take_item(self, event: Event) -> None:
+        item, previous = event["item"], event.get("previous_item_id")
+        fault = None
+        if item["type"] == "function_call_output":
+            fault = self._mishaps.of_result()
+        if fault is None:
+            self._create_item(item, previous)
+            return
+
+        def join() -> None:
+            if join in self._overtaken:
+                self._overtaken.remove(join)
+            elif fault.overtaken:
+                return  # It has joined already.
+            try:
+                self._create_item(item, previous)
+            except ClientError as error:
+                self._refuse(error, event)
+
+        after_ms = fault.after_ms
+        if fault.overtaken:
+            self._overtaken.append(join)
+            after_ms = after_ms or _OVERTAKEN_AT_MOST_MS
+        self._outbox.after(after_ms, join)
+        what = "overtaken" if fault.overtaken else "late_result"
+        self.truth.faults.append(FaultPlayed(self._outbox.now_ms, what, item["call_id"]))
 
     def _create_item(self, wire: Event, previous: str | None) -> None:
         self._conversation.create(wire, previous)
@@ -208,9 +262,15 @@ class Engine:
                 self.truth.tool_outputs.append((wire["call_id"], wire["output"]))
                 self._replies.note_input(wire["output"])
 
-    def _respond_to_turn(self) -> None:
+    def _respond(self, options: Event, asked: Asked) -> str:
+        response_id = self._responses.create(options, asked)
+        for join in list(self._overtaken):
+            join()
+        return response_id
+
+    def _respond_unasked(self, asked: Asked) -> None:
         try:
-            self._responses.create({})
+            self._respond({}, asked)
         except ClientError as error:
             self._refuse(error, {})
 
@@ -225,15 +285,19 @@ class Engine:
                 kind if isinstance(kind, str) else "",
             )
         )
+        named = error.names_event and self._script.names_in_errors
         self._say_error(
-            error.code, error.message, error.param, event_id if isinstance(event_id, str) else None
+            error.code,
+            error.message,
+            error.param,
+            event_id if named and isinstance(event_id, str) else None,
         )
 
     def _say_error(
         self, code: str | None, message: str, param: str | None, event_id: str | None
     ) -> None:
         error = {
-            "type": "invalid_request_error",
+            "type": "server_error" if code == "server_error" else "invalid_request_error",
             "code": code,
             "message": message,
             "param": param,

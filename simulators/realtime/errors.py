@@ -17,6 +17,8 @@ class ClientError(Exception):
         self.code = code
         self.message = message
         self.param = param
+        self.names_event = True
+        """The error bears the event's ``event_id``, if that has one."""
 
 
 def unknown(param: str) -> ClientError:

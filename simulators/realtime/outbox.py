@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Event = dict[str, Any]
+from simulators.realtime.faults import EventFault
+from simulators.realtime.tampering import Parcel, Tampering
+from simulators.realtime.wire import Sent, copied
 
 _BETA_NAMES = {
     "response.output_audio.delta": "response.audio.delta",
@@ -21,8 +23,6 @@ _BETA_NAMES = {
 
 _NOT_IN_BETA = {"conversation.item.done"}
 
-_PADDING = "q7ZtK2mWx9RbV4Ld"
-
 
 @dataclass(frozen=True, slots=True)
 class Timer:
@@ -35,12 +35,13 @@ class Timer:
 class Outbox:
     """Collects server events, numbers what needs a name, and holds timers."""
 
-    def __init__(self, session_id: str, *, beta: bool) -> None:
+    def __init__(self, session_id: str, tampering: Tampering, *, beta: bool) -> None:
         self.now_ms = 0
         """Age of the session."""
-        self.events: list[Event] = []
+        self.events: list[Sent] = []
         self.timers: list[Timer] = []
         self._tag = session_id.removeprefix("sess_")
+        self._tampering = tampering
         self._beta = beta
         self._counts: dict[str, int] = {}
 
@@ -51,11 +52,35 @@ class Outbox:
 
     def emit(self, kind: str, **body: Any) -> None:
         """Send an event; what it holds is copied, so that it keeps what was true when sent."""
-        if self._beta:
-            if kind in _NOT_IN_BETA:
-                return
-            kind = _BETA_NAMES.get(kind, kind)
-        self.events.append({"type": kind, "event_id": self.new_id("event"), **copied(body)})
+        if self._beta and kind in _NOT_IN_BETA:
+            return
+        name = _BETA_NAMES.get(kind, kind) if self._beta else kind
+        event = {"type": name, "event_id": self.new_id("event"), **copied(body)}
+        if self._tampering.idle:
+            self.events.append(event)
+            return
+        parcel = self._tampering.treat(kind, event, self.now_ms)
+        if parcel.awaits is not None:
+            self._tampering.hold(parcel)
+        else:
+            self._send_later(parcel)
+
+    def _send_later(self, parcel: Parcel) -> None:
+        if parcel.after_ms:
+            self.after(parcel.after_ms, lambda: self._send(parcel))
+        else:
+            self._send(parcel)
+
+    def _send(self, parcel: Parcel) -> None:
+        self.events += parcel.sent
+        self.events += [{"event_id": self.new_id("event"), **extra} for extra in parcel.added]
+        if parcel.sent:
+            for held in self._tampering.release(parcel.kind):
+                self._send_later(held)
+
+    def watch(self, response_id: str, faults: Sequence[EventFault]) -> None:
+        """Take in what becomes of a response's events; it is about to begin."""
+        self._tampering.watch(response_id, faults)
 
     def after(self, delay_ms: int, act: Callable[[], None]) -> None:
         """Do something later."""
@@ -70,17 +95,3 @@ class Outbox:
         first = min(self.timers, key=lambda timer: timer.due_ms)
         self.timers.remove(first)
         first.act()
-
-
-def obfuscation(delta: str) -> str:
-    """Padding that brings a delta to an even length, as recorded beside every text delta."""
-    return _PADDING[len(delta) % 16 :]
-
-
-def copied(value: Any) -> Any:
-    """A deep copy of a JSON value."""
-    if isinstance(value, dict):
-        return {k: copied(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [copied(v) for v in value]
-    return value

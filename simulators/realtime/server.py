@@ -116,6 +116,7 @@ class RealtimeSimulator:
             session_id=f"sess_{self._run}{len(self.sessions):05d}",
             model=parse_qs(path.query).get("model", [DEFAULT_MODEL])[0],
             created_at_s=int(time.time()),
+            number=len(self.sessions),
             may_drop=self._may_drop,
         )
         self.sessions.append(engine.truth)
@@ -185,7 +186,7 @@ class _LiveSession:
 
     async def _send(self, now: int) -> None:
         for event in self._engine.take():
-            frame = _encode(event)
+            frame = event.encode() if isinstance(event, str) else _encode(event)
             if self._outward.instant:
                 await self._socket.send(frame, text=True)
             else:

@@ -53,6 +53,8 @@ class Drive:
         self.engine = Engine(script, model=model)
         self.now = 0
         self.events: list[dict[str, Any]] = []
+        self.frames: list[str] = []
+        """Frames that are no events of the API's."""
         self.sent: list[dict[str, Any]] = []
         self._take()
         if configure:
@@ -93,8 +95,10 @@ class Drive:
 
     def _take(self) -> list[dict[str, Any]]:
         taken = self.engine.take()
-        self.events += taken
-        return taken
+        events = [sent for sent in taken if isinstance(sent, dict)]
+        self.frames += [sent for sent in taken if isinstance(sent, str)]
+        self.events += events
+        return events
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:

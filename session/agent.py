@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from runtime.errors import ConfigurationError
 from runtime.url import split_url
+from session.bounded_yaml import TooMuch, read_yaml
 
 BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 """The bundled agent."""
@@ -25,12 +26,6 @@ BAKERY = Path(__file__).parent / "agents" / "bakery.yaml"
 MAX_FILE_BYTES = 256 * 1024
 """Of an agent file: fifty pages of instructions. The model's context holds a quarter of a
 megabyte."""
-
-MAX_VALUES = 20_000
-"""Keys and values of a file, aliases followed: nine lines of aliases can stand for a billion."""
-
-MAX_DEPTH = 64
-"""How deep they are nested; JSON schemas of functions come to ten or so."""
 
 _Text = Annotated[str, Meta(min_length=1)]
 
@@ -142,14 +137,14 @@ def load_agent(path: Path | None) -> Agent:
 def parse_agent(text: str, *, name: str) -> Agent:
     """Validate the text of an agent file; ``name`` is for the error."""
     try:
-        raw = _read_yaml(text)
+        raw = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
         problem = " ".join(str(problem).split())
         raise ConfigurationError(f"agent file {name}: not YAML{where}: {problem}") from error
-    except _TooMuch as error:
+    except TooMuch as error:
         raise ConfigurationError(f"agent file {name}: {error}") from error
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         # What PyYAML raises for a date in a thirteenth month, a number of 5,000 digits, `!!int _`,
@@ -177,71 +172,6 @@ def parse_agent(text: str, *, name: str) -> Agent:
 
 
 _SURROGATE = "an escape in it is half of a character (a surrogate); write the character itself"
-
-
-class _TooMuch(Exception):
-    """A file with more in it than any agent has; the text says what."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML looks a thousand characters ahead at each bracket: 50,000 of them take it a minute."""
-
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
-        if self.flow_level >= MAX_DEPTH:
-            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels")
-        super().fetch_flow_collection_start(TokenClass)
-
-
-def _read_yaml(text: str) -> Any:
-    """The value of a YAML text, whose size was looked at before it was made.
-
-    Raises:
-        yaml.YAMLError: It is not YAML.
-        _TooMuch: There is too much in it, or it contains itself.
-        ValueError: And others: a value is none of its kind.
-    """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _extent(node, {})
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise _TooMuch("nested too deeply") from error
-    finally:
-        loader.dispose()
-
-
-def _extent(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node has and how deep, aliases followed; each node is looked at once.
-
-    Raises:
-        _TooMuch: More than `MAX_VALUES` or `MAX_DEPTH`, or it contains itself.
-    """
-    inside: list[yaml.Node] = []
-    if isinstance(node, yaml.SequenceNode):
-        inside = node.value
-    elif isinstance(node, yaml.MappingNode):
-        inside = [one for pair in node.value for one in pair]
-    if not inside:
-        return 1, 1
-    if id(node) in known:
-        extent = known[id(node)]
-        if extent is None:
-            raise _TooMuch("an alias stands for what it is in")
-        return extent
-    known[id(node)] = None
-    values, depth = 1, 1
-    for one in inside:
-        more, deeper = _extent(one, known)
-        values, depth = values + more, max(depth, deeper + 1)
-        if values > MAX_VALUES:
-            raise _TooMuch(f"more than {MAX_VALUES} values, aliases followed")
-        if depth > MAX_DEPTH:
-            raise _TooMuch(f"nested deeper than {MAX_DEPTH} levels, aliases followed")
-    known[id(node)] = values, depth
-    return values, depth
 
 
 def session_update(agent: Agent) -> dict[str, Any]:

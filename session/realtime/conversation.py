@@ -32,7 +32,7 @@ from session.realtime import events
 from session.realtime.bounds import MAX_ITEMS_A_RESPONSE, MAX_PARTS
 from session.realtime.caller import CallerTranscripts
 from session.realtime.cuts import Cuts
-from session.realtime.faults import Severity, counted_code, is_fatal_code, severity
+from session.realtime.faults import Severity, counted_code, is_fatal_code, severity, told_code
 from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.interruptions import Interruptions
@@ -368,7 +368,7 @@ class Conversation:
             self._interruptions.interrupt(None, now=now)
         self._functions.response_done(response, done.status)
         generation = _GENERATION_STATUS.get(status, fact_pb2.GENERATION_STATUS_FAILED)
-        self._items.response_over(response, generation)
+        self._items.response_over(response, generation, told_code(status, done.reason))
         self._greeted = self._greeted or status != "failed"
         if status == "failed":
             self._outputs.note(Note.ERROR, f"response_{counted_code(done.reason)}")

@@ -105,6 +105,26 @@ def counted_code(code: str | int | None) -> str:
 _SECRET = re.compile(r"\b(?:sk|ek|sess)[-_][A-Za-z0-9*_-]+")
 
 
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def told_code(status: str, reason: str) -> str:
+    """Why a response fell short, as it may stand in a transcript.
+
+    Args:
+        status: Of the response.
+        reason: The server's; empty when it gave none.
+
+    Returns:
+        The server's code. Empty where there is none, or the response completed or was cut off;
+        ``other`` for what is no code: a sentence may quote speech.
+    """
+    if not reason or status in ("completed", "cancelled"):
+        return ""
+    is_code = _CODE.fullmatch(reason) is not None and _SECRET.search(reason) is None
+    return reason if is_code else "other"
+
+
 def without_secrets(message: str) -> str:
     """An error text with anything like a key taken out, at most 200 characters.
 

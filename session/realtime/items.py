@@ -74,9 +74,15 @@ class Items:
         return response
 
     def response_over(
-        self, response: Response, status: fact_pb2.GenerationStatus.ValueType
+        self, response: Response, status: fact_pb2.GenerationStatus.ValueType, reason: str = ""
     ) -> None:
-        """No more of a response will be generated."""
+        """No more of a response will be generated.
+
+        Args:
+            response: Which.
+            status: How generation ended, of items that do not say so themselves.
+            reason: The model's code for that; empty when it completed or was cut off.
+        """
         self._memory.responses.pop(response.response_id, None)
         remember(self._ended, response.response_id)
         response.done = True
@@ -86,6 +92,7 @@ class Items:
                 continue
             item.interrupted = response.interrupted
             if not item.done:
+                item.reason = reason
                 self._item_over(item, status)
             if response.interrupted and not self._memory.caller_left:
                 self._interruptions.response_over(item)

@@ -181,6 +181,7 @@ class Parts:
                 text=part.text,
                 audio_ms=part.received_ms,
                 status=item.status,
+                reason=item.reason,
             ),
         )
         self._outputs.add(PartGenerated(item.item_id, content_index, part.text, item.completed))

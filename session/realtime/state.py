@@ -114,6 +114,8 @@ class Item:
     """The model said all it wanted in it."""
     status: fact_pb2.GenerationStatus.ValueType = fact_pb2.GENERATION_STATUS_UNSPECIFIED
     """How its generation ended, once it has."""
+    reason: str = ""
+    """The model's code for a generation that neither completed nor was cut off by the caller."""
     previous: str = ""
     """The item before it, as the server said when it was added."""
     call: FunctionCall = field(default_factory=lambda: FunctionCall())

@@ -187,6 +187,54 @@ def test_an_incomplete_response_is_recorded_as_such() -> None:
     assert talk.to_caller == [("A", 500), ("A", 0)]
 
 
+@pytest.mark.parametrize(
+    ("status", "details", "reason"),
+    [
+        ("incomplete", {"type": "incomplete", "reason": "content_filter"}, "content_filter"),
+        ("incomplete", "max_output_tokens", "max_output_tokens"),
+        (None, {"reason": "content_filter"}, "content_filter"),
+        ("incomplete", None, ""),
+        ("failed", {"error": {"type": "server_error", "code": "overloaded"}}, "overloaded"),
+        ("failed", {"error": {"type": "server_error", "code": None}}, "server_error"),
+        ("failed", {"error": {"code": 503}}, "503"),
+        ("failed", {"error": "You said that my card number is 4111"}, ""),
+        ("failed", "You said that my card number is 4111", "other"),
+        ("failed", {"error": {"code": "sk-proj-1234567890abcdef"}}, "other"),
+        ("failed", {"error": {"code": "x" * 5000}}, "other"),
+        ("cancelled", {"type": "cancelled", "reason": "turn_detected"}, ""),
+        ("completed", {"reason": "stop"}, ""),
+    ],
+)
+def test_why_an_answer_fell_short_is_recorded(
+    status: str | None, details: object, reason: str
+) -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.text("R", "A", "It is")
+    talk.audio("R", "A", 500)
+    done = {"id": "R", "status": status, "status_details": details}
+    talk.server("response.done", response=done)
+    talk.text("R", "A", " nine dollars.")  # too late; it is recorded again
+    talk.later(2.0)
+    assert [f.reason for f in talk.facts("item_generated")] == [reason, reason]
+
+
+def test_an_item_that_was_complete_before_its_response_fell_short_has_no_reason() -> None:
+    talk = Talk()
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 500)
+    talk.item_done("R", "A", "It is nine.")
+    talk.item("R", "B")
+    talk.audio("R", "B", 500)
+    talk.response_done("R", "incomplete", {"reason": "content_filter"})
+    assert [(f.item_id, f.reason) for f in talk.facts("item_generated")] == [
+        ("A", ""),
+        ("B", "content_filter"),
+    ]
+
+
 # --- recordings -------------------------------------------------------------------------------
 
 

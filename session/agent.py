@@ -63,6 +63,18 @@ class Transcription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     prompt: str | None = None
 
 
+class WhileWaiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the caller is told once while a function is at work and nobody is heard."""
+
+    after_s: Annotated[float, Meta(ge=1, le=300)] = 4.0
+    """Of silence. People ask "are you still there?" after some five seconds; most functions have
+    answered by four."""
+    say: _Text | None = None
+    """A line, word for word, in the language that the agent speaks."""
+    instruct: _Text | None = None
+    """An instruction to the model, in place of a line. None, and no line either: ours."""
+
+
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function that the model may call."""
 
@@ -74,7 +86,12 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"type": "object", "properties": {}}
     )
     """JSON schema of the arguments."""
-    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 5.0
+    """The conversation goes on meanwhile. Hardly a caller waits for five minutes."""
+    while_waiting: WhileWaiting | None = None
+    """None: the agent's."""
+    cancel_on_barge_in: bool = False
+    """Give the call up once the caller begins to speak while it is under way."""
 
 
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +110,8 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transcription: Transcription | None = Transcription(model="gpt-4o-transcribe")
     """None: the caller's words are not transcribed."""
     tools: list[Tool] = []
+    while_waiting: WhileWaiting = WhileWaiting()
+    """For every tool that has none of its own."""
 
     @property
     def prefix_padding_ms(self) -> int:
@@ -231,6 +250,15 @@ def _faults(agent: Agent) -> list[tuple[str, str]]:
         faults.append(
             ("turn_detection.create_response", "must be true: the model takes its turns by itself")
         )
+    words = [("while_waiting", agent.while_waiting)]
+    words += [
+        (f"tools[{index}].while_waiting", tool.while_waiting)
+        for index, tool in enumerate(agent.tools)
+        if tool.while_waiting is not None
+    ]
+    for key, word in words:
+        if word.say is not None and word.instruct is not None:
+            faults.append((key, "give `say` or `instruct`, not both"))
     names: set[str] = set()
     for index, tool in enumerate(agent.tools):
         if tool.name in names:
@@ -239,6 +267,9 @@ def _faults(agent: Agent) -> list[tuple[str, str]]:
         parts = split_url(tool.url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             faults.append((f"tools[{index}].url", "give an http:// or https:// URL"))
+        if tool.cancel_on_barge_in and not agent.turn_detection.interrupt_response:
+            fault = "there is no barge-in with `turn_detection.interrupt_response: false`"
+            faults.append((f"tools[{index}].cancel_on_barge_in", fault))
         if tool.parameters.get("type") != "object":
             faults.append((f"tools[{index}].parameters", "give a JSON schema with `type: object`"))
         try:
@@ -276,7 +307,9 @@ def _explain(message: str, raw: dict[str, Any]) -> str:
 def _keys_at(path: str, raw: dict[str, Any]) -> list[str]:
     """The keys that are known at a place of the file."""
     kind: type[msgspec.Struct] = Agent
-    if path.startswith("tools"):
+    if path.endswith("while_waiting"):
+        kind = WhileWaiting
+    elif path.startswith("tools"):
         kind = Tool
     elif path == "transcription":
         kind = Transcription

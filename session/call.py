@@ -41,8 +41,8 @@ from session.realtime import codec, events
 from session.realtime.connection import Connect
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
-from session.realtime.outputs import CallTool, Fatal, Output
-from session.tools import FAILED, ToolRunner
+from session.realtime.outputs import CallTool, CancelTool, Fatal, Output
+from session.tools import ToolCalls, ToolResult, ToolRunner
 from session.words import CallWords, Follow, Refine
 
 CONFIGURE_S = 10.0
@@ -134,7 +134,7 @@ class Call:
         )
         self._todo: deque[Output] = deque()
         """What the conversation wants done and is not done yet."""
-        self._tools: set[asyncio.Task[None]] = set()
+        self._tools = ToolCalls(settings.tools, self._log)
         self._over = False
         """Nothing may be fed or written any more."""
         self._began = time.monotonic()
@@ -237,7 +237,7 @@ class Call:
 
     async def _live(self) -> str:
         """The reason why the session ended."""
-        async with asyncio.TaskGroup() as group:
+        async with self._tools, asyncio.TaskGroup() as group:
             model = group.create_task(self._talk(), name="realtime socket")
             left = group.create_task(self._left.wait(), name="caller leaves")
             try:
@@ -252,7 +252,7 @@ class Call:
                     self._crashed.result()
                 await self._drain_words()
             finally:
-                for task in (model, left, *self._tools):
+                for task in (model, left):
                     task.cancel()
         return reason
 
@@ -378,34 +378,30 @@ class Call:
 
     def _do(self, output: Output) -> None:
         if type(output) is CallTool:
-            task = asyncio.create_task(self._call_tool(output), name="tool call")
-            self._tools.add(task)
-            task.add_done_callback(self._tools.discard)
+            self._tools.start(output, self._tool_returned)
+        elif type(output) is CancelTool:
+            result = self._tools.cancel(output.call_id)
+            if result is not None:
+                self._note_tool(output.call_id, result)
         else:
             self._outputs.do(output)
 
-    async def _call_tool(self, call: CallTool) -> None:
-        tools = self._settings.tools
-        try:
-            result = await tools.call(call.name, call.arguments)
-        except Exception as error:
-            self._log.error("function call failed by our own fault", exc_info=error)
-            result = FAILED
+    def _tool_returned(self, call: CallTool, result: ToolResult) -> None:
         with _Guard(self):
-            self._metrics.tool_calls.labels(result.outcome).inc()
-            self._metrics.tool_duration.observe(result.duration_ms / 1000)
-            if not result.succeeded:
-                name = call.name if tools.knows(call.name) else "unknown"
-                self._log.warning("function call failed", tool=name, outcome=result.outcome)
-            self._writer.write(
-                tool_returned=fact_pb2.ToolReturned(
-                    tool_call_id=call.call_id,
-                    succeeded=result.succeeded,
-                    duration_ms=result.duration_ms,
-                )
-            )
+            self._note_tool(call.call_id, result)
             self._conversation.tool_returned(call.call_id, result.output, now=time.monotonic())
             self._carry_out()
+
+    def _note_tool(self, call_id: str, result: ToolResult) -> None:
+        self._metrics.tool_calls.labels(result.outcome).inc()
+        self._metrics.tool_duration.observe(result.duration_ms / 1000)
+        self._writer.write(
+            tool_returned=fact_pb2.ToolReturned(
+                tool_call_id=call_id,
+                succeeded=result.succeeded,
+                duration_ms=result.duration_ms,
+            )
+        )
 
     def _arm(self) -> None:
         """Be woken at the earliest time that the conversation or the clock asks for."""

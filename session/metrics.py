@@ -17,6 +17,9 @@ no room, or our own code failed."""
 REFINED_RESULTS = ("refined", "none", "failed")
 """What the aligner answered: word times; nothing in time, or no room; or an error of ours."""
 
+TOOL_BUCKETS = (*LATENCY_BUCKETS, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds; a function may take five minutes."""
+
 
 class SessionMetrics:
     """Everything a worker counts, in the registry that is handed in."""
@@ -163,7 +166,7 @@ class SessionMetrics:
         self.tool_duration = Histogram(
             "asheard_tool_call_seconds",
             "How long function calls took.",
-            buckets=LATENCY_BUCKETS,
+            buckets=TOOL_BUCKETS,
             registry=registry,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import aiohttp
 from prometheus_client import CollectorRegistry
 
 from asheard.v1 import session_service_pb2, session_service_pb2_grpc
@@ -32,7 +31,7 @@ from session.metrics import SessionMetrics
 from session.realtime.connection import Connect
 from session.realtime.picows_connection import connect_picows
 from session.rpc import SessionService
-from session.tools import ToolRunner
+from session.tools import ToolRunner, open_http
 from session.words import Refine
 from words.pool import AlignerPool
 
@@ -83,7 +82,7 @@ async def serve(
     pool = AlignerPool()
     aligning = refine is None and config.align != "off"
     background = Background()
-    async with aiohttp.ClientSession() as http:
+    async with open_http() as http:
         settings = CallSettings(
             agent=agent,
             model=agent.model or config.realtime_model,

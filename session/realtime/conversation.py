@@ -9,7 +9,8 @@ each of the parts that it is composed of. What follows is decided there, with th
                                             long they are remembered
 :mod:`~session.realtime.parts`              their audio and text, and the facts about them
 :mod:`~session.realtime.order`              which item follows which
-:mod:`~session.realtime.functions`          which function calls are carried out
+:mod:`~session.realtime.functions`          which function calls are carried out, and given up
+:mod:`~session.realtime.waiting`            what the caller hears while a function is at work
 :mod:`~session.realtime.replies`            when we ask the model to speak
 :mod:`~session.realtime.setup`              the session's configuration
 :mod:`~session.realtime.caller`             what the caller was transcribed to have said
@@ -43,6 +44,7 @@ from session.realtime.parts import Parts
 from session.realtime.replies import Owed, Replies
 from session.realtime.setup import Setup
 from session.realtime.state import Memory, Response
+from session.realtime.waiting import Waiting
 
 MAX_TOKENS = 10**9
 """Of one kind in one response; more is a mistake, and a counter does not go back."""
@@ -82,7 +84,8 @@ class Conversation:
         self._order = Order(outputs)
         self._parts = Parts(memory, self._interruptions, outputs)
         self._items = Items(memory, self._order, self._parts, self._interruptions, outputs)
-        self._functions = Functions(memory, self._order, outputs)
+        self._waiting = Waiting(agent)
+        self._functions = Functions(agent, memory, self._order, self._waiting, outputs)
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
         self._replies = Replies()
 
@@ -163,10 +166,8 @@ class Conversation:
 
     def tool_returned(self, call_id: str, output: str, *, now: float) -> None:
         """A function of :class:`CallTool` has answered; ``output`` is for the model."""
-        response = self._functions.returned(call_id, output)
-        if response is not None:
-            self._owe_answer(response, now)
-        self._ask(now)
+        self._functions.returned(call_id, output)
+        self._after_all(now)
 
     def positions_fixed(self, fixed: session_service_pb2.PositionsFixed) -> None:
         """The gateway's last word on some parts: how much of each was played."""
@@ -258,6 +259,8 @@ class Conversation:
     def _after_all(self, now: float) -> None:
         """What may be due after any event."""
         self._parts.write_late(now=now)
+        if self._functions.take_answered():
+            self._replies.owe(Owed.RESULTS, at=now)
         if not self._memory.responses:  # nothing is asked for while one is under way
             self._ask(now)
 
@@ -286,6 +289,7 @@ class Conversation:
         )
         if self._agent.turn_detection.interrupt_response:
             self._interruptions.interrupt(onset_ms, now=now)
+            self._functions.barge_in()
 
     def _speech_stopped(self, event: events.SpeechStopped, now: float) -> None:
         self._replies.speech_stopped(now=now)
@@ -318,6 +322,7 @@ class Conversation:
         elif (is_message and item.role == "assistant") or item.type == "function_call":
             self._items.added(item, previous)
         else:
+            self._functions.result_added(item)
             self._order.stand_in(item.id, previous)
 
     def _item_done(self, said: events.Item, now: float) -> None:
@@ -327,7 +332,7 @@ class Conversation:
         if item.speech:
             self._items.speech_over(item, said, now=now)
         else:
-            self._functions.item_done(item, said)
+            self._functions.item_done(item, said, now=now)
 
     def _arguments_done(self, event: events.ArgumentsDone) -> None:
         if self._items.response(event.response_id) is None:
@@ -366,7 +371,7 @@ class Conversation:
             response.interrupted = True
             responses.pop(response_id, None)
             self._interruptions.interrupt(None, now=now)
-        self._functions.response_done(response, done.status)
+        self._functions.response_done(response, done.status, now=now)
         generation = _GENERATION_STATUS.get(status, fact_pb2.GENERATION_STATUS_FAILED)
         self._items.response_over(response, generation, told_code(status, done.reason))
         self._greeted = self._greeted or status != "failed"
@@ -379,18 +384,12 @@ class Conversation:
             greeting=None if self._greeted else greeting_instructions(self._agent),
             now=now,
         )
-        self._owe_answer(response, now)
         self._items.forget()
 
     def _owe_greeting(self, now: float) -> None:
         """Let the model speak first."""
         greeting = greeting_instructions(self._agent)
         self._replies.owe(Owed.GREETING, at=now, instructions=greeting)
-
-    def _owe_answer(self, response: Response, now: float) -> None:
-        """Let the model speak about the results of a response's functions, when all are there."""
-        if self._functions.take_answered(response):
-            self._replies.owe(Owed.RESULTS, at=now)
 
     def _error(self, detail: events.ErrorDetail) -> None:
         self._outputs.note(Note.ERROR, counted_code(detail.code))
@@ -401,6 +400,7 @@ class Conversation:
         if self._setup.refused(detail):
             return
         if event_id is not None:
+            self._functions.result_refused(event_id)
             self._replies.refused(event_id)
         if event_id is not None and event_id == self._commit_id:
             self._commit_id = None

@@ -65,6 +65,12 @@ class CallTool(msgspec.Struct, frozen=True):
     """JSON text as the model gave it; may be anything."""
 
 
+class CancelTool(msgspec.Struct, frozen=True):
+    """Abort a call of :class:`CallTool`: the model has been told that it was given up."""
+
+    call_id: str
+
+
 class AudioReceived(msgspec.Struct, frozen=True, gc=False):
     """Audio was generated, whether it went to the caller or was stale: word times need it all."""
 
@@ -156,8 +162,8 @@ class Fatal(msgspec.Struct, frozen=True):
 
 
 Output = (
-    ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | AudioReceived | TextReceived
-    | PartCut | PartGenerated | PartPlayed | Noted | Fatal
+    ToModel | ToCaller | Interrupt | WriteFact | CallerStopped | CallTool | CancelTool | AudioReceived
+    | TextReceived | PartCut | PartGenerated | PartPlayed | Noted | Fatal
 )  # fmt: skip
 
 

@@ -108,6 +108,36 @@ def test_transcription_can_be_off() -> None:
             "tools[0].timeout: unknown key (did you mean timeout_s?)",
         ),
         (MINIMAL + "transcription: {modl: x}", "transcription.modl: unknown key"),
+        (
+            MINIMAL + "while_waiting: {after: 3}",
+            "while_waiting.after: unknown key (did you mean after_s?)",
+        ),
+        (
+            MINIMAL + "while_waiting: {say: x, instruct: y}",
+            "while_waiting: give `say` or `instruct`, not both",
+        ),
+        (
+            MINIMAL
+            + "tools: [{name: f, description: d, url: 'http://a', "
+            + "while_waiting: {says: x}}]",
+            "tools[0].while_waiting.says: unknown key (did you mean say?)",
+        ),
+        (
+            MINIMAL
+            + "tools: [{name: f, description: d, url: 'http://a', "
+            + "while_waiting: {say: x, instruct: y}}]",
+            "tools[0].while_waiting: give `say` or `instruct`, not both",
+        ),
+        (
+            MINIMAL
+            + "turn_detection: {type: semantic_vad, interrupt_response: false}\n"
+            + "tools: [{name: f, description: d, url: 'http://a', cancel_on_barge_in: true}]",
+            "tools[0].cancel_on_barge_in: there is no barge-in",
+        ),
+        (
+            MINIMAL + "tools: [{name: f, description: d, url: 'http://a', timeout_s: 301}]",
+            "tools[0].timeout_s: expected `float` <= 300.0",
+        ),
     ],
 )
 def test_a_fault_is_one_message_that_names_the_key(text: str, fault: str) -> None:

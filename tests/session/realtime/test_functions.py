@@ -318,6 +318,7 @@ def test_the_model_is_asked_to_speak_when_the_response_is_over_and_all_answers_a
     assert talk.requests == []
     talk.tool_returned("call_1", "$2.35")
     outputs = [event.item for event in talk.sent if isinstance(event, events.CreateItem)]
+    assert len({output.pop("id") for output in outputs}) == 2, "ids of our own tell them apart"
     assert outputs == [
         {"type": "function_call_output", "call_id": "call_2", "output": "$4.70"},
         {"type": "function_call_output", "call_id": "call_1", "output": "$2.35"},

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ConfigurationError
-from session.agent import greeting_instructions, load_agent, parse_agent, session_update
+from session.agent import (
+    WhileWaiting,
+    greeting_instructions,
+    load_agent,
+    parse_agent,
+    session_update,
+)
 
 MINIMAL = "name: x\ninstructions: Be brief.\n"
 
@@ -20,6 +26,18 @@ def test_the_bundled_bakery_is_valid_and_greets() -> None:
     instructions = greeting_instructions(agent)
     assert instructions is not None
     assert agent.instructions in instructions, "a response's instructions replace the session's"
+
+
+def test_the_example_of_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
+    agent = parse_agent(page.partition("```yaml\n")[2].partition("```")[0], name="agent.md")
+    quote, courier = agent.tools
+    assert quote.while_waiting is None
+    assert not quote.cancel_on_barge_in
+    assert courier.while_waiting == WhileWaiting(after_s=3, say="I am looking for a courier.")
+    assert courier.cancel_on_barge_in
+    assert agent.while_waiting.instruct == "Say in a few words that you are still checking."
+    assert parse_agent(MINIMAL, name="x").while_waiting == WhileWaiting(after_s=4)
 
 
 def test_every_turn_detection_value_is_explicit() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -19,6 +18,7 @@ from session import tools as session_tools
 from session.agent import Tool
 from session.realtime.outputs import CallTool
 from session.tools import MAX_OUTPUT_BYTES, ToolCalls, ToolResult, ToolRunner, open_http
+from tests.session.endpoints import Hanging, endpoint, reset
 
 
 async def _quote(request: web.Request) -> web.Response:
@@ -125,35 +125,11 @@ async def test_a_call_without_parameters_is_a_call(runner: ToolRunner, arguments
 
 # --- endpoints that break ------------------------------------------------------------------------
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def endpoint(serve: Serve) -> AsyncIterator[str]:
-    """A server that does as it is told with each connection; its URL."""
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/f"
-
 
 async def call_once(url: str, *, timeout_s: float = 5) -> ToolResult:
     async with open_http() as http:
         tool = Tool(name="f", description="d", url=url, timeout_s=timeout_s)
         return await ToolRunner([tool], http).call("f", "{}")
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection as a process that is killed does."""
-    linger = struct.pack("ii", 1, 0)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    writer.close()
 
 
 @pytest.mark.parametrize(
@@ -219,22 +195,6 @@ async def test_an_endpoint_that_takes_no_connection_is_told_soon(
 
 
 # --- calls that are given up or left -------------------------------------------------------------
-
-
-class Hanging:
-    """An endpoint that never answers."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Semaphore(0)
-        """Once for each request."""
-        self.left = asyncio.Semaphore(0)
-        """Once for each client that went away."""
-
-    async def serve(self, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"{}")
-        self.asked.release()
-        await reader.read()
-        self.left.release()
 
 
 class Back:

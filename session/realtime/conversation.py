@@ -1,7 +1,7 @@
 """One Realtime conversation as a state machine. Pure: events in, outputs out, ``now`` an argument.
 
-This file dispatches the model's events, and says what the end of a response and an error mean for
-each of the parts that it is composed of. What follows is decided there, with the rules at the top:
+This file dispatches the model's events to the parts that it is composed of, and says what an error
+means for each of them. What follows is decided there, with the rules at the top:
 
 ==========================================  =====================================================
 :mod:`~session.realtime.interruptions`      which words were heard, as the model is told
@@ -11,7 +11,9 @@ each of the parts that it is composed of. What follows is decided there, with th
 :mod:`~session.realtime.order`              which item follows which
 :mod:`~session.realtime.functions`          which function calls are carried out, and given up
 :mod:`~session.realtime.waiting`            what the caller hears while a function is at work
-:mod:`~session.realtime.replies`            when we ask the model to speak
+:mod:`~session.realtime.ends`               what the end of a response means to all of these
+:mod:`~session.realtime.replies`            when we ask the model to speak, and what it owes
+:mod:`~session.realtime.floor`              who speaks next: debts, and silences while they last
 :mod:`~session.realtime.setup`              the session's configuration
 :mod:`~session.realtime.caller`             what the caller was transcribed to have said
 :mod:`~session.realtime.cuts`               what the model was told to cut, until it has answered
@@ -27,13 +29,18 @@ beyond is dropped and counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asheard.v1 import fact_pb2, session_service_pb2
 from session.agent import Agent, greeting_instructions
 from session.realtime import events
-from session.realtime.bounds import MAX_ITEMS_A_RESPONSE, MAX_PARTS
+from session.realtime.bounds import MAX_PARTS
 from session.realtime.caller import CallerTranscripts
 from session.realtime.cuts import Cuts
-from session.realtime.faults import Severity, counted_code, is_fatal_code, severity, told_code
+from session.realtime.debts import Kind
+from session.realtime.ends import Ends
+from session.realtime.faults import Severity, counted_code, severity
+from session.realtime.floor import Floor
 from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.interruptions import Interruptions
@@ -41,20 +48,25 @@ from session.realtime.items import Items
 from session.realtime.order import Order
 from session.realtime.outputs import CallerStopped, Fatal, Note, Output, Outputs
 from session.realtime.parts import Parts
-from session.realtime.replies import Owed, Replies
+from session.realtime.replies import Replies
 from session.realtime.setup import Setup
-from session.realtime.state import Memory, Response
+from session.realtime.state import Memory
 from session.realtime.waiting import Waiting
+from session.realtime.waits import exhausted_s
 
-MAX_TOKENS = 10**9
-"""Of one kind in one response; more is a mistake, and a counter does not go back."""
-
-_GENERATION_STATUS = {
-    "completed": fact_pb2.GENERATION_STATUS_COMPLETED,
-    "cancelled": fact_pb2.GENERATION_STATUS_CANCELLED,
-    "incomplete": fact_pb2.GENERATION_STATUS_INCOMPLETE,
-    "failed": fact_pb2.GENERATION_STATUS_FAILED,
-}
+_NO_SIGN = frozenset(
+    {
+        events.SpeechStarted,
+        events.SpeechStopped,
+        events.Committed,
+        events.TranscriptionDelta,
+        events.TranscriptionCompleted,
+        events.TranscriptionFailed,
+        events.RateLimitsUpdated,
+        events.Error,
+    }
+)
+"""Events that say nothing of a response's life."""
 
 
 class Conversation:
@@ -68,12 +80,18 @@ class Conversation:
         agent: Who speaks.
         model: The model's name, for the facts.
         clock: The model's input buffer against the call's clock.
+        jitter: Chance from 0 to 1, so that calls that failed together do not ask together.
     """
 
-    def __init__(self, agent: Agent, model: str, clock: InputClock) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        model: str,
+        clock: InputClock,
+        jitter: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._agent = agent
         self._clock = clock
-        self._greeted = agent.greeting is None
         self._commit_id: str | None = None
         """Of our own commit of the caller's last words, until it is answered."""
         self._memory = memory = Memory()
@@ -84,10 +102,16 @@ class Conversation:
         self._order = Order(outputs)
         self._parts = Parts(memory, self._interruptions, outputs)
         self._items = Items(memory, self._order, self._parts, self._interruptions, outputs)
-        self._waiting = Waiting(agent)
-        self._functions = Functions(agent, memory, self._order, self._waiting, outputs)
+        self._replies = replies = Replies(jitter)
+        self._waiting = waiting = Waiting(agent)
+        self._functions = Functions(agent, memory, self._order, waiting, outputs)
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
-        self._replies = Replies()
+        self._ends = Ends(
+            memory, self._items, self._functions, self._interruptions, replies, outputs
+        )
+        self._floor = Floor(memory, clock, replies, self._functions, waiting, self._ends, outputs)
+        self._due: float | None = None
+        """When something is due without any event; looked at with each of them."""
 
     # --- what the shell asks ---------------------------------------------------------------
 
@@ -112,15 +136,7 @@ class Conversation:
 
     def next_timer(self) -> float | None:
         """When :meth:`timer` wants to be called, in monotonic seconds; None: not at all."""
-        due: float | None = None
-        for wish in (
-            self._interruptions.next_timer(),
-            self._parts.next_timer(),
-            None if self._memory.responses else self._replies.next_timer(responding=False),
-        ):
-            if wish is not None and (due is None or wish < due):
-                due = wish
-        return due
+        return self._due
 
     # --- what the shell tells --------------------------------------------------------------
 
@@ -136,7 +152,7 @@ class Conversation:
     def caller_left(self, *, now: float) -> None:
         """The media stream is over: nothing more can be heard, some may still be transcribed."""
         self._memory.caller_left = True
-        self._replies.stop()
+        self._floor.close(now=now)
         for response in self._memory.responses.values():
             if not response.interrupted:
                 response.interrupted = True
@@ -149,6 +165,7 @@ class Conversation:
             # Voice detection would wait for a silence that never comes.
             self._commit_id = self._outputs.event_id()
             self._outputs.send(events.CommitAudio(event_id=self._commit_id))
+        self._after_all(now)
 
     def finish(self, *, failed: bool) -> None:
         """The socket is closed: report what was left open. Only positions may follow."""
@@ -191,11 +208,16 @@ class Conversation:
             self._items.text(event, now=now)
         else:
             self._receive_other(event, now)
-        self._after_all(now)
+            self._after_all(now)
+            return
+        if self._memory.stirred:
+            self._after_all(now)
 
     def _receive_other(
         self, event: events.AnyServerEvent | events.UnknownEvent | events.MalformedEvent, now: float
     ) -> None:
+        if type(event) not in _NO_SIGN:
+            self._replies.sign(now)
         match event:
             case events.AudioDelta():  # by its beta name
                 self._items.audio(event, now=now)
@@ -208,17 +230,17 @@ class Conversation:
             case events.SessionCreated():
                 self._setup.record(event.session.id)
             case events.SessionUpdated():
-                if self._setup.updated(event.session) and not self._greeted:
+                if self._setup.updated(event.session):
                     self._owe_greeting(now)
             case events.ItemAdded():
                 self._item_added(event)
             case events.ItemDone():
-                self._item_done(event.item, now)
+                self._ends.item_done(event.item, now=now)
             case events.OutputItemAdded():
                 self._items.of_response(event.item, event.response_id)
             case events.OutputItemDone():
                 self._items.of_response(event.item, event.response_id)
-                self._item_done(event.item, now)
+                self._ends.item_done(event.item, now=now)
             case events.PartAdded():
                 self._items.part_added(event)
             case events.AudioDone():
@@ -229,11 +251,10 @@ class Conversation:
                 self._arguments_done(event)
             case events.ResponseCreated():
                 self._items.response(event.response.id)
-                self._replies.created()
             case events.ResponseDone():
-                self._response_done(event.response, now)
+                self._ends.done(event.response, now=now)
             case events.Committed():
-                self._committed(event)
+                self._committed(event, now)
             case events.TranscriptionDelta():
                 self._outputs.extend(self._caller.delta(event.item_id, event.delta or "", now=now))
             case events.TranscriptionCompleted():
@@ -248,8 +269,9 @@ class Conversation:
                 self._outputs.extend(self._cuts.accepted(event.item_id, deletion=True))
             case events.RateLimitsUpdated():
                 _note_rate_limits(event.rate_limits, self._outputs)
+                self._replies.limited(exhausted_s(event.rate_limits), now=now)
             case events.Error():
-                self._error(event.error)
+                self._error(event.error, now)
             case events.UnknownEvent():
                 if not event.expected:
                     self._outputs.note(Note.UNKNOWN_EVENT)
@@ -259,26 +281,17 @@ class Conversation:
     def _after_all(self, now: float) -> None:
         """What may be due after any event."""
         self._parts.write_late(now=now)
-        if self._functions.take_answered():
-            self._replies.owe(Owed.RESULTS, at=now)
-        if not self._memory.responses:  # nothing is asked for while one is under way
-            self._ask(now)
-
-    def _ask(self, now: float) -> None:
-        """Let the model speak if that is due."""
-        due = self._replies.next_timer(responding=self.responding)
-        if due is None or now < due:
-            return
-        request = self._replies.next(
-            self._outputs.event_id("r"), responding=self.responding, now=now
-        )
-        if request is not None:
-            self._outputs.send(request)
+        self._floor.run(now=now)
+        due = self._floor.next_timer(now=now)
+        for wish in (self._interruptions.next_timer(), self._parts.next_timer()):
+            if wish is not None and (due is None or wish < due):
+                due = wish
+        self._due = due
 
     # --- the caller ------------------------------------------------------------------------
 
     def _speech_started(self, event: events.SpeechStarted, now: float) -> None:
-        self._replies.speech_started()
+        self._floor.speech_started(now=now)
         self._clock.speech(True)
         onset_ms = event.audio_start_ms + self._agent.prefix_padding_ms
         self._outputs.fact(
@@ -289,21 +302,22 @@ class Conversation:
         )
         if self._agent.turn_detection.interrupt_response:
             self._interruptions.interrupt(onset_ms, now=now)
+            self._floor.cut(now=now)
             self._functions.barge_in()
 
     def _speech_stopped(self, event: events.SpeechStopped, now: float) -> None:
-        self._replies.speech_stopped(now=now)
         self._clock.speech(False)
         end_ms = max(0, event.audio_end_ms - self._agent.trailing_silence_ms)
+        self._floor.speech_stopped(end_ms, now=now)
         self._outputs.add(CallerStopped(end_ms))
         self._outputs.fact(
             "caller_speech_stopped",
             fact_pb2.CallerSpeechStopped(item_id=event.item_id, at_ms=self._clock.media_at(end_ms)),
         )
 
-    def _committed(self, event: events.Committed) -> None:
+    def _committed(self, event: events.Committed, now: float) -> None:
         self._commit_id = None
-        self._replies.committed()
+        self._floor.committed(now=now)
         self._clock.speech(False)
         self._outputs.extend(self._caller.expect(event.item_id))
 
@@ -325,15 +339,6 @@ class Conversation:
             self._functions.result_added(item)
             self._order.stand_in(item.id, previous)
 
-    def _item_done(self, said: events.Item, now: float) -> None:
-        item = self._memory.items.get(said.id)
-        if item is None:
-            return
-        if item.speech:
-            self._items.speech_over(item, said, now=now)
-        else:
-            self._functions.item_done(item, said, now=now)
-
     def _arguments_done(self, event: events.ArgumentsDone) -> None:
         if self._items.response(event.response_id) is None:
             return
@@ -344,54 +349,13 @@ class Conversation:
         if item is not None:
             self._functions.arguments_done(item, event.arguments)
 
-    def _response_done(self, done: events.Response, now: float) -> None:
-        status = done.status or "incomplete"  # of one that says nothing, nothing is claimed
-        self._outputs.note(Note.RESPONSE, status if status in _GENERATION_STATUS else "other")
-        _note_usage(done.usage, self._outputs)
-        responses = self._memory.responses
-        response_id = done.id
-        if not response_id and len(responses) == 1:
-            response_id = next(iter(responses))  # which one could not be read
-        if not response_id:
-            self._outputs.note(Note.MALFORMED_EVENT, "response.done")
-            return
-        late = self._items.is_over(response_id)
-        for output in (done.output or ())[:MAX_ITEMS_A_RESPONSE]:
-            item = None if late else self._items.of_response(output, response_id)
-            if item is not None and not item.speech:
-                self._functions.note_end(item, output)  # the response's own status decides
-            else:
-                self._item_done(output, now)
-        if late:
-            return
-        response = responses.get(response_id) or Response(response_id)
-        cancelled_unasked = status == "cancelled" and not response.interrupted
-        if cancelled_unasked and not responses.keys() - {response_id}:
-            # Cancelled for speech that began before its first sign: its audio is out already.
-            response.interrupted = True
-            responses.pop(response_id, None)
-            self._interruptions.interrupt(None, now=now)
-        self._functions.response_done(response, done.status, now=now)
-        generation = _GENERATION_STATUS.get(status, fact_pb2.GENERATION_STATUS_FAILED)
-        self._items.response_over(response, generation, told_code(status, done.reason))
-        self._greeted = self._greeted or status != "failed"
-        if status == "failed":
-            self._outputs.note(Note.ERROR, f"response_{counted_code(done.reason)}")
-            if is_fatal_code(done.reason):
-                self._outputs.add(Fatal(f"response failed: {done.reason}"))
-        self._replies.done(
-            failed=status == "failed",
-            greeting=None if self._greeted else greeting_instructions(self._agent),
-            now=now,
-        )
-        self._items.forget()
-
     def _owe_greeting(self, now: float) -> None:
         """Let the model speak first."""
         greeting = greeting_instructions(self._agent)
-        self._replies.owe(Owed.GREETING, at=now, instructions=greeting)
+        if greeting is not None:
+            self._replies.owe(Kind.GREETING, now=now, instructions=greeting)
 
-    def _error(self, detail: events.ErrorDetail) -> None:
+    def _error(self, detail: events.ErrorDetail, now: float) -> None:
         self._outputs.note(Note.ERROR, counted_code(detail.code))
         event_id = detail.event_id
         if severity(detail) is Severity.FATAL:
@@ -401,7 +365,7 @@ class Conversation:
             return
         if event_id is not None:
             self._functions.result_refused(event_id)
-            self._replies.refused(event_id)
+        self._replies.refused(detail, now=now)
         if event_id is not None and event_id == self._commit_id:
             self._commit_id = None
         self._outputs.extend(self._cuts.refused(detail))
@@ -413,20 +377,3 @@ def _note_rate_limits(limits: list[events.RateLimit], outputs: Outputs) -> None:
             name = limit.name if limit.name in ("requests", "tokens") else "other"
             remaining = min(max(0.0, limit.remaining), limit.limit)
             outputs.note(Note.RATE_LIMIT, name, int(1000 * (remaining / limit.limit)))
-
-
-def _note_usage(usage: events.Usage | None, outputs: Outputs) -> None:
-    if usage is None:
-        return
-    for direction, details in (
-        ("input", usage.input_token_details),
-        ("output", usage.output_token_details),
-    ):
-        if details is not None:
-            for kind, tokens in (
-                ("text", details.text_tokens),
-                ("audio", details.audio_tokens),
-                ("cached", details.cached_tokens),
-            ):
-                amount = min(max(0, tokens or 0), MAX_TOKENS)
-                outputs.note(Note.TOKENS, f"{direction}_{kind}", amount)

@@ -138,6 +138,14 @@ class Response(msgspec.Struct, frozen=True):
             return str(details.error.code)
         return details.reason or (details.error.type if details.error else None) or ""
 
+    @property
+    def message(self) -> str:
+        """The server's words about why it ended; they may quote what was sent."""
+        details = self.status_details
+        if isinstance(details, str) or details is None:
+            return details or ""
+        return (details.error.message if details.error is not None else None) or ""
+
 
 class RateLimit(msgspec.Struct, frozen=True):
     """One of the account's limits."""

@@ -64,6 +64,8 @@ _COUNTED_CODES = _FATAL_CODES | _BENIGN_CODES | {
     "unsupported_content_type",
     "inference_rate_limit_exceeded",
     "server_error",
+    "content_filter",
+    "max_output_tokens",
 }  # fmt: skip
 
 

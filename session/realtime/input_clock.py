@@ -171,6 +171,20 @@ class InputClock:
                 return segment.media_ms + buffer_ms - segment.buffer_ms
         return None
 
+    def media_now(self, now: float) -> int | None:
+        """The call's clock now: where its newest frame is, and what passed since it came.
+
+        Args:
+            now: Monotonic seconds.
+
+        Returns:
+            None when nothing was appended yet.
+        """
+        at_ms = self.media_at(self.appended_ms)
+        if at_ms is None or self._last_media_at is None:
+            return at_ms
+        return at_ms + max(0, int((now - self._last_media_at) * 1000))
+
     def received_at(self, buffer_ms: int) -> int | None:
         """The gateway's wall clock, in microseconds, when it received a place in the buffer.
 

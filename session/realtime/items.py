@@ -71,6 +71,8 @@ class Items:
                 self.response_over(oldest, fact_pb2.GENERATION_STATUS_INCOMPLETE)
             response = responses[response_id] = Response(response_id)
             response.interrupted = self._memory.caller_left
+            self._memory.begun.append(response_id)
+            self._memory.stirred = True
         return response
 
     def response_over(

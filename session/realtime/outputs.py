@@ -138,6 +138,10 @@ class Note(enum.Enum):
     SETTING_DIFFERS = "setting differs"
     """The server has another setting than it was told. Label: which, out of
     :data:`session.realtime.agreed.SETTINGS`."""
+    INCOMPLETE = "incomplete"
+    """A response that a limit or a filter ended. Label: why, out of a bounded set."""
+    DEAD_AIR = "dead air"
+    """A silence in which the caller waited. Label: reason; the amount is its milliseconds."""
     CALL_NOT_MADE = "call not made"
     """A function call that was not carried out, since it was cut off."""
 

@@ -9,6 +9,7 @@ part, the one with the longest text stands.
 from __future__ import annotations
 
 from asheard.v1 import fact_pb2
+from runtime.units import BYTES_PER_MS
 from session.realtime.bounds import (
     MAX_HELD_AUDIO_BYTES,
     MAX_PART_AUDIO_BYTES,
@@ -25,6 +26,8 @@ from session.realtime.outputs import (
     ToCaller,
 )
 from session.realtime.state import Item, Memory, Part, PartKey
+
+BYTES_PER_S = BYTES_PER_MS * 1000
 
 PROGRESS_S = 1.0
 """Between two facts about the progress of a part, as between those about its playback; generation
@@ -75,6 +78,7 @@ class Parts:
             return
         part.audible = True
         part.received_bytes += length_bytes
+        memory.generated_at = now
         if not part.settled:
             memory.held_bytes += length_bytes
         outputs.add(AudioReceived(item.item_id, content_index, payload))
@@ -84,6 +88,10 @@ class Parts:
             self._interruptions.decide(item, content_index, part)
         else:
             part.sent = True
+            playing_until = memory.playing_until
+            memory.playing_until = (
+                playing_until if playing_until > now else now
+            ) + length_bytes / BYTES_PER_S
             if len(payload) <= MAX_PIECE_CHARS:
                 outputs.add(ToCaller(item.item_id, content_index, payload))
             else:
@@ -112,6 +120,7 @@ class Parts:
         if item.status:
             self._text_came_late(item, content_index, part, now + PROGRESS_S)
             return
+        self._memory.generated_at = now
         self._outputs.add(TextReceived(item.item_id, content_index, delta))
         self._progress(item.item_id, content_index, part, now)
 
@@ -133,6 +142,7 @@ class Parts:
         if item.status and len(part.text) > len(part.written_text):
             key = item.item_id, content_index
             self._late[key] = min(due, self._late.get(key, due))
+            self._memory.stirred = True
 
     # --- facts ------------------------------------------------------------------------------
 

@@ -1,248 +1,446 @@
-"""When to ask the model for a response by ourselves. Pure.
+"""Who asks the model to speak, and what the caller is owed. Pure: this file alone decides it.
 
-As a rule the model's voice detection creates responses. ``response.create`` is ours only for what
-the caller is owed and nobody else asks for:
+As a rule the model's voice detection creates responses. ``response.create`` is ours for what the
+caller is owed and nobody else asks for. What is owed is a debt (:mod:`.debts`), and every debt ends
+in speech of the model's, or in words of ours.
 
-============  =====================================  ================  =====================
-owed          since                                  from              when it is refused
-============  =====================================  ================  =====================
-a greeting    the session is configured, or the      at once, after a  no longer owed: the
-              first response failed                  failure later     caller spoke first
-the results   a response is over and all functions   at once           owed again: what stood
-of functions  that it called have answered                             in the way may not
-                                                                       know the results
-a retry       a response failed, which is silence    0.5 s later, the  owed again
-              to the caller                          next time 1.5 s,
-                                                     then not at all
-============  =====================================  ================  =====================
+A response takes over all debts that it can know when it begins. Others stand until it is over; one
+that answered our request, and was not refused to us by its end, knew what we asked for. What becomes
+of the debts that a response took over:
 
-What is owed and what is asked is one state. What is owed later replaces what was owed, since one
-response answers both; a response that begins by itself answers everything, since it sees the same
-conversation. Where there is no arrow, nothing changes:
+================================================  ================================================
+a response                                        its debts
+================================================  ================================================
+spoke, or called functions                        settled
+said nothing that can be heard, and called none   owed again at once; the second time as if failed
+failed; showed no sign for 15 s                   owed again after a backoff (:mod:`.waits`)
+was cut off by the caller                         settled by what follows: a turn is owed an ANSWER,
+                                                  noise a CONTINUATION
+================================================  ================================================
 
-===============  ===============  ======  =======  ===================  =========  ====
-state            owe              ask     created  refused              lapsed     stop
-===============  ===============  ======  =======  ===================  =========  ====
-NOTHING          OWED             .       .        .                    .          OVER
-OWED             OWED             ASKED   NOTHING  .                    .          OVER
-ASKED            ASKED_AND_OWED   .       NOTHING  OWED                 NOTHING    OVER
-ASKED_AND_OWED   ASKED_AND_OWED   .       NOTHING  OWED (the later)     OWED       OVER
-OVER             .                .       .        .                    .          .
-===============  ===============  ======  =======  ===================  =========  ====
+What is asked and what is under way is one state. Where there is no arrow, nothing changes:
 
-*ask* is the one arrow with an output, ``response.create``, and the one that we choose. It is taken
-as soon as what is owed is due and nothing holds it back:
+=========  =====  =========  ========  ======  ====
+state      ask    begun      refused   ended   stop
+=========  =====  =========  ========  ======  ====
+QUIET      ASKED  UNDER_WAY  .         .       OVER
+ASKED      .      UNDER_WAY  QUIET     .       OVER
+UNDER_WAY  .      .          .         QUIET   OVER
+OVER       .      .          .         .       .
+=========  =====  =========  ========  ======  ====
+
+*begun* and *refused* need not be answers to our request: voice detection's response may come in
+between. *refused* is an error with its ``event_id``; or one with none that can be about it
+(:data:`REFUSALS`); or no answer at all for 5 s. *ended*: of the last response under way.
+
+*ask* is the one arrow that we choose. It is taken as soon as something is owed and nothing holds it
+back:
 
 =====================================  ================  ======================================
 held back while                        from              until
 =====================================  ================  ======================================
-the caller speaks                      speech started    speech stopped, or was committed
+the caller speaks                      speech started    speech stopped, or was committed; 60 s
 a response is under way                its first sign    its end
-voice detection is expected to ask     speech stopped    a response is created, or 3 s later
+voice detection is expected to commit  speech stopped    it is committed, or 1 s later
+voice detection is expected to ask     the commit        a response begins, or 3 s later; not
+                                                         when one was under way all the time
+waits of :mod:`.waits`                 a failure …       as said there
 =====================================  ================  ======================================
+
+After three failures in a row, and when the caller has waited for too long, all debts are settled in
+words of ours (:class:`Sorry`), and nothing is owed until something new is.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from session.realtime.events import CreateResponse, ResponseOptions
+from asheard.v1 import transcript_pb2
+from session.realtime.debts import Debt, Debts, Kind
+from session.realtime.events import CreateResponse, ErrorDetail, ResponseOptions
+from session.realtime.waits import Pace, named_wait_s
 
 EXPECT_S = 3.0
-"""How long after the caller's last word we wait for the model to answer by itself. Semantic voice
-detection creates its response with the end of speech, level detection too; the rest is network."""
+"""How long after a commit we wait for the model to answer by itself. Voice detection creates its
+response with the commit; the rest is network."""
 
-RETRY_DELAYS_S = (0.5, 1.5)
-"""After a failed response: rate limits of the inference pool pass in a second or so. The caller
-waits three seconds at most; then it is better to let them speak."""
+COMMIT_S = 1.0
+"""How long after the end of speech its commit may take: the server sends both at once."""
+
+ASKED_S = 5.0
+"""How long the answer to a request may take: a round trip, and what the server's queue holds."""
+
+STALLED_S = 15.0
+"""How long a response may show no sign."""
+
+ENDING_S = 2.0
+"""How long one that the caller cut off may take to say that it is over."""
+
+SPEAKING_S = 60.0
+"""How long the caller is believed to speak without a word about it: the end may have been lost."""
+
+MAX_FAILURES = 3
+"""In a row; then the caller is told."""
+
+REFUSALS = frozenset(
+    {
+        "conversation_already_has_active_response",
+        "rate_limit_exceeded",
+        "inference_rate_limit_exceeded",
+        "server_error",
+        "internal_error",
+        "service_unavailable",
+        "overloaded",
+    }
+)
+"""Codes, or types where there is no code, of errors that are about our request though they do not
+name it. Others without an ``event_id`` are about something else."""
+
+Reason: TypeAlias = "transcript_pb2.DeadAirReason.ValueType"
 
 
-class Owed(enum.Enum):
-    """What the caller is owed."""
+class End(enum.Enum):
+    """How a response ended, for the caller; see the module."""
 
-    GREETING = "greeting"
-    RESULTS = "results"
-    RETRY = "retry"
-
-
-LAPSING = frozenset({Owed.GREETING})
-"""What has lost its sense once another response came first."""
+    SPOKE = "spoke"
+    """It has audio that went to the caller, or called functions."""
+    SILENT = "silent"
+    """It says that it is over, and there was nothing to be heard in it."""
+    FAILED = "failed"
+    CUT = "cut"
 
 
 class State(enum.Enum):
-    """What is owed and what is asked; see the table."""
+    """What is asked and what is under way; see the table."""
 
-    NOTHING = "nothing"
-    OWED = "owed"
+    QUIET = "quiet"
     ASKED = "asked"
     """A request is sent and neither answered nor refused."""
-    ASKED_AND_OWED = "asked and owed"
-    """The same, and something more is owed since."""
+    UNDER_WAY = "under way"
     OVER = "over"
     """Nothing is asked for any more."""
 
 
-class Event(enum.Enum):
-    """What changes the state."""
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """A response shows no sign any more: cancel it, and report it with :meth:`Replies.done`."""
 
-    OWE = "owe"
-    ASK = "ask"
-    CREATED = "created"
-    """A response began, on our request or by itself."""
-    REFUSED = "refused"
-    LAPSED = "lapsed"
-    """Our request was refused, and what it was for has lost its sense."""
-    STOP = "stop"
-
-
-TABLE = {
-    (State.NOTHING, Event.OWE): State.OWED,
-    (State.NOTHING, Event.STOP): State.OVER,
-    (State.OWED, Event.OWE): State.OWED,
-    (State.OWED, Event.ASK): State.ASKED,
-    (State.OWED, Event.CREATED): State.NOTHING,
-    (State.OWED, Event.STOP): State.OVER,
-    (State.ASKED, Event.OWE): State.ASKED_AND_OWED,
-    (State.ASKED, Event.CREATED): State.NOTHING,
-    (State.ASKED, Event.REFUSED): State.OWED,
-    (State.ASKED, Event.LAPSED): State.NOTHING,
-    (State.ASKED, Event.STOP): State.OVER,
-    (State.ASKED_AND_OWED, Event.OWE): State.ASKED_AND_OWED,
-    (State.ASKED_AND_OWED, Event.CREATED): State.NOTHING,
-    (State.ASKED_AND_OWED, Event.REFUSED): State.OWED,
-    (State.ASKED_AND_OWED, Event.LAPSED): State.OWED,
-    (State.ASKED_AND_OWED, Event.STOP): State.OVER,
-}
-"""State and event to state. What is not here changes nothing."""
+    response_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Debt:
-    owed: Owed
-    due_at: float
-    instructions: str | None
-    """For this response alone. None: the session's."""
+class Sorry:
+    """Tell the caller in words of ours that there is no answer. Nothing is owed any more."""
+
+
+Step = CreateResponse | GiveUp | Sorry
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    event_id: str
+    at: float
+    debts: tuple[Debt, ...]
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A response, from its first sign to its end."""
+
+    number: int
+    began_at: float
+    debts: list[Debt] = field(default_factory=list)
+    """That it took over."""
+    request: _Request | None = None
+    """That it may answer: ours, unless that is refused before its end."""
+    cut: bool = False
 
 
 class Replies:
-    """Decides when to send ``response.create``; see the module for the tables.
+    """Decides when the model is asked to speak; see the module for the tables.
 
-    The conversation reports what happens and calls :meth:`next` after every event and timer.
+    The conversation reports what happens. After every event and timer it calls :meth:`next` until
+    there is nothing more.
+
+    Args:
+        jitter: Chance from 0 to 1, for backoffs.
     """
 
-    def __init__(self) -> None:
-        self._state = State.NOTHING
-        self._debt: _Debt | None = None
-        """What is owed and not asked for."""
-        self._asked: tuple[str, _Debt] | None = None
-        """The request without an answer: its ``event_id``, and what it is for."""
+    def __init__(self, jitter: Callable[[], float] = lambda: 0.0) -> None:
+        self._pace = Pace(jitter)
+        self._debts = Debts()
+        self._request: _Request | None = None
+        """Without an answer yet."""
+        self._under_way: dict[str, _UnderWay] = {}
+        self._begun = 0
+        """Responses so far; a response's number is this when it has begun."""
+        self._spoke = 0
+        """Number of the last response that spoke to its end."""
+        self._sign_at = 0.0
+        self._silent = False
+        """The last response that ended said nothing."""
+        self._speaking_until: float | None = None
         self._expected_until = 0.0
-        self._failures = 0
-        """Responses that failed one after the other."""
-        self.speaking = False
-        """The caller is."""
+        self._unanswered = False
+        """Voice detection is to answer a turn, or should have."""
+        self._over = False
+        self.calling = False
+        """Functions are under way, as the conversation says."""
 
     @property
     def state(self) -> State:
-        """What is owed and what is asked."""
-        return self._state
+        """What is asked and what is under way."""
+        if self._over:
+            return State.OVER
+        if self._under_way:
+            return State.UNDER_WAY
+        return State.QUIET if self._request is None else State.ASKED
+
+    @property
+    def under_way(self) -> Collection[str]:
+        """Responses from their first sign to their end, by id."""
+        return self._under_way.keys()
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the caller speaks."""
+        return self._speaking_until is not None
 
     # --- what is owed -------------------------------------------------------------------------
 
-    def owe(self, owed: Owed, *, at: float, instructions: str | None = None) -> None:
-        """The model ought to speak as soon as the line is quiet.
+    def owe(
+        self, kind: Kind, *, now: float, since: float | None = None, instructions: str | None = None
+    ) -> None:
+        """The model ought to speak as soon as nothing holds that back.
 
         Args:
-            owed: What for.
-            at: Not before this, in monotonic seconds.
-            instructions: For this response alone. None: the session's.
+            kind: What about.
+            now: Monotonic seconds.
+            since: When the caller's wait for it began. None: now.
+            instructions: For its response alone. None: the session's.
         """
-        self._debt = _Debt(owed, at, instructions)
-        self._take(Event.OWE)
+        since = now if since is None else since
+        if kind is not Kind.RESULTS:
+            self._debts.add(Debt(kind, since, self._begun + 1, instructions))
+            return
+        debt = self._debts.results(since)
+        if debt.is_known_to(self._spoke):
+            return  # a response that knew them has spoken meanwhile
+        for response in self._under_way.values():
+            if not response.cut and debt.is_known_to(response.number):
+                response.debts.append(debt)
+                return
+        self._debts.add(debt)
+
+    @property
+    def owed(self) -> tuple[Kind, ...]:
+        """What is owed and no response under way is about; the oldest first."""
+        return self._debts.kinds
+
+    def withdraw(self, kind: Kind) -> None:
+        """Something is not owed after all; what is asked or under way for it stays so."""
+        self._debts.withdraw(kind)
+
+    def results_added(self, added: bool) -> None:
+        """Whether the server has said of all results that it was sent that they joined the
+        conversation: what begins from then on knows them."""
+        self._debts.results_added(added, begun=self._begun)
 
     def stop(self) -> None:
         """Ask for nothing any more."""
-        self._take(Event.STOP)
+        self._over = True
+        self._debts.clear()
+        self._request = None
+        self._under_way.clear()
+
+    def give_up(self) -> list[str]:
+        """The caller was told in words of ours: nothing is owed any more.
+
+        Returns:
+            Responses under way that must not speak after that: to be cancelled.
+        """
+        self._debts.clear()
+        self._request = None
+        self._expected_until = 0.0
+        self._unanswered = False
+        self._pace.succeeded()
+        self._silent = False
+        return [response_id for response_id, it in self._under_way.items() if not it.cut]
 
     # --- what the model does ------------------------------------------------------------------
 
-    def created(self) -> None:
-        """A response began, on our request or by itself."""
+    def begun(self, response_id: str, *, now: float) -> None:
+        """A response showed its first sign, on our request or by itself."""
+        if self._over or response_id in self._under_way:
+            return
+        self._begun += 1
+        response = self._under_way[response_id] = _UnderWay(self._begun, now)
+        response.debts = self._debts.take_known(response.number)
+        response.request, self._request = self._request, None
         self._expected_until = 0.0
-        self._debt = None
-        self._asked = None
-        self._take(Event.CREATED)
+        self._unanswered = False
+        self.sign(now)
 
-    def done(self, *, failed: bool, greeting: str | None, now: float) -> None:
-        """A response ended.
+    def sign(self, at: float) -> None:
+        """Something of the responses under way came then, in monotonic seconds."""
+        self._sign_at = max(self._sign_at, at)
+
+    def cut(self, *, now: float) -> None:
+        """The caller has cut off what is under way."""
+        for response in self._under_way.values():
+            response.cut = True
+        self.sign(now)
+
+    def done(self, response_id: str, end: End, *, now: float, named_s: float | None = None) -> None:
+        """A response is over.
 
         Args:
-            failed: Its status.
-            greeting: Instructions of the greeting while that is owed, for the next attempt; None
-                once the model has spoken.
+            response_id: Which; one that never showed a sign begins and ends with this.
+            end: How.
             now: Monotonic seconds.
+            named_s: The wait that the server named.
         """
-        if not failed or self._failures >= len(RETRY_DELAYS_S):
-            self._failures = 0
+        if self._over:
             return
-        owed = Owed.RETRY if greeting is None else Owed.GREETING
-        self.owe(owed, at=now + RETRY_DELAYS_S[self._failures], instructions=greeting)
-        self._failures += 1
+        if end is not End.CUT:
+            self.begun(response_id, now=now)
+        response = self._under_way.pop(response_id, None)
+        if response is None or response.cut or end is End.CUT:
+            return
+        if end is End.SPOKE:
+            self._pace.succeeded()
+            self._silent = False
+            self._spoke = max(self._spoke, response.number)
+            for debt in response.request.debts if response.request is not None else ():
+                self._debts.settle(debt)
+            return
+        for debt in response.debts or [Debt(Kind.ANSWER, response.began_at, 0)]:
+            debt.known_from = self._begun + 1
+            self._debts.add(debt)
+        if end is End.FAILED or self._silent:
+            self._pace.failed(now=now, named_s=named_s)
+        self._silent = end is End.SILENT
 
-    def refused(self, event_id: str) -> None:
-        """The model refused an event of ours, perhaps the request."""
-        if self._asked is None or self._asked[0] != event_id:
-            return
-        debt = self._asked[1]
-        self._asked = None
-        if debt.owed in LAPSING:
-            self._take(Event.LAPSED)
-            return
-        self._debt = self._debt or debt
-        self._take(Event.REFUSED)
+    def refused(self, detail: ErrorDetail, *, now: float) -> bool:
+        """The model reported an error. Whether it is its No to our request."""
+        if detail.event_id is None and str(detail.code or detail.type) not in REFUSALS:
+            return False
+        request = self._request
+        if request is not None and detail.event_id in (None, request.event_id):
+            self._request = None
+            self._pace.failed(now=now, named_s=named_wait_s(detail.message))
+            return True
+        for response in self._under_way.values():
+            request = response.request
+            if request is not None and detail.event_id in (None, request.event_id):
+                response.request = None  # it is not ours
+                return True
+        if detail.event_id is None and Kind.ANSWER in self._debts.kinds:
+            # Voice detection was refused in our place: it is not to be waited for.
+            self._expected_until = 0.0
+            self._pace.failed(now=now, named_s=named_wait_s(detail.message))
+        return False
+
+    def limited(self, seconds: float, *, now: float) -> None:
+        """The server says that a limit of the account is used up for so long."""
+        self._pace.wait_until(now + seconds)
 
     # --- what the caller does -----------------------------------------------------------------
 
-    def speech_started(self) -> None:
+    def speech_started(self, *, now: float) -> None:
         """The caller speaks."""
-        self.speaking = True
+        self._speaking_until = now + SPEAKING_S
 
     def speech_stopped(self, *, now: float) -> None:
-        """The caller stopped: voice detection is about to create a response."""
-        self.speaking = False
-        self._expected_until = now + EXPECT_S
+        """The caller stopped: voice detection is about to commit what it said, if it was speech."""
+        self._speaking_until = None
+        self._expected_until = now + COMMIT_S
 
-    def committed(self) -> None:
-        """What the caller said is an item, with or without the end of speech."""
-        self.speaking = False
-
-    # --- what is to be sent -------------------------------------------------------------------
-
-    def next(self, event_id: str, *, responding: bool, now: float) -> CreateResponse | None:
-        """The request to send now, if any.
+    def committed(self, *, now: float, since: float | None = None) -> None:
+        """What the caller said is a turn, with or without the end of speech.
 
         Args:
-            event_id: For the request.
-            responding: A response is under way.
+            now: Monotonic seconds.
+            since: When it said its last word. None: now.
+        """
+        if self._over:
+            return
+        self._speaking_until = None
+        # The server asks for nothing by itself while a response that it has not cut is under way.
+        blocked = any(not response.cut for response in self._under_way.values())
+        self._expected_until = 0.0 if blocked else now + EXPECT_S
+        self._unanswered = not blocked
+        self.owe(Kind.ANSWER, now=now, since=since)
+
+    # --- what is to be done -------------------------------------------------------------------
+
+    def next(self, event_id: str, *, now: float) -> Step | None:
+        """What is to be done now, if anything.
+
+        Args:
+            event_id: For a request.
             now: Monotonic seconds.
         """
-        due = self.next_timer(responding=responding)
-        debt = self._debt
-        if due is None or debt is None or now < due:
+        due = self.next_timer()
+        if due is None or now < due:
             return None
-        self._debt = None
-        self._asked = event_id, debt
-        self._take(Event.ASK)
-        options = None if debt.instructions is None else ResponseOptions(debt.instructions)
+        if self._request is not None:
+            self._request = None
+            self._pace.failed(now=now)
+            return self.next(event_id, now=now)
+        for response_id, response in self._under_way.items():
+            if now >= self._stalled_at(response):
+                return GiveUp(response_id)
+        if self._pace.failures >= MAX_FAILURES:
+            self.give_up()
+            return Sorry()
+        self._speaking_until = None
+        self._unanswered = False
+        self._pace.asked(now=now)
+        self._request = _Request(event_id, now, self._debts.all)
+        instructions = self._debts.instructions()
+        options = None if instructions is None else ResponseOptions(instructions)
         return CreateResponse(event_id=event_id, response=options)
 
-    def next_timer(self, *, responding: bool) -> float | None:
+    def next_timer(self) -> float | None:
         """When :meth:`next` has something without any event; None: it takes one."""
-        debt = self._debt
-        if self._state is not State.OWED or debt is None or responding or self.speaking:
+        if self._over:
             return None
-        return max(debt.due_at, self._expected_until)
+        if self._under_way:
+            return min(self._stalled_at(response) for response in self._under_way.values())
+        if self._request is not None:
+            return self._request.at + ASKED_S
+        if not self._debts:
+            return None
+        held_until = max(self._expected_until, self._speaking_until or 0.0)
+        if self._pace.failures >= MAX_FAILURES:
+            return held_until
+        return max(held_until, self._pace.due_at)
 
-    def _take(self, event: Event) -> None:
-        self._state = TABLE.get((self._state, event), self._state)
+    def owing(self, now: float) -> Reason | None:
+        """What the caller waits for, if anything."""
+        if self._over:
+            return None
+        if any(not response.cut for response in self._under_way.values()) or self._request:
+            return transcript_pb2.DEAD_AIR_REASON_MODEL
+        if not self._debts:
+            return transcript_pb2.DEAD_AIR_REASON_TOOL if self.calling else None
+        if self._pace.failures or now < self._pace.due_at:
+            return transcript_pb2.DEAD_AIR_REASON_REFUSED
+        if self._unanswered and now >= self._expected_until:
+            return transcript_pb2.DEAD_AIR_REASON_NO_RESPONSE
+        return transcript_pb2.DEAD_AIR_REASON_MODEL
+
+    def owing_since(self) -> float | None:
+        """When the caller's wait began for what is owed, in monotonic seconds; functions apart."""
+        since = [debt.since for debt in self._debts.all]
+        for response in self._under_way.values():
+            if not response.cut:
+                since += [response.began_at, *(debt.since for debt in response.debts)]
+        return min(since, default=None)
+
+    def _stalled_at(self, response: _UnderWay) -> float:
+        return self._sign_at + (ENDING_S if response.cut else STALLED_S)

@@ -184,6 +184,16 @@ class Memory:
     """Nothing more can be heard, and no next turn will need what was."""
     held_bytes: int = 0
     """Audio of parts that are not settled."""
+    playing_until: float = 0.0
+    """When all audio that was given to the gateway will have been played, by its length, in
+    monotonic seconds; past: nothing is playing."""
+    generated_at: float = 0.0
+    """When the model generated audio or text last, in monotonic seconds."""
+    begun: list[str] = field(default_factory=list)
+    """Responses that showed their first sign and are not told of yet."""
+    stirred: bool = False
+    """Something came with a delta that others wait for: its response began by it, its text is late,
+    or it ends a silence."""
 
     def part(self, key: PartKey) -> tuple[Item, Part] | None:
         """A part and its item; None when it is not known, or not any more."""

@@ -138,6 +138,11 @@ class Talk:
         self.item_done(response_id, item_id, text)
         self.response_done(response_id)
 
+    def result_added(self, call_id: str) -> None:
+        """The server says that a function's result joined the conversation."""
+        item = {"id": f"O_{call_id}", "type": "function_call_output", "call_id": call_id}
+        self.server("conversation.item.added", item=item)
+
     def caller_speaks(self, item_id: str = "U", audio_start_ms: int = 0) -> None:
         """Voice detection hears the caller."""
         self.server(

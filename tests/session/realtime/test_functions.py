@@ -94,6 +94,7 @@ def test_a_call_that_the_caller_cut_off_is_not_carried_out(arguments: str, speak
     assert "not carried out" in json.loads(told)["error"]
     assert talk.noted(Note.CALL_NOT_MADE) == 1
     talk.caller_stops()
+    talk.say("R2", "A", "Yes?", 500)
     talk.later(10)
     assert talk.requests == [], "the caller's turn is answered anyway"
 
@@ -331,7 +332,9 @@ def test_the_model_is_asked_to_speak_when_the_response_is_over_and_all_answers_a
     assert [f.role for f in talk.facts("item_added")] == [transcript_pb2.ROLE_TOOL] * 2
 
 
-def test_a_result_that_comes_during_the_callers_turn_needs_no_request() -> None:
+@pytest.mark.parametrize("added", ["before the response", "during the response"])
+def test_a_result_that_comes_during_the_callers_turn(added: str) -> None:
+    """Whether voice detection's response can know it, the server's own order says."""
     talk = Talk()
     talk.response("R1")
     call_function(talk, "R1", "F", "call_1")
@@ -339,10 +342,14 @@ def test_a_result_that_comes_during_the_callers_turn_needs_no_request() -> None:
     talk.caller_speaks()
     talk.tool_returned("call_1", "$4.70")
     talk.caller_stops()
+    if added == "before the response":
+        talk.result_added("call_1")
     talk.response("R2")
-    talk.response_done("R2")
+    if added == "during the response":
+        talk.result_added("call_1")
+    talk.say("R2", "A", "Yes?", 500)
     talk.later(10)
-    assert talk.requests == []
+    assert len(talk.requests) == (added == "during the response")
 
 
 def test_a_result_that_comes_during_another_response_is_spoken_about_after_it() -> None:
@@ -355,7 +362,7 @@ def test_a_result_that_comes_during_another_response_is_spoken_about_after_it() 
     talk.response("R2")
     talk.tool_returned("call_1", "$4.70")
     assert talk.requests == []
-    talk.response_done("R2")
+    talk.say("R2", "A", "Yes?", 500)
     assert len(talk.requests) == 1
 
 
@@ -370,7 +377,8 @@ def test_a_request_that_lost_the_race_is_repeated() -> None:
         "error",
         error={"code": "conversation_already_has_active_response", "event_id": request.event_id},
     )
-    talk.later(0)
+    assert len(talk.requests) == 1
+    talk.later(0.5)
     assert len(talk.requests) == 2
 
 

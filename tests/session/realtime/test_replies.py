@@ -1,232 +1,366 @@
-"""When the model is asked to speak: the code does what its table says, and never asks twice."""
+"""When the model is asked to speak: the code does what its tables say."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from asheard.v1 import transcript_pb2
 from session.realtime import replies
-from session.realtime.events import CreateResponse, ResponseOptions
-from session.realtime.replies import EXPECT_S, RETRY_DELAYS_S, TABLE, Event, Owed, Replies, State
-from tests.examples import examples
+from session.realtime.debts import Kind
+from session.realtime.events import CreateResponse, ErrorDetail, ResponseOptions
+from session.realtime.replies import (
+    ASKED_S,
+    COMMIT_S,
+    ENDING_S,
+    EXPECT_S,
+    MAX_FAILURES,
+    REFUSALS,
+    SPEAKING_S,
+    STALLED_S,
+    End,
+    GiveUp,
+    Replies,
+    Sorry,
+    State,
+)
+from session.realtime.waits import FIRST_BACKOFF_S
 
 NOW = 100.0
 GREETING = "Say hello."
+MODEL = transcript_pb2.DEAD_AIR_REASON_MODEL
+TOOL = transcript_pb2.DEAD_AIR_REASON_TOOL
+REFUSED = transcript_pb2.DEAD_AIR_REASON_REFUSED
+NO_RESPONSE = transcript_pb2.DEAD_AIR_REASON_NO_RESPONSE
 
 
-def owe(subject: Replies, owed: Owed, at: float = NOW) -> None:
-    subject.owe(owed, at=at, instructions=GREETING if owed is Owed.GREETING else None)
+def owe(subject: Replies, kind: Kind = Kind.RESULTS, now: float = NOW) -> None:
+    subject.owe(kind, now=now, instructions=GREETING if kind is Kind.GREETING else None)
 
 
-def ask(subject: Replies, event_id: str = "r1", now: float = NOW) -> CreateResponse | None:
-    return subject.next(event_id, responding=False, now=now)
+def owed(subject: Replies) -> tuple[Kind, ...]:
+    return subject.owed
 
 
-def in_state(state: State, asked: Owed = Owed.RESULTS) -> Replies:
-    """One that is in this state, by the shortest way."""
+def refuse(
+    subject: Replies, event_id: str | None = "r1", code: str = "x", now: float = NOW
+) -> bool:
+    return subject.refused(ErrorDetail(code=code, event_id=event_id), now=now)
+
+
+def in_state(state: State) -> Replies:
+    """One that is in this state, with something owed, by the shortest way."""
     subject = Replies()
-    if state in (State.OWED, State.ASKED, State.ASKED_AND_OWED):
-        owe(subject, asked)
-    if state in (State.ASKED, State.ASKED_AND_OWED):
-        assert ask(subject) is not None
-    if state is State.ASKED_AND_OWED:
-        owe(subject, Owed.RESULTS)
+    owe(subject)
+    if state is State.ASKED:
+        assert subject.next("r1", now=NOW) is not None
+    if state is State.UNDER_WAY:
+        subject.begun("R", now=NOW)
     if state is State.OVER:
         subject.stop()
     assert subject.state is state
     return subject
 
 
-def feed(subject: Replies, event: Event) -> CreateResponse | None:
-    """Have an event occur."""
+def feed(subject: Replies, state: State, event: str) -> object:
+    """Have an event of the table occur."""
     match event:
-        case Event.OWE:
-            owe(subject, Owed.RESULTS)
-        case Event.ASK:
-            return ask(subject, "r2")
-        case Event.CREATED:
-            subject.created()
-        case Event.REFUSED | Event.LAPSED:
-            subject.refused("r1")
-        case Event.STOP:
+        case "ask":
+            return subject.next("r2", now=NOW)
+        case "begun":
+            subject.begun("R2", now=NOW)
+        case "refused":
+            refuse(subject)
+        case "ended":
+            subject.done("R", End.SPOKE if state is State.UNDER_WAY else End.CUT, now=NOW)
+        case "stop":
             subject.stop()
     return None
 
 
-@pytest.mark.parametrize("event", Event)
-@pytest.mark.parametrize("state", State)
-def test_the_code_does_what_the_table_says(state: State, event: Event) -> None:
-    subject = in_state(state, Owed.GREETING if event is Event.LAPSED else Owed.RESULTS)
-    request = feed(subject, event)
-    assert subject.state is TABLE.get((state, event), state)
-    assert (request is not None) == (event is Event.ASK and (state, event) in TABLE)
-    assert subject.next_timer(responding=False) == (NOW if subject.state is State.OWED else None)
-
-
-def test_the_table_in_the_text_is_the_one_that_runs() -> None:
+def table() -> dict[tuple[State, str], State]:
+    """The one in the module's text."""
     rows = [line.split() for line in (replies.__doc__ or "").splitlines()]
-    header = next(row for row in rows if row[:2] == ["state", "owe"])
+    header = next(row for row in rows if row[:2] == ["state", "ask"])
     arrows = {}
     for state in State:
         row = next(row for row in rows if row[:1] == [state.name])
-        cells = [cell for cell in row[1:] if not cell.startswith("(") and not cell.endswith(")")]
-        assert len(cells) == len(header) - 1
-        for event, cell in zip(header[1:], cells, strict=True):
-            if cell != ".":
-                arrows[state, Event[event.upper()]] = State[cell]
-    assert arrows == TABLE
+        assert len(row) == len(header)
+        for event, cell in zip(header[1:], row[1:], strict=True):
+            arrows[state, event] = state if cell == "." else State[cell]
+    return arrows
 
 
-@pytest.mark.parametrize("owed", Owed)
-def test_a_refused_request_is_owed_again_unless_it_has_lost_its_sense(owed: Owed) -> None:
-    subject = in_state(State.ASKED, owed)
-    subject.refused("another event of ours")
-    assert ask(subject, "r2") is None, "the request is still unanswered"
-    subject.refused("r1")
-    assert (ask(subject, "r2") is None) == (owed is Owed.GREETING)
+@pytest.mark.parametrize(("state", "event"), table())
+def test_the_code_does_what_the_table_says(state: State, event: str) -> None:
+    subject = in_state(state)
+    step = feed(subject, state, event)
+    assert subject.state is table()[state, event]
+    assert isinstance(step, CreateResponse) == (state is State.QUIET and event == "ask")
 
 
-def test_what_is_owed_later_is_what_is_asked_for() -> None:
-    subject = in_state(State.OWED, Owed.GREETING)
-    owe(subject, Owed.RESULTS)
-    assert ask(subject, "r7") == CreateResponse(event_id="r7")
-    subject.created()
-    owe(subject, Owed.GREETING)
-    assert ask(subject, "r8") == CreateResponse(event_id="r8", response=ResponseOptions(GREETING))
+# --- what a response can know -----------------------------------------------------------------
 
 
-def test_what_failed_is_tried_again_later_and_later_and_then_not() -> None:
+def test_a_result_is_known_to_what_begins_after_the_server_has_added_it() -> None:
+    for added, asked in ((True, False), (False, True)):
+        subject = Replies()
+        subject.results_added(False)
+        owe(subject)
+        if added:
+            subject.results_added(True)
+        subject.begun("R", now=NOW)
+        if not added:
+            subject.results_added(True)
+        subject.done("R", End.SPOKE, now=NOW)
+        assert (subject.next("r1", now=NOW) is not None) == asked
+
+
+def test_a_result_owed_after_a_response_that_knew_it_had_spoken_is_not_owed() -> None:
+    """The end of the response that called the function came late."""
     subject = Replies()
-    for greeting in (GREETING, None):
-        for delay_s in RETRY_DELAYS_S:
-            subject.done(failed=True, greeting=greeting, now=NOW)
-            due = NOW + delay_s
-            assert subject.next_timer(responding=False) == due
-            assert ask(subject, now=due - 0.001) is None
-            request = ask(subject, now=due)
-            assert request is not None
-            assert (request.response is None) == (greeting is None)
-            subject.created()
-        subject.done(failed=True, greeting=greeting, now=NOW)
-        assert subject.state is State.NOTHING
-    subject.done(failed=True, greeting=None, now=NOW)
-    subject.created()
-    subject.done(failed=False, greeting=None, now=NOW)
-    subject.done(failed=True, greeting=None, now=NOW)
-    assert subject.next_timer(responding=False) == NOW + RETRY_DELAYS_S[0], "counted from anew"
+    subject.begun("R1", now=NOW)
+    subject.results_added(False)
+    subject.results_added(True)
+    subject.begun("R2", now=NOW)
+    subject.done("R1", End.SPOKE, now=NOW)
+    owe(subject)
+    assert owed(subject) == (), "the response under way took it over"
+    subject.done("R2", End.FAILED, now=NOW)
+    assert owed(subject) == (Kind.RESULTS,)
+    subject.begun("R3", now=NOW)
+    subject.done("R3", End.SPOKE, now=NOW)
+    owe(subject)
+    assert owed(subject) == (), "one spoke of it meanwhile"
 
 
-def test_nothing_is_asked_while_something_holds_it_back() -> None:
-    subject = in_state(State.OWED)
-    assert subject.next("r1", responding=True, now=NOW) is None
-    assert subject.next_timer(responding=True) is None
-    subject.speech_started()
-    assert ask(subject) is None
-    assert subject.next_timer(responding=False) is None
-    subject.speech_stopped(now=NOW)
-    assert ask(subject, now=NOW + EXPECT_S - 0.001) is None
-    assert subject.next_timer(responding=False) == NOW + EXPECT_S
-    assert ask(subject, now=NOW + EXPECT_S) is not None
-
-
-def test_a_response_that_began_is_expected_no_more_and_a_commit_ends_speech() -> None:
+@pytest.mark.parametrize("answer", ["none", "refused with its id", "refused without an id"])
+def test_what_the_server_never_adds_is_known_to_the_response_that_was_asked_for(
+    answer: str,
+) -> None:
     subject = Replies()
+    subject.results_added(False)
+    owe(subject)
+    assert subject.next("r1", now=NOW) is not None
+    subject.begun("R", now=NOW)
+    if answer != "none":
+        event_id = "r1" if answer == "refused with its id" else None
+        assert refuse(subject, event_id, "conversation_already_has_active_response")
+    subject.done("R", End.SPOKE, now=NOW)
+    assert (subject.next("r2", now=NOW) is None) == (answer == "none")
+
+
+def test_what_was_owed_twice_is_settled_once_by_what_knows_both() -> None:
+    subject = Replies()
+    subject.committed(now=NOW)
+    subject.begun("R1", now=NOW)
+    subject.committed(now=NOW)
+    subject.done("R1", End.SPOKE, now=NOW)
+    assert owed(subject) == (Kind.ANSWER,), "the second turn came after its beginning"
+    subject.begun("R2", now=NOW)
+    subject.done("R2", End.SPOKE, now=NOW)
+    assert owed(subject) == ()
+
+
+def test_news_make_void_what_has_instructions_of_its_own() -> None:
+    for news in (Kind.ANSWER, Kind.RESULTS):
+        for other in (Kind.GREETING, Kind.CONTINUATION, Kind.WAITING):
+            for order in ((news, other), (other, news)):
+                subject = Replies()
+                for kind in order:
+                    owe(subject, kind)
+                assert owed(subject) == (news,)
+                assert subject.next("r1", now=NOW) == CreateResponse(event_id="r1")
+    subject = Replies()
+    owe(subject, Kind.GREETING)
+    assert subject.next("r1", now=NOW) == CreateResponse(
+        event_id="r1", response=ResponseOptions(GREETING)
+    )
+
+
+# --- how a response ends ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Kind.GREETING, Kind.ANSWER, Kind.RESULTS])
+def test_what_becomes_of_the_debts_that_a_response_took_over(kind: Kind) -> None:
+    for end, left, after_s in (
+        (End.SPOKE, (), None),
+        (End.CUT, (), None),
+        (End.SILENT, (kind,), 0.0),
+        (End.FAILED, (kind,), FIRST_BACKOFF_S),
+    ):
+        subject = Replies()
+        owe(subject, kind)
+        subject.begun("R", now=NOW)
+        subject.done("R", end, now=NOW)
+        assert owed(subject) == left
+        due = subject.next_timer()
+        assert due == (None if after_s is None else max(after_s and NOW + after_s, 0.0))
+        if due is not None:
+            request = subject.next("r1", now=NOW + FIRST_BACKOFF_S)
+            assert isinstance(request, CreateResponse)
+            assert (request.response is not None) == (kind is Kind.GREETING)
+
+
+def test_a_response_that_failed_though_nothing_was_owed_is_owed_as_an_answer() -> None:
+    subject = Replies()
+    subject.done("R", End.FAILED, now=NOW)
+    assert owed(subject) == (Kind.ANSWER,)
+
+
+def test_what_is_silent_twice_has_failed_and_after_three_failures_the_caller_is_told() -> None:
+    subject = Replies()
+    owe(subject)
+    subject.begun("R1", now=NOW)
+    subject.done("R1", End.SILENT, now=NOW)
+    now = NOW
+    for attempt in range(MAX_FAILURES):
+        due = subject.next_timer()
+        assert due is not None
+        now = max(now, due)
+        assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
+        subject.begun(f"S{attempt}", now=now)
+        subject.done(f"S{attempt}", End.SILENT, now=now)
+    assert subject.next("r9", now=now) == Sorry()
+    assert owed(subject) == ()
+    assert subject.next_timer() is None
+
+
+def test_the_end_of_what_never_began_and_was_cut_takes_nothing_over() -> None:
+    subject = Replies()
+    subject.committed(now=NOW)
+    subject.done("R0", End.CUT, now=NOW)
+    assert owed(subject) == (Kind.ANSWER,)
+
+
+def test_a_response_without_a_sign_is_given_up() -> None:
+    for cut, after_s in ((False, STALLED_S), (True, ENDING_S)):
+        subject = in_state(State.UNDER_WAY)
+        subject.sign(NOW + 1)
+        if cut:
+            subject.cut(now=NOW + 1)
+        due = NOW + 1 + after_s
+        assert subject.next_timer() == due
+        assert subject.next("r1", now=due - 0.01) is None
+        assert subject.next("r1", now=due) == GiveUp("R")
+        subject.done("R", End.FAILED, now=due)
+        assert owed(subject) == (() if cut else (Kind.RESULTS,))
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["with its id", *sorted(REFUSALS), "no answer"])
+def test_all_ways_to_be_refused_are_the_same(how: str) -> None:
+    subject = in_state(State.ASKED)
+    now = NOW
+    if how == "no answer":
+        now += ASKED_S
+        assert subject.next("r2", now=now - 0.01) is None
+        assert subject.next("r2", now=now) is None
+    else:
+        assert refuse(subject, "r1" if how == "with its id" else None, how)
+    assert subject.state is State.QUIET
+    assert subject.owing(now) == REFUSED
+    assert subject.next_timer() == now + FIRST_BACKOFF_S
+    assert subject.next("r2", now=now + FIRST_BACKOFF_S - 0.01) is None
+    assert subject.next("r2", now=now + FIRST_BACKOFF_S) is not None
+
+
+def test_an_error_about_something_else_refuses_nothing() -> None:
+    subject = in_state(State.ASKED)
+    assert not refuse(subject, "another event of ours", "server_error")
+    assert not refuse(subject, None, "invalid_value")
+    assert subject.state is State.ASKED
+
+
+def test_the_wait_that_the_server_names_is_waited_for() -> None:
+    subject = in_state(State.ASKED)
+    detail = ErrorDetail(
+        code="rate_limit_exceeded", event_id="r1", message="Please try again in 6s."
+    )
+    subject.refused(detail, now=NOW)
+    assert subject.next_timer() == NOW + 6
+    subject.limited(7.5, now=NOW)
+    assert subject.next_timer() == NOW + 7.5
+    assert subject.owing(NOW + 7) == REFUSED
+
+
+def test_after_three_refusals_the_caller_is_told_at_once() -> None:
+    subject = Replies()
+    owe(subject)
+    now = NOW
+    for attempt in range(MAX_FAILURES):
+        due = subject.next_timer()
+        assert due is not None
+        now = max(now, due)
+        assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
+        refuse(subject, f"r{attempt}", now=now)
+    assert subject.next("r9", now=now) == Sorry()
+    owe(subject, now=now)
+    assert isinstance(subject.next("r10", now=now + 20), CreateResponse), "counted from anew"
+
+
+# --- what holds it back -----------------------------------------------------------------------
+
+
+def test_nothing_is_asked_while_the_caller_speaks_but_not_for_ever() -> None:
+    subject = in_state(State.QUIET)
+    subject.speech_started(now=NOW)
+    assert subject.next("r1", now=NOW + SPEAKING_S - 0.01) is None
+    assert subject.next("r1", now=NOW + SPEAKING_S) is not None
+
+
+def test_voice_detection_is_waited_for_first_to_commit_and_then_to_ask() -> None:
+    subject = in_state(State.QUIET)
+    subject.speech_started(now=NOW)
     subject.speech_stopped(now=NOW)
-    subject.created()
-    owe(subject, Owed.RESULTS)
-    subject.speech_started()
-    subject.committed()
-    assert ask(subject) is not None
+    assert subject.next_timer() == NOW + COMMIT_S
+    subject.committed(now=NOW + 0.1, since=NOW - 0.5)
+    assert subject.next_timer() == NOW + 0.1 + EXPECT_S
+    assert subject.owing_since() == NOW - 0.5
+    assert subject.owing(NOW + 1) == MODEL
+    assert subject.owing(NOW + 0.1 + EXPECT_S) == NO_RESPONSE
+    assert subject.next("r1", now=NOW + 0.1 + EXPECT_S) is not None
 
 
-class AnyOrder(RuleBasedStateMachine):
-    """A line with a caller, a model and functions that do what they like."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.subject = Replies()
-        self.now = NOW
-        self.responding = False
-        self.speaking = False
-        self.expected_until = 0.0
-        self.unanswered: str | None = None
-        self.sent = 0
-        self.over = False
-
-    @rule(owed=st.sampled_from(Owed), delay_s=st.sampled_from([0.0, 0.5]))
-    def something_is_owed(self, owed: Owed, delay_s: float) -> None:
-        owe(self.subject, owed, self.now + delay_s)
-
-    @rule()
-    def a_response_begins(self) -> None:
-        self.subject.created()
-        self.responding = True
-        self.unanswered, self.expected_until = None, 0.0
-
-    @rule(failed=st.booleans(), greeting=st.sampled_from([GREETING, None]))
-    def a_response_ends(self, failed: bool, greeting: str | None) -> None:
-        self.subject.done(failed=failed, greeting=greeting, now=self.now)
-        self.responding = False
-
-    @rule()
-    def the_caller_speaks(self) -> None:
-        self.subject.speech_started()
-        self.speaking = True
-
-    @rule()
-    def the_caller_stops(self) -> None:
-        self.subject.speech_stopped(now=self.now)
-        self.speaking, self.expected_until = False, self.now + EXPECT_S
-
-    @rule()
-    def the_callers_speech_is_committed(self) -> None:
-        self.subject.committed()
-        self.speaking = False
-
-    @rule(of_the_request=st.booleans())
-    def something_is_refused(self, of_the_request: bool) -> None:
-        self.subject.refused(self.unanswered or "r0" if of_the_request else "another")
-        if of_the_request:
-            self.unanswered = None
-
-    @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.5, EXPECT_S]))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule()
-    def the_call_is_over(self) -> None:
-        self.subject.stop()
-        self.over = True
-
-    @rule()
-    def a_request_may_be_sent(self) -> None:
-        due = self.subject.next_timer(responding=self.responding)
-        event_id = f"r{self.sent + 1}"
-        request = self.subject.next(event_id, responding=self.responding, now=self.now)
-        assert (request is not None) == (due is not None and due <= self.now), "the timer tells"
-        if request is None:
-            return
-        assert request.event_id == event_id
-        assert self.unanswered is None, "two requests under way"
-        assert not self.responding, "a response is under way"
-        assert not self.speaking, "the caller speaks"
-        assert self.now >= self.expected_until, "voice detection is about to ask"
-        assert not self.over
-        self.sent += 1
-        self.unanswered = event_id
-
-    @invariant()
-    def the_state_is_what_happened(self) -> None:
-        state = self.subject.state
-        assert (state is State.OVER) == self.over
-        if not self.over:
-            asked = self.unanswered is not None
-            assert asked == (state in (State.ASKED, State.ASKED_AND_OWED))
+def test_voice_detection_is_not_waited_for_where_it_cannot_ask() -> None:
+    for why in ("a response is under way", "it was refused"):
+        subject = Replies()
+        if why == "a response is under way":
+            subject.begun("R", now=NOW)
+        subject.committed(now=NOW)
+        if why == "it was refused":
+            refuse(subject, None, "conversation_already_has_active_response")
+        else:
+            subject.done("R", End.SPOKE, now=NOW)
+        due = subject.next_timer()
+        assert due is not None and due <= NOW + FIRST_BACKOFF_S
+        assert subject.next("r1", now=max(NOW, due)) is not None
 
 
-AnyOrder.TestCase.settings = settings(
-    max_examples=examples(100), stateful_step_count=30, deadline=None
-)
-TestAnyOrder = AnyOrder.TestCase
+def test_a_turn_that_was_none_is_not_owed_an_answer() -> None:
+    subject = Replies()
+    subject.committed(now=NOW)
+    subject.withdraw(Kind.ANSWER)
+    assert subject.owing(NOW) is None
+    assert subject.next_timer() is None
+
+
+def test_a_function_is_waited_for_as_long_as_nothing_else_is() -> None:
+    subject = Replies()
+    subject.calling = True
+    assert subject.owing(NOW) == TOOL
+    subject.committed(now=NOW)
+    assert subject.owing(NOW) == MODEL
+    subject.begun("R", now=NOW)
+    subject.cut(now=NOW)
+    assert subject.owing(NOW) == TOOL, "what was cut is not waited for"
+
+
+def test_once_it_is_over_nothing_is_owed() -> None:
+    subject = in_state(State.OVER)
+    subject.committed(now=NOW)
+    subject.begun("R", now=NOW)
+    subject.done("R", End.FAILED, now=NOW)
+    assert subject.owing(NOW) is None
+    assert subject.next_timer() is None

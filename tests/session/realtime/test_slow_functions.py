@@ -66,6 +66,7 @@ def test_a_barge_in_gives_up_what_may_be_given_up() -> None:
 def test_a_callers_turn_after_a_call_was_given_up_is_answered_once() -> None:
     talk = at_work("quote")
     talk.caller_speaks()
+    talk.result_added("call_quote")
     talk.caller_stops()
     talk.say("R2", "A", "Never mind then.", 900)
     talk.later(30)

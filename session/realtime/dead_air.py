@@ -1,0 +1,155 @@
+"""Silence in which the caller waits: how long, and for what. Pure.
+
+A stretch of dead air goes on while neither side speaks and the agent owes something. It begins with
+the last word, or with the debt if that came later, and ends when one side speaks or nothing is owed
+any more. Its reason is what most of it was spent on:
+
+===========  =======================================================================================
+reason       what the agent waited for
+===========  =======================================================================================
+model        it was asked, or had begun, and no audio came yet
+tool         functions had not answered
+refused      it refused or failed, and was to be asked again
+no response  it answered a turn neither by itself nor in the time that it has for that
+reconnect    there was no session
+===========  =======================================================================================
+
+A caller that hears nothing for 6 s is told to wait (HOLD), and 6 s of silence later that there is
+no answer (SORRY); for a function's result it goes on waiting. So no stretch but one with a slow
+function lasts longer than that and the way of a word to the caller.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from asheard.v1 import transcript_pb2
+
+PATIENCE_S = 6.0
+"""How long a caller waits in silence before it is told to: people ask "hello?" after some five
+seconds, and hang up soon after."""
+
+MIN_FACT_S = 2.0
+"""Shorter stretches are pauses as people make them: they are measured, and not written down."""
+
+Reason: TypeAlias = "transcript_pb2.DeadAirReason.ValueType"
+
+REASONS: dict[Reason, str] = {
+    transcript_pb2.DEAD_AIR_REASON_MODEL: "model",
+    transcript_pb2.DEAD_AIR_REASON_TOOL: "tool",
+    transcript_pb2.DEAD_AIR_REASON_REFUSED: "refused",
+    transcript_pb2.DEAD_AIR_REASON_NO_RESPONSE: "no_response",
+    transcript_pb2.DEAD_AIR_REASON_RECONNECT: "reconnect",
+}
+"""Labels of the metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch that is over."""
+
+    reason: Reason
+    since: float
+    """In monotonic seconds."""
+    until: float
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it was."""
+        return self.until - self.since
+
+
+class Word(enum.Enum):
+    """What the caller is to be told without the model."""
+
+    HOLD = "hold"
+    SORRY = "sorry"
+
+
+class DeadAir:
+    """Follows stretches of dead air; see the module for the rules."""
+
+    def __init__(self) -> None:
+        self._owing: Reason | None = None
+        self._owing_since = 0.0
+        self._quiet_from: float | None = None
+        self._since: float | None = None
+        self._looked_at = 0.0
+        self._spent: dict[Reason, float] = {}
+        """Of the stretch that goes on, by reason, in seconds."""
+        self._words = 0
+        """That the caller was told since it waits."""
+        self._told_at = 0.0
+
+    @property
+    def since(self) -> float | None:
+        """When the stretch that goes on began, in monotonic seconds. None: none does."""
+        return self._since
+
+    def look(
+        self, owing: Reason | None, *, since: float | None, quiet_from: float | None, now: float
+    ) -> Stretch | None:
+        """See how things are; to be called whenever that may have changed.
+
+        Args:
+            owing: What is waited for. None: nothing.
+            since: When the wait for that began. None: now, if it is new.
+            quiet_from: When nobody speaks any more; it may lie ahead. None: the caller speaks.
+            now: Monotonic seconds.
+
+        Returns:
+            The stretch that is over by this, if one is.
+        """
+        over = None
+        if self._since is not None:
+            self._spend(now)
+            if owing is None or quiet_from is None or quiet_from > now:
+                over = Stretch(max(self._spent, key=self._spent.__getitem__), self._since, now)
+                self._since = None
+        if owing is None:
+            self._words = 0
+        elif self._owing is None:
+            self._owing_since = now if since is None else since
+        self._owing, self._quiet_from = owing, quiet_from
+        if owing is None or quiet_from is None or quiet_from > now:
+            return over
+        if self._since is None:
+            self._since = self._looked_at = min(now, max(quiet_from, self._owing_since))
+            self._spent = {}
+        self._spend(now)
+        return over
+
+    def next_timer(self) -> float | None:
+        """When :meth:`look` or :meth:`word` has something without any event; None: it takes one."""
+        if self._owing is None or self._quiet_from is None:
+            return None
+        if self._since is None:
+            return self._quiet_from
+        if self._words > (self._owing != transcript_pb2.DEAD_AIR_REASON_TOOL):
+            return None
+        return max(self._since, self._told_at) + PATIENCE_S
+
+    def word(self, *, now: float) -> Word | None:
+        """What the caller is to be told now, if anything; handed over once."""
+        due = self.next_timer()
+        if self._since is None or due is None or now < due:
+            return None
+        self._words += 1
+        self._told_at = now
+        return Word.HOLD if self._words == 1 else Word.SORRY
+
+    def _spend(self, now: float) -> None:
+        """The time since the last look was spent on what was owed then."""
+        owing = self._owing
+        if owing is None:
+            return
+        spent = self._spent
+        if owing == transcript_pb2.DEAD_AIR_REASON_NO_RESPONSE:
+            # It shows only in the end that the model was waited for in vain.
+            spent[owing] = spent.get(owing, 0.0) + spent.pop(
+                transcript_pb2.DEAD_AIR_REASON_MODEL, 0.0
+            )
+        spent[owing] = spent.get(owing, 0.0) + now - self._looked_at
+        self._looked_at = now

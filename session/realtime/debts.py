@@ -1,0 +1,149 @@
+"""What the caller is owed, and which response can know of it. Pure.
+
+============  ======================================  ============================================
+debt          since                                   a response can know it that began
+============  ======================================  ============================================
+GREETING      the session is configured               since: one of voice detection's answers what
+                                                      the caller said first
+ANSWER        a turn of the caller's was committed,   since
+              or what was owed is not known
+RESULTS       all functions that a response called    after the server said of each result that
+              have answered, and it is over           it joined the conversation
+CONTINUATION  noise cut the agent off                 since
+WAITING       a function takes its time               since
+============  ======================================  ============================================
+
+A conversation is read when a response begins, so the order of the server's own events says what a
+response can know. An ANSWER or RESULTS makes the debts with instructions of their own void: the
+model speaks of what is new. Of each kind there is one debt at a time; what is owed twice waits since
+the first and is known since the second.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """What the caller is owed; see the module."""
+
+    GREETING = "greeting"
+    ANSWER = "answer"
+    RESULTS = "results"
+    CONTINUATION = "continuation"
+    WAITING = "waiting"
+
+
+NEWS = frozenset({Kind.ANSWER, Kind.RESULTS})
+"""What the model speaks of by the session's instructions, before anything else."""
+
+
+@dataclass(slots=True, eq=False)
+class Debt:
+    """Something that is owed."""
+
+    kind: Kind
+    since: float
+    """When the caller's wait for it began, in monotonic seconds."""
+    known_from: int | None
+    """The number of the first response that can know it. None: the server has not said yet that it
+    joined the conversation."""
+    instructions: str | None = None
+    """For its response alone. None: the session's."""
+
+    def is_known_to(self, number: int) -> bool:
+        """Whether a response with that number can know it."""
+        return self.known_from is not None and number >= self.known_from
+
+
+class Debts:
+    """What is owed and no response under way is about; the oldest first.
+
+    Responses are numbered in the order in which they began, from 1.
+    """
+
+    def __init__(self) -> None:
+        self._debts: dict[Kind, Debt] = {}
+        self._results_known_from: int | None = 1
+        """The number of the first response that can know all results that the server was sent.
+        None: it has not added all of them yet."""
+
+    def __bool__(self) -> bool:
+        return bool(self._debts)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What is owed."""
+        return tuple(self._debts)
+
+    @property
+    def all(self) -> tuple[Debt, ...]:
+        """All of them."""
+        return tuple(self._debts.values())
+
+    def instructions(self) -> str | None:
+        """For a request about all of them: of the one that came last."""
+        *_, newest = self._debts.values()
+        return newest.instructions
+
+    def results_added(self, added: bool, *, begun: int) -> None:
+        """Whether the server has said of all results that it was sent that they joined.
+
+        Args:
+            added: It has.
+            begun: The number of the last response that has begun.
+        """
+        if not added:
+            self._results_known_from = None
+        elif self._results_known_from is None:
+            self._results_known_from = begun + 1
+            debt = self._debts.get(Kind.RESULTS)
+            if debt is not None and debt.known_from is None:
+                debt.known_from = begun + 1
+
+    def results(self, since: float) -> Debt:
+        """A debt of all results that the server was sent."""
+        return Debt(Kind.RESULTS, since, self._results_known_from)
+
+    # --- all ------------------------------------------------------------------------------------
+
+    def add(self, debt: Debt) -> None:
+        """Owe something, beside what is owed already."""
+        if debt.kind in NEWS:
+            self._debts = {kind: owed for kind, owed in self._debts.items() if kind in NEWS}
+        elif not NEWS.isdisjoint(self._debts):
+            return
+        before = self._debts.pop(debt.kind, None)
+        if before is not None:
+            debt = Debt(
+                debt.kind,
+                min(debt.since, before.since),
+                _later(debt.known_from, before.known_from),
+                debt.instructions,
+            )
+        self._debts[debt.kind] = debt
+
+    def take_known(self, number: int) -> list[Debt]:
+        """Those that a response can know, which takes them over."""
+        known = [debt for debt in self._debts.values() if debt.is_known_to(number)]
+        for debt in known:
+            del self._debts[debt.kind]
+        return known
+
+    def withdraw(self, kind: Kind) -> None:
+        """Something is not owed after all."""
+        self._debts.pop(kind, None)
+
+    def settle(self, debt: Debt) -> None:
+        """The model has spoken of it, and nothing was added to it since."""
+        if self._debts.get(debt.kind) is debt:
+            del self._debts[debt.kind]
+
+    def clear(self) -> None:
+        """Nothing is owed any more."""
+        self._debts.clear()
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)

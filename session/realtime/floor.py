@@ -1,0 +1,169 @@
+"""Who speaks next: carries out what is decided about debts and silence. Pure.
+
+:mod:`~session.realtime.replies` says when the model is asked, :mod:`~session.realtime.line` who is
+audible, :mod:`~session.realtime.dead_air` how long the caller has waited for what. This brings them
+together after every event but the model's deltas, of which there are ten a second: those wake it
+only when someone waits for them (``Memory.stirred``).
+"""
+
+from __future__ import annotations
+
+from asheard.v1 import fact_pb2, transcript_pb2
+from session.realtime.dead_air import MIN_FACT_S, REASONS, DeadAir, Stretch, Word
+from session.realtime.debts import Kind
+from session.realtime.ends import Ends
+from session.realtime.functions import Functions
+from session.realtime.input_clock import InputClock
+from session.realtime.line import Line
+from session.realtime.outputs import Note, Outputs
+from session.realtime.replies import End, GiveUp, Replies, Sorry
+from session.realtime.state import Memory
+from session.realtime.waiting import Waiting
+
+MAX_BEHIND_S = 10.0
+"""How long ago a last word can have been: voice detection waits eight seconds at most."""
+
+
+class Floor:
+    """Brings together who speaks; see the module."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        clock: InputClock,
+        replies: Replies,
+        functions: Functions,
+        waiting: Waiting,
+        ends: Ends,
+        outputs: Outputs,
+    ) -> None:
+        self._memory = memory
+        self._clock = clock
+        self._replies = replies
+        self._functions = functions
+        self._waiting = waiting
+        self._ends = ends
+        self._outputs = outputs
+        self._line = Line(memory)
+        self._dead_air = DeadAir()
+        self._last_word_at: float | None = None
+        """Of a turn that is not committed yet, in monotonic seconds."""
+
+    # --- the caller -------------------------------------------------------------------------
+
+    def speech_started(self, *, now: float) -> None:
+        """The caller speaks."""
+        self._replies.speech_started(now=now)
+        self._line.caller_speaks()
+
+    def cut(self, *, now: float) -> None:
+        """The caller has cut the agent off: what is under way and what is playing."""
+        self._replies.cut(now=now)
+        self._line.agent_silenced(now=now)
+
+    def speech_stopped(self, end_buffer_ms: int, *, now: float) -> None:
+        """The caller stopped.
+
+        Args:
+            end_buffer_ms: Its last word, in the model's input buffer.
+            now: Monotonic seconds.
+        """
+        self._replies.speech_stopped(now=now)
+        behind_s = (self._clock.appended_ms - end_buffer_ms) / 1000
+        self._last_word_at = now - min(max(0.0, behind_s), MAX_BEHIND_S)
+        self._line.caller_stopped(self._last_word_at)
+
+    def committed(self, *, now: float) -> None:
+        """What the caller said is a turn, with or without the end of speech."""
+        self._line.caller_stopped(now)
+        self._replies.committed(now=now, since=self._last_word_at)
+        self._last_word_at = None
+
+    # --- what is due ------------------------------------------------------------------------
+
+    def run(self, *, now: float) -> None:
+        """Do what is due."""
+        memory, replies = self._memory, self._replies
+        for response_id in memory.begun:
+            if response_id in memory.responses:
+                replies.begun(response_id, now=now)
+        memory.begun.clear()
+        if len(memory.responses) != len(replies.under_way):  # one was given up for want of room
+            for response_id in [r for r in replies.under_way if r not in memory.responses]:
+                replies.done(response_id, End.FAILED, now=now)
+        replies.sign(memory.generated_at)
+        replies.results_added(self._functions.results_added)
+        if self._functions.take_answered():
+            replies.owe(Kind.RESULTS, now=now)
+        if not self._waiting.working:
+            replies.withdraw(Kind.WAITING)
+        self._look(now)
+        instructions = self._waiting.next(
+            quiet_since=self._dead_air.since, held=self._held(now), now=now
+        )
+        if instructions is not None:
+            replies.owe(Kind.WAITING, now=now, instructions=instructions)
+        word = self._dead_air.word(now=now)
+        if word is not None:
+            self._say(word, now)
+        due = replies.next_timer()
+        while due is not None and now >= due:
+            step = replies.next(self._outputs.event_id("r"), now=now)
+            if isinstance(step, GiveUp):
+                self._ends.give_up(step.response_id, End.FAILED, now=now)
+            elif isinstance(step, Sorry):
+                self._say(Word.SORRY, now)
+            elif step is not None:
+                self._outputs.send(step)
+            self._look(now)
+            due = replies.next_timer()
+        memory.stirred = self._dead_air.since is not None
+
+    def next_timer(self, *, now: float) -> float | None:
+        """When :meth:`run` has something without any event; None: it takes one."""
+        wishes = (
+            self._replies.next_timer(),
+            self._dead_air.next_timer(),
+            self._waiting.next_timer(held=self._held(now)),
+        )
+        return min((wish for wish in wishes if wish is not None), default=None)
+
+    def close(self, *, now: float) -> None:
+        """The caller has left, or the session is over: nobody waits any more."""
+        self._replies.stop()
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        self._replies.calling = self._waiting.working
+        over = self._dead_air.look(
+            self._replies.owing(now),
+            since=self._replies.owing_since(),
+            quiet_from=self._line.quiet_from,
+            now=now,
+        )
+        if over is not None:
+            self._account(over, now)
+
+    def _held(self, now: float) -> bool:
+        """Whether more than a function is waited for."""
+        return self._replies.owing(now) not in (None, transcript_pb2.DEAD_AIR_REASON_TOOL)
+
+    def _account(self, stretch: Stretch, now: float) -> None:
+        lasted_ms = round(stretch.lasted_s * 1000)
+        self._outputs.note(Note.DEAD_AIR, REASONS[stretch.reason], lasted_ms)
+        if stretch.lasted_s < MIN_FACT_S:
+            return
+        end_ms = self._clock.media_now(now)
+        start_ms = None if end_ms is None else max(0, end_ms - lasted_ms)
+        self._outputs.fact(
+            "dead_air",
+            fact_pb2.DeadAir(
+                reason=stretch.reason, start_ms=start_ms, end_ms=end_ms, lasted_ms=lasted_ms
+            ),
+        )
+
+    def _say(self, word: Word, now: float) -> None:
+        """Tell the caller something without the model."""
+        if word is Word.SORRY:
+            for response_id in self._replies.give_up():
+                self._ends.give_up(response_id, End.CUT, now=now)

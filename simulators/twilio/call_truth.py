@@ -86,6 +86,11 @@ class CallTruth:
         return [line for stream in self.streams for line in stream.caller_lines]
 
     @property
+    def noises(self) -> list[CallerLine]:
+        """Sounds of the caller's without a word in them, in order."""
+        return [noise for stream in self.streams for noise in stream.noises]
+
+    @property
     def barge_ins(self) -> list[BargeIn]:
         """Each time the caller cut in."""
         return [b for stream in self.streams for b in _barge_ins(stream)]

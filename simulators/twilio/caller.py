@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 
-from simulators.speech import spoken
+from simulators.speech import Speech, spoken
 from simulators.speech.g711 import BYTES_PER_MS
+from simulators.speech.noise import echo, noise
 from simulators.twilio.carrier import Carrier
 from simulators.twilio.script import (
     Action,
@@ -15,8 +16,10 @@ from simulators.twilio.script import (
     AgentWord,
     CallerScript,
     Drop,
+    Echo,
     Elapsed,
     HangUp,
+    Noise,
     OmitSilence,
     Press,
     Say,
@@ -98,8 +101,13 @@ class Caller:
         self._since_played = carrier.played_bytes()
         match action:
             case Say(text):
-                self._line = carrier.speak(spoken(text), now)
-                self._since_ms = self._step_began_ms = self._line.end_ms
+                self._speak(spoken(text), carrier, now)
+            case Noise(ms):
+                self._speak(noise(ms), carrier, now)
+            case Echo(ms):
+                start = max(0, carrier.position - ms * BYTES_PER_MS)
+                last = bytes(carrier.truth.audio[start : carrier.position])
+                self._speak(echo(last), carrier, now)
             case Press(digits):
                 for digit in digits:
                     carrier.press(digit, now)
@@ -110,6 +118,10 @@ class Caller:
             case HangUp() | Drop():
                 return action
         return None
+
+    def _speak(self, speech: Speech, carrier: Carrier, now: int) -> None:
+        self._line = carrier.speak(speech, now)
+        self._since_ms = self._step_began_ms = self._line.end_ms
 
     def _due(self, step: Step, carrier: Carrier, now: int) -> bool:
         match step.when:

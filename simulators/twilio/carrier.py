@@ -306,7 +306,7 @@ class Carrier:
         line = CallerLine(
             speech.name, speech.text, start_ms, start_ms + speech.onset_ms, start_ms + end_ms
         )
-        self.truth.caller_lines.append(line)
+        (self.truth.caller_lines if speech.words else self.truth.noises).append(line)
         return line
 
     def press(self, digit: str, now: int) -> None:

@@ -53,6 +53,20 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """Make a noise without a word in it, loud enough to be taken for a voice."""
+
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Let the last so many ms of the agent's voice come back from the caller's loudspeaker."""
+
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Press:
     """Press keys, one after the other."""
 
@@ -83,7 +97,7 @@ class OmitSilence:
     omit: bool = True
 
 
-Action = Say | Press | HangUp | Drop | ShiftTimestamps | OmitSilence
+Action = Say | Noise | Echo | Press | HangUp | Drop | ShiftTimestamps | OmitSilence
 
 
 @dataclass(frozen=True, slots=True)

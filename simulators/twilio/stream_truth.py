@@ -117,6 +117,8 @@ class StreamTruth:
     media: list[MediaMessage] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     caller_lines: list[CallerLine] = field(default_factory=list)
+    noises: list[CallerLine] = field(default_factory=list)
+    """Sounds of the caller's without a word in them; they are no lines, and cut in on nobody."""
     frames_sent: int = 0
     """Caller frames sent; the tags in them count from 0 over the whole call."""
     frames_omitted: int = 0

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from runtime.errors import ConfigurationError
+from simulators.realtime import faults
 from simulators.realtime import script as agent
 from simulators.script_file import agent_script, caller_script
 from simulators.twilio import script as caller
@@ -26,6 +27,8 @@ steps:
     when: {agent_played_ms: 400}
   - {shift_timestamps_ms: -300, when: {elapsed_ms: 10}}
   - {omit_silence: true, when: {elapsed_ms: 10}}
+  - {noise: {ms: 300}, when: {agent_played_ms: 900}}
+  - {echo: {ms: 400}, when: {agent_played_ms: 900}}
 end: {drop: true, when: {agent_silent_ms: 300}}
 """
 
@@ -49,6 +52,47 @@ replies:
   - {say: Goodbye., failure: {status: incomplete, code: content_filter}, drop: {times: 2}}
 """
 
+FAULTS = """
+vocabulary: [Half a dozen rolls.]
+goes_on: true
+names_in_errors: false
+refusals:
+  - {}
+  - nth: 2
+    times: 3
+    for_ms: 6000
+    code: rate_limit_exceeded
+    message: Please try again in 6s.
+    names_request: false
+  - {nth: 6, answer: none}
+  - {nth: 7, answer: response, after_ms: 7000, code: null}
+turns: [null, {no_response: true}, {no_commit: true}, {response_after_ms: 4000}]
+wordless: {no_commit: true}
+results: [{overtaken: true}, null, {after_ms: 900}]
+hearings: [{text: ""}]
+events:
+  - {type: response.done, nth: 2, times: all, lose: true}
+  - type: conversation.item.added
+    item: function_call_output
+    after: response.created
+    after_ms: 10
+    twice: true
+  - type: response.done
+    set: {response.status_details: rate limited, response.output.0.id: null}
+    remove: [response.usage]
+    add: [{type: error, error: {code: null}}]
+    frame: "{"
+replies:
+  - parts: []
+  - {say: One moment., when_told: patient}
+  - say: Yes, of course.
+    text_only: true
+    spoiled_times: 2
+    rate_limits: {name: tokens, remaining: 0, reset_s: 8, at: created}
+    events: [{type: response.created, lose: true}]
+faults: {seed: 7, refuse: 0.1, fail: 0.05, missing_done: 0.02, slow_start_ms: 3000}
+"""
+
 
 def test_caller_script_is_read() -> None:
     line = "That will be $9.05. Cash or credit? We also have a store discount you can apply now."
@@ -65,6 +109,8 @@ def test_caller_script_is_read() -> None:
             caller.Step(caller.Press("12"), caller.AgentPlayed(400)),
             caller.Step(caller.ShiftTimestamps(-300), caller.Elapsed(10)),
             caller.Step(caller.OmitSilence(True), caller.Elapsed(10)),
+            caller.Step(caller.Noise(300), caller.AgentPlayed(900)),
+            caller.Step(caller.Echo(400), caller.AgentPlayed(900)),
         ),
         end=caller.Step(caller.Drop(), caller.AgentSilent(300)),
     )
@@ -98,6 +144,67 @@ def test_agent_script_is_read() -> None:
     )
 
 
+def test_faults_of_an_agent_script_are_read() -> None:
+    assert agent_script(FAULTS, "a.yaml") == agent.AgentScript(
+        vocabulary=("Half a dozen rolls.",),
+        goes_on=True,
+        names_in_errors=False,
+        refusals=(
+            faults.RequestFault(),
+            faults.RequestFault(
+                2,
+                times=3,
+                for_ms=6_000,
+                code="rate_limit_exceeded",
+                message="Please try again in 6s.",
+                names_request=False,
+            ),
+            faults.RequestFault(6, answer="none"),
+            faults.RequestFault(7, answer="response", after_ms=7_000, code=None),
+        ),
+        turns=(
+            None,
+            faults.TurnFault(no_response=True),
+            faults.TurnFault(no_commit=True),
+            faults.TurnFault(response_after_ms=4_000),
+        ),
+        wordless=faults.TurnFault(no_commit=True),
+        results=(faults.ResultFault(overtaken=True), None, faults.ResultFault(after_ms=900)),
+        hearings=(agent.Hearing(text=""),),
+        events=(
+            faults.EventFault("response.done", nth=2, times=None, lose=True),
+            faults.EventFault(
+                "conversation.item.added",
+                "function_call_output",
+                after="response.created",
+                after_ms=10,
+                twice=True,
+            ),
+            faults.EventFault(
+                "response.done",
+                set={"response.status_details": "rate limited", "response.output.0.id": None},
+                remove=("response.usage",),
+                add=({"type": "error", "error": {"code": None}},),
+                frame="{",
+            ),
+        ),
+        replies=(
+            agent.Reply(()),
+            agent.Reply((agent.Speak("One moment."),), when_told="patient"),
+            agent.Reply(
+                (agent.Speak("Yes, of course."),),
+                text_only=True,
+                spoiled_times=2,
+                rate_limits=faults.RateLimits("tokens", 0, 8.0, "created"),
+                events=(faults.EventFault("response.created", lose=True),),
+            ),
+        ),
+        faults=faults.RandomFaults(
+            seed=7, refuse=0.1, fail=0.05, missing_done=0.02, slow_start_ms=3_000
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
@@ -118,6 +225,8 @@ def test_agent_script_is_read() -> None:
             "steps: [{say: Yes., when: {agent_word: tea, line: No coffee.}}]",
             "c.yaml.steps[0].when.agent_word: occurrence 1 of 'tea' is not in the line",
         ),
+        ("steps: [{noise: 300}]", "c.yaml.steps[0].noise: must be a mapping"),
+        ("steps: [{noise: {}}]", "c.yaml.steps[0].noise.ms: is missing"),
         ("max_call_ms: soon", "c.yaml.max_call_ms: must be a whole number"),
     ],
 )
@@ -135,6 +244,17 @@ def test_mistake_in_a_caller_script_is_named_by_its_key(text: str, error: str) -
         ("replies: [{say: x, speed: 0}]", "a.yaml.replies[0].speed: must be a number above 0"),
         ("replies: [{say: x, stall: {for_ms: 1}}]", "stall.at_audio_ms: is missing"),
         ("replies: [{say: x, failure: {status: bad}}]", "must be one of failed, incomplete"),
+        ("refusals: [{nth: 0}]", "a.yaml.refusals[0].nth: must be at least 1"),
+        ("refusals: [{answer: maybe}]", "must be one of error, none, response"),
+        ("turns: [{never: true}]", "a.yaml.turns[0].never: is not known here"),
+        ("events: [{lose: true}]", "a.yaml.events[0].type: is missing"),
+        ("events: [{type: x, times: many}]", "a.yaml.events[0].times: must be a whole number"),
+        (
+            "events: [{type: response.output_audio.delta, lose: true}]",
+            "a.yaml.events[0]: response.output_audio.delta may be late, but not lost",
+        ),
+        ("faults: {refuse: 2}", "a.yaml.faults.refuse: must be a number from 0 to 1"),
+        ("faults: {luck: 0.1}", "a.yaml.faults.luck: is not known here"),
         ("names: alpha", "a.yaml.names: must be one of ga, beta"),
         ("replies: [{say: x, overlap_items: 1}]", "overlap_items: must be true or false"),
     ],

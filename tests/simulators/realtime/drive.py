@@ -15,6 +15,7 @@ PCMU = {"type": "audio/pcmu"}
 GREETING = bakery().replies[0]
 ORDER = spoken("I want bagels and a soda.")
 COFFEE = spoken("Sorry for interrupting, do you also have coffee?")
+LINE = "Yes, I can help you place your order. What would you like?"
 CREATE = {"type": "response.create"}
 
 
@@ -131,3 +132,19 @@ def greeted() -> Drive:
 
 def agent_item(drive: Drive) -> str:
     return str(drive.truth.agent_items[-1].item_id)
+
+
+def ask(drive: Drive, event_id: str, **options: Any) -> list[dict[str, Any]]:
+    """Ask the model to speak."""
+    event: dict[str, Any] = {"type": "response.create", "event_id": event_id}
+    return drive.send({**event, "response": options} if options else event)
+
+
+def said(drive: Drive) -> list[str]:
+    """What the model has said so far, item by item."""
+    return [item.text.strip() for item in drive.truth.agent_items]
+
+
+def played(drive: Drive) -> list[str]:
+    """What went wrong so far."""
+    return [fault.what for fault in drive.truth.faults]

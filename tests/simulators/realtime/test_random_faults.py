@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,8 @@ SHARES = [f.name for f in dataclasses.fields(RandomFaults) if f.type == "float"]
 
 @pytest.mark.parametrize("name", sorted(SPEECHLESS))
 def test_reply_that_was_not_spoken_is_given_again(name: str) -> None:
-    faults = RandomFaults(**{name: 1.0})
+    share: dict[str, Any] = {name: 1.0}
+    faults = RandomFaults(**share)
     drive = Drive(AgentScript(replies=(say("Yes, of course."), say("Goodbye.")), faults=faults))
     for _ in range(2):
         drive.send(CREATE)
@@ -64,7 +66,8 @@ def test_reply_that_was_not_spoken_is_given_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["missing_created", "missing_done", "odd_done", "slow_start"])
 def test_reply_that_was_spoken_is_not(name: str) -> None:
-    faults = RandomFaults(**{name: 1.0})
+    share: dict[str, Any] = {name: 1.0}
+    faults = RandomFaults(**share)
     drive = Drive(AgentScript(replies=(say("Yes, of course."), say("Goodbye.")), faults=faults))
     for _ in range(2):
         drive.send(CREATE)

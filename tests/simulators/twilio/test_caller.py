@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+
+import pytest
+
+from simulators.realtime.recognition import recognise
+from simulators.realtime.vad import SpeechStarted, SpeechStopped, Vad
 from simulators.speech import spoken
+from simulators.speech.noise import echo
 from simulators.twilio.caller import Caller
 from simulators.twilio.carrier import Carrier
 from simulators.twilio.script import (
@@ -12,8 +19,10 @@ from simulators.twilio.script import (
     AgentWord,
     CallerScript,
     Drop,
+    Echo,
     Elapsed,
     HangUp,
+    Noise,
     OmitSilence,
     Press,
     Say,
@@ -131,3 +140,35 @@ def test_hangs_up_after_its_script_and_at_the_latest_after_its_patience() -> Non
     patient = Line(CallerScript((Step(Say("Yes."), Elapsed(60_000)),), max_call_ms=1_000))
     patient.run(5_000)
     assert patient.ended_by == HangUp() and patient.now == 1_000
+
+
+@pytest.mark.parametrize("action", [Noise(300), Echo(300)])
+def test_sound_without_a_word_is_no_line_but_taken_for_a_voice(action: Noise | Echo) -> None:
+    line = Line(CallerScript((Step(action, AgentPlayed(1_500)),)))
+    line.agent_says(spoken(BAKERY_QUOTE).ulaw)
+    line.run(4_000)
+    assert line.said == []
+    (noise,) = line.carrier.truth.noises
+    assert 1_500 <= noise.start_ms <= 1_560
+    assert noise.end_ms - noise.start_ms == 300
+    frames = [m.message for m in line.carrier.take() if m.message["event"] == "media"]
+    sent = b"".join(base64.b64decode(m["media"]["payload"]) for m in frames)
+    vad = Vad()
+    vad.configure({"type": "server_vad", "silence_duration_ms": 500})
+    found = vad.feed(sent, listen=True)
+    assert [type(event) for event in found] == [SpeechStarted, SpeechStopped]
+    assert recognise(sent) == ""
+
+
+def test_echo_is_what_the_agent_has_just_said() -> None:
+    line = Line(CallerScript((Step(Echo(300), AgentPlayed(1_500)),)))
+    quote = spoken(BAKERY_QUOTE).ulaw
+    line.agent_says(quote)
+    line.run(2_000)
+    sent = b"".join(
+        base64.b64decode(o.message["media"]["payload"])
+        for o in line.carrier.take()
+        if o.message["event"] == "media"
+    )
+    at_ms = line.caller.taken[0].at_ms - line.carrier.truth.played[0].start_ms
+    assert echo(quote[8 * (at_ms - 300) : 8 * at_ms]).ulaw in sent

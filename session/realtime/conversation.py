@@ -14,6 +14,7 @@ means for each of them. What follows is decided there, with the rules at the top
 :mod:`~session.realtime.ends`               what the end of a response means to all of these
 :mod:`~session.realtime.replies`            when we ask the model to speak, and what it owes
 :mod:`~session.realtime.floor`              who speaks next: debts, and silences while they last
+:mod:`~session.realtime.notices`            what is said without the model
 :mod:`~session.realtime.setup`              the session's configuration
 :mod:`~session.realtime.caller`             what the caller was transcribed to have said
 :mod:`~session.realtime.cuts`               what the model was told to cut, until it has answered
@@ -33,6 +34,7 @@ from collections.abc import Callable
 
 from asheard.v1 import fact_pb2, session_service_pb2
 from session.agent import Agent, greeting_instructions
+from session.notices import NO_NOTICES, Notice, NoticeBook
 from session.realtime import events
 from session.realtime.bounds import MAX_PARTS
 from session.realtime.caller import CallerTranscripts
@@ -45,6 +47,7 @@ from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.interruptions import Interruptions
 from session.realtime.items import Items
+from session.realtime.notices import Notices
 from session.realtime.order import Order
 from session.realtime.outputs import CallerStopped, Fatal, Note, Output, Outputs
 from session.realtime.parts import Parts
@@ -81,6 +84,9 @@ class Conversation:
         model: The model's name, for the facts.
         clock: The model's input buffer against the call's clock.
         jitter: Chance from 0 to 1, so that calls that failed together do not ask together.
+        notices: What can be said without the model.
+        tag: For the ids of those, unique among the sessions of a call; see
+            :class:`~session.realtime.notices.Notices`.
     """
 
     def __init__(
@@ -89,6 +95,9 @@ class Conversation:
         model: str,
         clock: InputClock,
         jitter: Callable[[], float] = lambda: 0.0,
+        *,
+        notices: NoticeBook = NO_NOTICES,
+        tag: str = "",
     ) -> None:
         self._agent = agent
         self._clock = clock
@@ -103,6 +112,9 @@ class Conversation:
         self._parts = Parts(memory, self._interruptions, outputs)
         self._items = Items(memory, self._order, self._parts, self._interruptions, outputs)
         self._replies = replies = Replies(jitter)
+        self._notices = Notices(
+            notices, tag, setup=self._setup, memory=memory, items=self._items, outputs=outputs
+        )
         self._waiting = waiting = Waiting(agent)
         self._functions = Functions(agent, memory, self._order, waiting, outputs)
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
@@ -190,6 +202,10 @@ class Conversation:
         """The gateway's last word on some parts: how much of each was played."""
         self._interruptions.positions_fixed(fixed)
         self._items.forget()
+
+    def say(self, notice: Notice) -> float:
+        """Say a sentence without the model; its length in seconds, 0 when it was not said."""
+        return self._notices.say(notice)
 
     # --- what the model says ---------------------------------------------------------------
 

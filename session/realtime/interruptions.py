@@ -25,7 +25,7 @@ Rules:
    guess could delete for ever what was heard. The position is used whenever it comes, and the first
    one stands.
 5. Once the caller has left, the same is decided, and the model is told nothing: no next turn will
-   need what was cut.
+   need what was cut. Nor is it told how much of a notice was heard: that item is not the model's.
 
 A part's states, and what follows in each (a dot: nothing; *decide*: the second table):
 
@@ -173,7 +173,7 @@ class Interruptions:
                 self.settle(item, content_index, part, position_ms)
             return
         self.settle(item, content_index, part, position_ms)
-        if not self._memory.caller_left:
+        if not (self._memory.caller_left or item.notice):
             event_id = self._outputs.event_id()
             self._outputs.send(
                 self._cuts.truncate(event_id, item.item_id, content_index, position_ms)
@@ -212,6 +212,6 @@ class Interruptions:
         for content_index, part in item.parts.items():
             if not part.settled:
                 self.settle(item, content_index, part, 0)
-        if not self._memory.caller_left:
+        if not (self._memory.caller_left or item.notice):
             self._outputs.send(self._cuts.delete(self._outputs.event_id(), item.item_id))
             self._outputs.extend(self._cuts.overdue())

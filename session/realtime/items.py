@@ -8,13 +8,15 @@ Rules:
 2. An item is the agent's when a response or the server says so. It is over when it is complete, or
    when its response is over: whether it was cancelled, cut off by a limit or failed is for the
    response to say.
-3. What is remembered is bounded (:mod:`session.realtime.bounds`). Items that are over and settled
+3. A notice (:mod:`session.realtime.notices`) is an item that only we write.
+4. What is remembered is bounded (:mod:`session.realtime.bounds`). Items that are over and settled
    are forgotten first, and of any other it is reported first what was generated.
 """
 
 from __future__ import annotations
 
 from asheard.v1 import fact_pb2
+from session.notices import Sentence
 from session.realtime import events
 from session.realtime.bounds import (
     MAX_ITEMS,
@@ -112,6 +114,8 @@ class Items:
         """The item, as one of a response; None when there is no room, or it is not the agent's."""
         item = self._memory.items.get(said.id)
         response = self.response(response_id)
+        if item is not None and item.notice:
+            return None
         if item is None:
             if said.type not in ("message", "function_call") or self._order.is_callers(said.id):
                 return None
@@ -139,6 +143,8 @@ class Items:
 
     def speech_over(self, item: Item, said: events.Item, *, now: float) -> None:
         """The server says what an item of speech is as a whole."""
+        if item.notice:
+            return
         for content_index, content in enumerate((said.content or ())[:MAX_PARTS]):
             part = item.part(content_index)
             part.audible = content.is_audio or part.received_bytes > 0
@@ -160,6 +166,14 @@ class Items:
             return
         self._order.announce(item)
         self._parts.over(item)
+
+    def notice(self, item_id: str, sentence: Sentence) -> None:
+        """A sentence of our own: an item of no response, over as soon as it begins."""
+        item = self._new(events.Item(item_id))
+        item.notice = True
+        self._order.announce(item)
+        self._parts.notice(item, sentence)
+        self._item_over(item, fact_pb2.GENERATION_STATUS_COMPLETED)
 
     # --- their parts ------------------------------------------------------------------------
 
@@ -227,7 +241,7 @@ class Items:
         """The same for text, which is taken also when the response is over."""
         item = self._memory.items.get(item_id)
         if item is not None and item.status and item.speech:
-            return item
+            return None if item.notice else item
         return self._speaking(response_id, item_id)
 
     # --- what is forgotten ------------------------------------------------------------------

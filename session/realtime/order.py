@@ -66,6 +66,7 @@ class Order:
             role=transcript_pb2.ROLE_AGENT if item.speech else transcript_pb2.ROLE_TOOL,
             previous_item_id=self._last_item_id if previous is None else previous,
             response_id=item.response_id,
+            notice=item.notice,
         )
         self._last_item_id = item.item_id
         self._outputs.fact("item_added", body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from asheard.v1 import fact_pb2
 from runtime.units import BYTES_PER_MS
+from session.notices import Sentence
 from session.realtime.bounds import (
     MAX_HELD_AUDIO_BYTES,
     MAX_PART_AUDIO_BYTES,
@@ -108,6 +109,18 @@ class Parts:
         if part.sent and not part.last_sent and not part.settled and not stale:
             part.last_sent = True
             self._outputs.add(ToCaller(item.item_id, content_index, b"", last=True))
+
+    def notice(self, item: Item, sentence: Sentence) -> None:
+        """Text and audio of our own, all at once: bounded when the worker started."""
+        part = item.part(0)
+        part.text = sentence.text
+        part.received_bytes = sentence.audio_bytes
+        part.sent = True
+        self._memory.held_bytes += sentence.audio_bytes
+        self._outputs.add(TextReceived(item.item_id, 0, sentence.text))
+        for piece in sentence.pieces:
+            self._outputs.add(AudioReceived(item.item_id, 0, piece))
+            self._outputs.add(ToCaller(item.item_id, 0, piece))
 
     # --- text -------------------------------------------------------------------------------
 

@@ -96,10 +96,12 @@ class Item:
 
     item_id: str
     response_id: str
-    """Of the response that generates it; empty: not known, or none."""
+    """Of the response that generates it; empty: not known, or none, as a notice has."""
     speech: bool
     parts: dict[int, Part] = field(default_factory=dict)
     """By content index."""
+    notice: bool = False
+    """A sentence of ours, not the model's."""
     announced: bool = False
     """A fact says that it joined the conversation."""
     done: bool = False

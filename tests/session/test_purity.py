@@ -13,6 +13,7 @@ SHELLS = ("connection.py", "picows_connection.py")
 PURE_OF_SESSION = ("admission", "caller_input", "latency", "outbox")
 PURE = sorted(path for path in REALTIME.glob("*.py") if path.name not in SHELLS)
 PURE += [SESSION / f"{name}.py" for name in PURE_OF_SESSION]
+PURE += [SESSION / "notices" / "__init__.py"]
 IMPURE = {
     "aiohttp", "asyncio", "grpc", "logging", "os", "random", "secrets", "socket", "structlog",
     "picows", "threading", "time", "uuid", "websockets",
@@ -23,6 +24,7 @@ PURE_OF_OURS = {
     "native",
     "runtime.errors",
     "runtime.units",
+    "session.notices",  # its values; what finds and makes them is beside them
     "session.agent",  # its values; that it can read a file too is no business of the machine's
     *(f"session.realtime.{path.stem}" for path in PURE if path.parent == REALTIME),
     *(f"session.{name}" for name in PURE_OF_SESSION),

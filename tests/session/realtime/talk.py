@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from asheard.v1 import fact_pb2, session_service_pb2, transcript_pb2
 from session.agent import Agent, parse_agent
+from session.notices import NO_NOTICES, Notice, NoticeBook
 from session.realtime import codec, events
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
@@ -34,9 +35,9 @@ GREETER = parse_agent("name: x\ninstructions: Be brief.\ngreeting: Say hello.\n"
 class Talk:
     """One conversation, its inputs and everything it has put out."""
 
-    def __init__(self, agent: Agent = AGENT) -> None:
+    def __init__(self, agent: Agent = AGENT, notices: NoticeBook = NO_NOTICES) -> None:
         self.clock = InputClock()
-        self.conversation = Conversation(agent, "gpt-test", self.clock)
+        self.conversation = Conversation(agent, "gpt-test", self.clock, notices=notices, tag="t")
         self.now = 100.0
         self.outputs: list[Output] = []
         self.conversation.open()
@@ -197,6 +198,12 @@ class Talk:
         """A function has answered."""
         self.conversation.tool_returned(call_id, output, now=self.now)
         self.take()
+
+    def notice(self, notice: Notice) -> float:
+        """A sentence is said without the model."""
+        length_s = self.conversation.say(notice)
+        self.take()
+        return length_s
 
     def hang_up(self) -> None:
         """The media stream is over."""

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from simulators.network import Path
 from simulators.realtime import AgentScript, RealtimeSimulator
+from simulators.realtime.faults import EventFault, RandomFaults
 from simulators.realtime.script import Drop, Reply, Speak, say
 from simulators.speech import spoken
 from tests.simulators.realtime.drive import pcmu_session
@@ -116,3 +117,26 @@ async def test_many_sessions_at_once_are_apart() -> None:
         responses = await asyncio.gather(*(one(realtime) for _ in range(50)))
     assert len(set(responses)) == 50
     assert sorted(s.responses[0][0] for s in realtime.sessions) == sorted(responses)
+
+
+async def test_frame_that_is_no_event_goes_out_as_it_stands() -> None:
+    script = AgentScript(events=(EventFault("response.created", frame='{"type": "respon'),))
+    async with RealtimeSimulator(script) as realtime, open_session(realtime) as socket:
+        await until(socket, "session.created")
+        await socket.send('{"type": "response.create"}')
+        assert await socket.recv() == '{"type": "respon'
+
+
+async def test_each_session_has_its_own_draws_and_the_same_ones_another_time() -> None:
+    script = AgentScript(faults=RandomFaults(seed=5, refuse=0.5))
+    answers: list[list[str]] = []
+    for _ in range(2):
+        async with RealtimeSimulator(script) as realtime:
+            for _ in range(12):
+                async with open_session(realtime) as socket:
+                    await until(socket, "session.created")
+                    await socket.send('{"type": "response.create"}')
+                    await socket.recv()
+        answers.append([session.requests[0].answer for session in realtime.sessions])
+    assert answers[0] == answers[1]
+    assert set(answers[0]) == {"created", "refused"}

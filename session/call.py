@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -114,7 +115,9 @@ class Call:
             on_fill=lambda length_ms: metrics.filled_silence.inc(length_ms / 1000),
         )
         """Where the link gives the caller's frames; for what that raises there is :meth:`crash`."""
-        self._conversation = Conversation(settings.agent, settings.model, self._clock)
+        self._conversation = Conversation(
+            settings.agent, settings.model, self._clock, random.random
+        )
         self._words = CallWords(
             language=settings.agent.language,
             align=settings.align,
@@ -144,6 +147,8 @@ class Call:
         self._deadline: asyncio.Timeout | None = None
         self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._alarm = _Alarm()
+        self._armed_for: float | None = None
+        """The wish that the alarm was told last: as a rule a message does not change it."""
 
     # --- what the link calls ----------------------------------------------------------------
 
@@ -411,10 +416,12 @@ class Call:
         stalled_at = self._clock.next_timer()
         if stalled_at is not None and (due is None or stalled_at < due):
             due = stalled_at
-        if due is not None:
+        if due is not None and due != self._armed_for:
+            self._armed_for = due
             self._alarm.set(due, self._wake)
 
     def _wake(self) -> None:
+        self._armed_for = None
         if self._over:
             return
         with _Guard(self):

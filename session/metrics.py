@@ -8,6 +8,7 @@ from runtime.guard import Refusals
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 from session.latency import passed_us
 from session.realtime.agreed import SETTINGS
+from session.realtime.dead_air import REASONS
 from session.realtime.outputs import DROPPED, Note, Noted
 
 CALL_OUTCOMES = ("completed", "model_failed", "link_lost", "refused", "failed")
@@ -19,6 +20,10 @@ REFINED_RESULTS = ("refined", "none", "failed")
 
 TOOL_BUCKETS = (*LATENCY_BUCKETS, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Seconds; a function may take five minutes."""
+
+
+DEAD_AIR_BUCKETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 60.0, 300.0)
+"""Seconds; a caller is told to wait after six, and that there is no answer after six more."""
 
 
 class SessionMetrics:
@@ -100,6 +105,21 @@ class SessionMetrics:
         self.responses = Counter(
             "asheard_responses", "Responses of the model, by status.", ["status"], registry=registry
         )
+        self.incomplete = Counter(
+            "asheard_responses_incomplete",
+            "Responses that a limit or a filter of the model ended, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self.dead_air = Histogram(
+            "asheard_dead_air_seconds",
+            "How long neither side spoke while the agent owed something, by what it waited for.",
+            ["reason"],
+            buckets=DEAD_AIR_BUCKETS,
+            registry=registry,
+        )
+        for reason in REASONS.values():
+            self.dead_air.labels(reason)
         self.truncations = Counter(
             "asheard_truncations",
             "What the model answered when it was told what had been heard.",
@@ -204,6 +224,10 @@ class SessionMetrics:
                 self.rate_limit.labels(noted.label).set(noted.amount / 1000)
             case Note.POSITIONS_LATE:
                 self.positions_late.inc()
+            case Note.INCOMPLETE:
+                self.incomplete.labels(noted.label).inc()
+            case Note.DEAD_AIR:
+                self.dead_air.labels(noted.label).observe(noted.amount / 1000)
             case Note.DROPPED:
                 self.dropped.labels(noted.label).inc()
             case Note.SETTING_DIFFERS:

@@ -146,6 +146,8 @@ class OutputHandler:
                 self._warn_once("the model reported an error", code=noted.label)
             case Note.MALFORMED_EVENT:
                 self._warn_once("the model sent an event that cannot be read", type=noted.label)
+            case Note.INCOMPLETE:
+                self._warn_once("the model ended a response before its end", reason=noted.label)
             case Note.DROPPED:
                 self._warn_once("the model sent more than is taken", what=noted.label)
             case Note.SETTING_DIFFERS:

@@ -79,7 +79,7 @@ def exhausted_s(limits: Iterable[RateLimit]) -> float:
         for limit in limits
         if limit.remaining is not None and limit.remaining <= 0
     ]
-    return min(max(waits, default=0.0), LONGEST_NAMED_S)
+    return min(max([0.0, *waits]), LONGEST_NAMED_S)
 
 
 class Pace:

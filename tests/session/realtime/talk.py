@@ -66,6 +66,18 @@ class Talk:
             self.conversation.timer(now=self.now)
             self.take()
 
+    def wait(self, seconds: float) -> None:
+        """Time passes, and the shell wakes the conversation whenever it asks for that."""
+        end = self.now + seconds
+        woken = 0
+        while (due := self.conversation.next_timer()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.conversation.timer(now=self.now)
+            self.take()
+            woken += 1
+            assert woken < 1000, "it wakes itself without an end"
+        self.now = end
+
     def response(self, response_id: str) -> None:
         """A response begins."""
         self.server("response.created", response={"id": response_id, "status": "in_progress"})

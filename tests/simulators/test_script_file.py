@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from simulators.realtime import faults
 from simulators.realtime import script as agent
 from simulators.script_file import agent_script, caller_script
 from simulators.twilio import script as caller
+
+README = Path(__file__).parents[2] / "simulators" / "README.md"
 
 CALLER = """
 name: impatient
@@ -203,6 +207,19 @@ def test_faults_of_an_agent_script_are_read() -> None:
             seed=7, refuse=0.1, fail=0.05, missing_done=0.02, slow_start_ms=3_000
         ),
     )
+
+
+def test_examples_of_the_readme_can_be_read() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    a_caller, an_agent, what_goes_wrong = blocks
+    assert caller_script(a_caller, "caller.yaml").name == "impatient"
+    assert agent_script(an_agent, "agent.yaml").name == "baker"
+    script = agent_script(what_goes_wrong, "agent.yaml")
+    left_out = {"fallback", "hearings", "name", "names", "speed", "stragglers"}
+    assert {f.name for f in dataclasses.fields(script) if getattr(script, f.name)} >= {
+        f.name for f in dataclasses.fields(script) if not f.name.endswith("_ms")
+    } - left_out - {"names_in_errors"}
+    assert not script.names_in_errors
 
 
 @pytest.mark.parametrize(

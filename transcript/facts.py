@@ -108,8 +108,9 @@ def _name_fault(value: str) -> str | None:
     return f"at most {MAX_NAME} characters" if len(value) > MAX_NAME else None
 
 
-def _reason_fault(value: str) -> str | None:
-    return f"at most {MAX_REASON} characters" if len(value) > MAX_REASON else None
+def _reason_fault(value: str | int) -> str | None:
+    too_long = isinstance(value, str) and len(value) > MAX_REASON  # else one of a few, by number
+    return f"at most {MAX_REASON} characters" if too_long else None
 
 
 def _ms_fault(value: int) -> str | None:

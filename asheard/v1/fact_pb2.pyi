@@ -908,7 +908,7 @@ class ItemGenerated(_message.Message):
     status: Global___GenerationStatus.ValueType
     """status is how generation ended."""
     reason: _builtins.str
-    """reason is the model's code for a generation that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …). Empty when it completed, was cut off by the caller, or did not say."""
+    """reason is the model's code for a generation that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …), "other" where what it said is no code. Empty when it completed, was cut off by the caller, or did not say."""
     def __init__(
         self,
         *,
@@ -985,7 +985,7 @@ Global___CallerSpeechStopped: _TypeAlias = CallerSpeechStopped  # noqa: Y015
 
 @_typing.final
 class CallerTranscribed(_message.Message):
-    """CallerTranscribed is what the caller's item was transcribed to; the longest complete one stands."""
+    """CallerTranscribed is what the caller's item was transcribed to; the longest complete one stands, and any with a word above one without."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -993,14 +993,17 @@ class CallerTranscribed(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    NOBODY_SPOKE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id is the caller's item."""
     text: _builtins.str
-    """text is the transcript so far, or all of it. Empty when transcription failed."""
+    """text is the transcript so far, or all of it. Where transcription failed, what there was before, as a rule nothing."""
     complete: _builtins.bool
     """complete is true when no more will come."""
     failed: _builtins.bool
     """failed is true when transcription failed; then complete is true as well."""
+    nobody_spoke: _builtins.bool
+    """nobody_spoke is true when there is no word in the item, so that it is no turn: transcription ended without one, or voice detection never made an item of what it had heard. Older writers do not say so, and what they found empty stays a turn without text."""
     def __init__(
         self,
         *,
@@ -1008,10 +1011,11 @@ class CallerTranscribed(_message.Message):
         text: _builtins.str = ...,
         complete: _builtins.bool = ...,
         failed: _builtins.bool = ...,
+        nobody_spoke: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "failed", b"failed", "item_id", b"item_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "failed", b"failed", "item_id", b"item_id", "nobody_spoke", b"nobody_spoke", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

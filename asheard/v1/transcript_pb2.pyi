@@ -225,7 +225,7 @@ class Transcript(_message.Message):
 
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
-        """turns are in the order in which people on the line experienced them."""
+        """turns are in the order in which people on the line experienced them. A caller's turn is there from the first sign of speech, without text while it is being transcribed. When no word is found in it, nobody spoke, and it is gone again; text that comes later brings it back. A turn that had text stays."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallEvent]:
@@ -262,11 +262,14 @@ class CallEvent(_message.Message):
 
     START_MS_FIELD_NUMBER: _builtins.int
     END_MS_FIELD_NUMBER: _builtins.int
+    AFTER_ITEM_ID_FIELD_NUMBER: _builtins.int
     SILENCE_FIELD_NUMBER: _builtins.int
     start_ms: _builtins.int
     """start_ms is when it began, on the call's clock. Absent when that is not known."""
     end_ms: _builtins.int
     """end_ms is when it ended, on the call's clock. Absent when that is not known, and while it goes on."""
+    after_item_id: _builtins.str
+    """after_item_id is the turn after which it began: the last one that had begun by then. Empty when none had."""
     @_builtins.property
     def silence(self) -> Global___Silence:
         """silence is a stretch in which the agent owed an answer and nobody spoke."""
@@ -276,11 +279,12 @@ class CallEvent(_message.Message):
         *,
         start_ms: _builtins.int | None = ...,
         end_ms: _builtins.int | None = ...,
+        after_item_id: _builtins.str = ...,
         silence: Global___Silence | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "body", b"body", "end_ms", b"end_ms", "silence", b"silence", "start_ms", b"start_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "body", b"body", "end_ms", b"end_ms", "silence", b"silence", "start_ms", b"start_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms", "_start_ms", b"_start_ms", "after_item_id", b"after_item_id", "body", b"body", "end_ms", b"end_ms", "silence", b"silence", "start_ms", b"start_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_ms: _TypeAlias = _typing.Literal["end_ms"]  # noqa: Y015
     _WhichOneofArgType__end_ms: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms"]  # noqa: Y015
@@ -349,7 +353,7 @@ class Turn(_message.Message):
     role: Global___Role.ValueType
     """role is who spoke."""
     heard_text: _builtins.str
-    """heard_text is the authoritative text. Agent: only the words the caller heard, never more than the evidence; a prefix of generated_text, but that text without sound (a part of the item that was written and not spoken) is left out. Caller: what was transcribed; empty when it was not (yet). Tool: empty."""
+    """heard_text is the authoritative text. Agent: only the words the caller heard, never more than the evidence; a prefix of generated_text, but that text without sound (a part of the item that was written and not spoken) is left out. Caller: what was transcribed; empty while it is not, and where transcription is off or failed. Tool: empty."""
     generated_text: _builtins.str
     """generated_text is, for the agent, all that the model generated for the item; for a tool, the call as `name(arguments)`. Empty for the caller."""
     interrupted: _builtins.bool
@@ -365,9 +369,9 @@ class Turn(_message.Message):
     notice: _builtins.bool
     """notice is true for an agent's turn that asheard said by itself, without the model, because the model could not speak."""
     incomplete_reason: _builtins.str
-    """incomplete_reason is the model's code for an agent's turn that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …). Empty when it completed, was cut off by the caller, or the model did not say."""
+    """incomplete_reason is the model's code for an agent's turn that did not complete ("content_filter", "max_output_tokens", "rate_limit_exceeded" …), "other" where what it said is no code. Empty when it completed, was cut off by the caller, or the model did not say. A turn of which nothing at all was generated is there only if it has one."""
     transcription_failed: _builtins.bool
-    """transcription_failed is true for a caller's turn whose words are not known because transcription failed; heard_text is then empty."""
+    """transcription_failed is true for a caller's turn of which transcription failed; heard_text is then what had been transcribed before, as a rule nothing."""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """words are the words of generated_text, in order. Empty for the caller and for tools."""

@@ -1,7 +1,7 @@
 """What the caller was transcribed to have said. Pure.
 
 Transcription is asynchronous: it may come before the caller's item exists, while the agent
-answers, or after. It is correlated by item id alone.
+answers, or after. It is correlated by item id alone. A word that was written is never taken back.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class CallerTranscripts:
         self._enabled = enabled
         self._coming: dict[str, _Transcript] = {}
         """What there is of each that is not complete, by item."""
-        self._complete: dict[str, None] = {}
-        """Items whose transcript was written as a whole, or has failed; the newest."""
+        self._complete: dict[str, bool] = {}
+        """Items whose transcript was written as a whole, or has failed, and whether that is the
+        last word on it: where nobody spoke, text may still come. The newest."""
 
     @property
     def outstanding(self) -> bool:
@@ -46,7 +47,7 @@ class CallerTranscripts:
 
     def delta(self, item_id: str, text: str, *, now: float) -> list[_Output]:
         """A piece came."""
-        if item_id in self._complete:
+        if self._complete.get(item_id):
             return []
         outputs = self._begin(item_id)
         transcript = self._coming[item_id]
@@ -60,15 +61,17 @@ class CallerTranscripts:
         return [*outputs, _fact(item_id, transcript.text)]
 
     def completed(self, item_id: str, text: str) -> list[_Output]:
-        """All of it came."""
-        outputs = self._end(item_id, text[:MAX_CALLER_TEXT_CHARS], failed=False)
+        """All of it came. Without a word in it, what came before stands; without that, nobody
+        spoke."""
+        whole = text[:MAX_CALLER_TEXT_CHARS] if text.strip() else self._words(item_id)
+        outputs = self._end(item_id, whole, failed=False)
         if outputs and len(text) > MAX_CALLER_TEXT_CHARS:
             outputs.append(Noted(Note.DROPPED, "caller_text"))
         return outputs
 
     def failed(self, item_id: str) -> list[_Output]:
-        """It will never come."""
-        return self._end(item_id, "", failed=True)
+        """It will never come; what there is stands."""
+        return self._end(item_id, self._words(item_id), failed=True)
 
     def finish(self) -> list[_Output]:
         """Nothing more will come: what there is stands; what never came has failed."""
@@ -87,16 +90,21 @@ class CallerTranscripts:
         return outputs
 
     def _give_up(self, item_id: str) -> list[_Output]:
-        text = self._coming[item_id].text
+        text = self._words(item_id)
         return self._end(item_id, text, failed=not text)
 
+    def _words(self, item_id: str) -> str:
+        """What there is of a transcript; empty while there is no word in it."""
+        coming = self._coming.get(item_id)
+        return coming.text if coming is not None and coming.text.strip() else ""
+
     def _end(self, item_id: str, text: str, *, failed: bool) -> list[_Output]:
-        if item_id in self._complete:
+        self._coming.pop(item_id, None)
+        if self._complete.get(item_id) or (item_id in self._complete and not text):
             return []
-        self._complete[item_id] = None
+        self._complete[item_id] = failed or bool(text)
         if len(self._complete) > MAX_REMEMBERED:
             del self._complete[next(iter(self._complete))]
-        self._coming.pop(item_id, None)
         return [_fact(item_id, text, complete=True, failed=failed)]
 
 
@@ -106,5 +114,11 @@ _Output = WriteFact | Noted
 def _fact(item_id: str, text: str, *, complete: bool = False, failed: bool = False) -> WriteFact:
     return WriteFact(
         "caller_transcribed",
-        fact_pb2.CallerTranscribed(item_id=item_id, text=text, complete=complete, failed=failed),
+        fact_pb2.CallerTranscribed(
+            item_id=item_id,
+            text=text,
+            complete=complete,
+            failed=failed,
+            nobody_spoke=complete and not failed and not text,
+        ),
     )

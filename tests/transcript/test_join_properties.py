@@ -17,6 +17,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from asheard.v1 import fact_pb2 as f
 from asheard.v1.transcript_pb2 import (
+    DeadAirReason,
     Heard,
     ItemPosition,
     PositionEvidence,
@@ -98,14 +99,15 @@ GATEWAY_BODIES: SearchStrategy[dict[str, object]] = st.one_of(
 )  # fmt: skip
 
 SESSION_BODIES: SearchStrategy[dict[str, object]] = st.one_of(
-    st.builds(lambda i, r: {"item_added": f.ItemAdded(item_id=i, role=r)},
-              ITEMS, st.sampled_from(Role.values())),
+    st.builds(lambda i, r, n: {"item_added": f.ItemAdded(item_id=i, role=r, notice=n)},
+              ITEMS, st.sampled_from(Role.values()), st.booleans()),
     st.builds(lambda i, p, o, t, a: {"item_progressed": f.ItemProgressed(
         item_id=i, content_index=p, text_offset=o, text=t, audio_ms=a)},
         ITEMS, PART, st.integers(0, 20), TEXT, MS),
-    st.builds(lambda i, p, t, a, s: {"item_generated": f.ItemGenerated(
-        item_id=i, content_index=p, text=t, audio_ms=a, status=s)},
-        ITEMS, PART, TEXT, MS, st.sampled_from(f.GenerationStatus.values())),
+    st.builds(lambda i, p, t, a, s, r: {"item_generated": f.ItemGenerated(
+        item_id=i, content_index=p, text=t, audio_ms=a, status=s, reason=r)},
+        ITEMS, PART, TEXT, MS, st.sampled_from(f.GenerationStatus.values()),
+        st.sampled_from(["", "content_filter", "overloaded"])),
     st.builds(lambda words: {"words_timed": words}, _words_timed()),
     st.builds(lambda i, at: {"caller_speech_started": f.CallerSpeechStarted(
         item_id=i, at_ms=at)}, ITEMS, AT),
@@ -113,6 +115,13 @@ SESSION_BODIES: SearchStrategy[dict[str, object]] = st.one_of(
         item_id=i, at_ms=at)}, ITEMS, AT),
     st.builds(lambda i, t, c: {"caller_transcribed": f.CallerTranscribed(
         item_id=i, text=t, complete=c)}, ITEMS, TEXT, st.booleans()),
+    st.builds(lambda i: {"caller_transcribed": f.CallerTranscribed(
+        item_id=i, complete=True, nobody_spoke=True)}, ITEMS),
+    st.builds(lambda i, t: {"caller_transcribed": f.CallerTranscribed(
+        item_id=i, text=t, complete=True, failed=True)}, ITEMS, TEXT),
+    st.builds(lambda r, start, end, ms: {"dead_air": f.DeadAir(
+        reason=r, start_ms=start, end_ms=end, lasted_ms=ms)},
+        st.sampled_from(DeadAirReason.values()), AT, AT, MS),
     st.builds(lambda i: {"tool_called": f.ToolCalled(item_id=i, name="n", arguments="{}")}, ITEMS),
     st.just({"session_ended": f.SessionEnded()}),
 )  # fmt: skip
@@ -164,7 +173,7 @@ def check_turn(turn: Turn) -> None:
     if turn.role != Role.ROLE_AGENT:
         assert not turn.words
         return
-    assert turn.generated_text or turn.generated_audio_ms
+    assert turn.generated_text or turn.generated_audio_ms or turn.incomplete_reason
     everything = "".join(word.text for word in turn.words)
     assert everything == "".join(turn.generated_text.split())
     counted = [
@@ -183,6 +192,56 @@ def check_turn(turn: Turn) -> None:
             assert word.heard == Heard.HEARD_NONE or turn.heard_text.endswith(word.text)
     if not turn.heard_audio_ms:
         assert not turn.heard_text
+
+
+@given(some_logs)
+@settings(max_examples=examples(100), deadline=None)
+def test_each_silence_is_an_event_in_its_place(facts: list[f.Fact]) -> None:
+    transcript = join(facts)
+    told = [fact.dead_air for fact in facts if fact.HasField("dead_air")]
+    assert len(transcript.events) == len(told)
+    place = {turn.item_id: index for index, turn in enumerate(transcript.turns)} | {"": -1}
+    places = [place[event.after_item_id] for event in transcript.events]
+    assert places == sorted(places)
+    for event in transcript.events:
+        assert event.silence.lasted_ms >= 0
+        if event.HasField("start_ms") and event.HasField("end_ms"):
+            assert event.end_ms >= event.start_ms
+    if not any(fact.writer == "gateway/MZ2" for fact in facts):  # one stream, one clock
+        starts = [event.start_ms for event in transcript.events if event.HasField("start_ms")]
+        assert starts == sorted(starts)
+        for event, at in zip(transcript.events, places, strict=True):
+            if event.HasField("start_ms"):
+                begun = [t.start_ms for t in transcript.turns[: at + 1] if t.HasField("start_ms")]
+                later = [t.start_ms for t in transcript.turns[at + 1 :] if t.HasField("start_ms")]
+                assert max(begun, default=-20) <= event.start_ms <= min(later, default=4000)
+
+
+@given(some_logs)
+@settings(max_examples=examples(50), deadline=None)
+def test_silences_move_no_turn(facts: list[f.Fact]) -> None:
+    quiet = [f.Fact.FromString(fact.SerializeToString()) for fact in facts]
+    for fact in quiet:
+        if fact.HasField("dead_air"):
+            fact.ClearField("dead_air")
+    assert join(quiet).turns == join(facts).turns
+
+
+@given(some_logs)
+@settings(max_examples=examples(100), deadline=None)
+def test_what_has_a_word_is_a_turn_of_the_callers(facts: list[f.Fact]) -> None:
+    turns = {turn.item_id: turn for turn in join(facts).turns if turn.role == Role.ROLE_CALLER}
+    said = [fact.caller_transcribed for fact in facts if fact.HasField("caller_transcribed")]
+    for turn in turns.values():
+        of_it = [one for one in said if one.item_id == turn.item_id]
+        spoken = [one for one in of_it if one.text.strip()]
+        by_nobody = [one for one in of_it if one.nobody_spoke]
+        if by_nobody:
+            assert spoken or any(one.failed for one in of_it)
+        if by_nobody and spoken and all(one in (*spoken, *by_nobody) for one in of_it):
+            assert turn.heard_text.strip()
+        if turn.transcription_failed:
+            assert any(one.failed for one in of_it)
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 60))

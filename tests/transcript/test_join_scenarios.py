@@ -16,7 +16,16 @@ import pytest
 from google.protobuf import text_format
 
 from asheard.v1.fact_pb2 import Fact
-from asheard.v1.transcript_pb2 import CallState, Heard, Role, Transcript, Turn, Word
+from asheard.v1.transcript_pb2 import (
+    CallEvent,
+    CallState,
+    DeadAirReason,
+    Heard,
+    Role,
+    Transcript,
+    Turn,
+    Word,
+)
 from transcript.join import join
 
 SCENARIOS = sorted(
@@ -74,23 +83,42 @@ def render(transcript: Transcript) -> str:
     if transcript.HasField("start_time") and transcript.HasField("end_time"):
         length_ms = transcript.end_time.ToMilliseconds() - transcript.start_time.ToMilliseconds()
         lines[0] += f", {length_ms / 1000:g} s"
+    lines += _silence_lines(transcript, "")
     for turn in transcript.turns:
         lines += _turn_lines(turn)
+        lines += _silence_lines(transcript, turn.item_id)
     return "\n".join(lines)
 
 
+def _silence_lines(transcript: Transcript, after_item_id: str) -> list[str]:
+    return [
+        f"silence {_span(event)}, {event.silence.lasted_ms} ms, "
+        + DeadAirReason.Name(event.silence.reason).removeprefix("DEAD_AIR_REASON_").lower()
+        for event in transcript.events
+        if event.after_item_id == after_item_id
+    ]
+
+
+def _span(timed: Turn | CallEvent) -> str:
+    start = str(timed.start_ms) if timed.HasField("start_ms") else ""
+    end = str(timed.end_ms) if timed.HasField("end_ms") else ""
+    return f"{start}..{end}"
+
+
 def _turn_lines(turn: Turn) -> list[str]:
-    start = str(turn.start_ms) if turn.HasField("start_ms") else ""
-    end = str(turn.end_ms) if turn.HasField("end_ms") else ""
-    head = f"{Role.Name(turn.role).removeprefix('ROLE_').lower()} {turn.item_id} {start}..{end}"
+    head = f"{Role.Name(turn.role).removeprefix('ROLE_').lower()} {turn.item_id} {_span(turn)}"
     if turn.role == Role.ROLE_TOOL:
         return [head, f"  {turn.generated_text}"]
     if turn.role == Role.ROLE_CALLER:
+        head += ", transcription failed" if turn.transcription_failed else ""
         return [head, f"  {turn.heard_text!r}"]
     source = turn.word_times
-    head += f", {turn.heard_audio_ms} of {turn.generated_audio_ms} ms, {source.method}"
+    head += f", {turn.heard_audio_ms} of {turn.generated_audio_ms} ms"
+    head += f", {source.method}" if source.method else ""
     head += " refined" if source.refined else ""
     head += ", interrupted" if turn.interrupted else ""
+    head += ", notice" if turn.notice else ""
+    head += f", incomplete: {turn.incomplete_reason}" if turn.incomplete_reason else ""
     return [head, f"  {' '.join(_word(word) for word in turn.words)}", f"  {turn.heard_text!r}"]
 
 

@@ -21,7 +21,15 @@ from asheard.v1.fact_pb2 import (
 )
 from asheard.v1.ingest_service_pb2 import AppendFactsRequest
 from asheard.v1.ingest_service_pb2_grpc import IngestServiceStub
-from asheard.v1.transcript_pb2 import CallState, Transcript
+from asheard.v1.transcript_pb2 import (
+    CallEvent,
+    CallState,
+    DeadAirReason,
+    Role,
+    Silence,
+    Transcript,
+    Turn,
+)
 from asheard.v1.transcript_service_pb2 import (
     CheckHeardRequest,
     CheckHeardResponse,
@@ -29,7 +37,7 @@ from asheard.v1.transcript_service_pb2 import (
     PassageResult,
 )
 from asheard.v1.transcript_service_pb2_grpc import TranscriptServiceStub
-from tests.transcript.call_facts import START_S, Writer, ends, short_call
+from tests.transcript.call_facts import START_S, Writer, ends, short_call, troubled_call
 from tests.transcript.running_server import (
     Client,
     delete,
@@ -136,6 +144,56 @@ async def test_a_call_goes_on_in_a_new_stream(client: Client) -> None:
 
 
 # Readers
+
+
+async def test_silences_notices_and_reasons_are_told(client: Client) -> None:
+    assert not (await client.append(troubled_call())).rejected
+    transcript = await client.get("CA1")
+    assert transcript.final
+    question, hold, answer, unclear = transcript.turns  # nobody's noise is none of them
+    assert question.heard_text == "Are you open?"
+    assert (hold.role, hold.notice, hold.heard_text) == (
+        Role.ROLE_AGENT,
+        True,
+        "One moment, please.",
+    )
+    assert (answer.notice, answer.incomplete_reason) == (False, "content_filter")
+    assert (unclear.heard_text, unclear.transcription_failed) == ("", True)
+    assert list(transcript.events) == [
+        CallEvent(
+            start_ms=2000,
+            end_ms=7000,
+            after_item_id="question",
+            silence=Silence(reason=DeadAirReason.DEAD_AIR_REASON_REFUSED, lasted_ms=5000),
+        )
+    ]
+
+
+async def test_a_noise_is_a_turn_until_nobody_is_found_to_have_spoken(client: Client) -> None:
+    facts = [fact for fact in troubled_call() if not ends(fact)]
+    [last] = [fact for fact in facts if fact.caller_transcribed.nobody_spoke]
+    session = [fact for fact in facts if fact.writer == last.writer]
+    under_way = session[: session.index(last)]
+    await client.append(under_way)
+    states = client.watch("CA1")
+    assert [turn.item_id for turn in (await anext(states)).turns] == ["noise"]
+    await client.append([last])
+    assert not (await anext(states)).turns
+    words = CallerTranscribed(item_id="noise", text="Hm.", complete=True)
+    await client.append(
+        [Fact(call_sid="CA1", writer="session/2", sequence=1, caller_transcribed=words)]
+    )
+    assert [turn.heard_text for turn in (await anext(states)).turns] == ["Hm."]
+
+
+async def test_what_a_worker_of_before_found_empty_stays_a_turn(client: Client) -> None:
+    facts = troubled_call()
+    for fact in facts:
+        if fact.HasField("caller_transcribed"):
+            fact.caller_transcribed.ClearField("nobody_spoke")
+    await client.append(facts)
+    noise = (await client.get("CA1")).turns[0]
+    assert noise == Turn(item_id="noise", role=Role.ROLE_CALLER, start_ms=100, end_ms=1100)
 
 
 async def test_unknown_calls_and_missing_fields_are_said(client: Client) -> None:

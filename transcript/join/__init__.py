@@ -5,8 +5,10 @@ transcript. Every subset of a call's facts joins, so a transcript can be read wh
 
 * :mod:`transcript.join.log`        the facts in their one canonical order
 * :mod:`transcript.join.items`      what all writers say about each item
-* :mod:`transcript.join.order`      the order in which people experienced the items
+* :mod:`transcript.join.silences`   stretches in which the agent owed an answer
+* :mod:`transcript.join.order`      the order in which people experienced all that
 * :mod:`transcript.join.agent`      one agent's turn: the words that were heard
+* :mod:`transcript.join.caller`     one caller's turn, unless nobody spoke
 * :mod:`transcript.join.lifecycle`  numbers, state, and whether anything can still change
 
 Facts and transcripts are the plain messages of ``asheard.v1``; nothing here changes a message that
@@ -21,10 +23,12 @@ from dataclasses import dataclass
 from asheard.v1.fact_pb2 import Fact
 from asheard.v1.transcript_pb2 import Role, Transcript, Turn
 from transcript.join.agent import agent_turn
+from transcript.join.caller import caller_turn
 from transcript.join.items import Item, gather
 from transcript.join.lifecycle import outline
 from transcript.join.log import call_log
 from transcript.join.order import experienced
+from transcript.join.silences import Silence, silences
 
 __all__ = ["KnownTurns", "join"]
 
@@ -78,32 +82,22 @@ def join(facts: Iterable[Fact], known: KnownTurns | None = None) -> Transcript:
     log = call_log(facts)
     transcript = outline(log)
     make = _turn if known is None else known.turn
-    turns = map(make, experienced(gather(log), log))
-    transcript.turns.extend(turn for turn in turns if turn is not None)
+    after_item_id = ""
+    for entry in experienced(gather(log), silences(log), log):
+        if isinstance(entry, Silence):
+            transcript.events.append(entry.event(after_item_id))
+        elif (turn := make(entry)) is not None:
+            transcript.turns.append(turn)
+            after_item_id = turn.item_id
     return transcript
 
 
 def _turn(item: Item) -> Turn | None:
     if item.role == Role.ROLE_CALLER:
-        return _caller_turn(item)
+        return caller_turn(item)
     if item.role == Role.ROLE_TOOL:
         return _tool_turn(item)
     return agent_turn(item)
-
-
-def _caller_turn(item: Item) -> Turn | None:
-    if not item.spoke:
-        return None
-    turn = Turn(item_id=item.item_id, role=Role.ROLE_CALLER)
-    # The longest complete transcript stands; failing that, the longest so far.
-    best = max(item.transcriptions, key=lambda t: (t.complete, len(t.text), t.text), default=None)
-    if best is not None:
-        turn.heard_text = best.text
-    if item.speech_started is not None:
-        turn.start_ms = item.speech_started.at_ms
-    if item.speech_stopped is not None:
-        turn.end_ms = item.speech_stopped.at_ms
-    return turn
 
 
 def _tool_turn(item: Item) -> Turn | None:

@@ -30,6 +30,8 @@ Rules:
 6. Text without sound is never heard. A part that has text and no audio holds up nothing: its words
    lie between its neighbours and last no time, and what was heard is the text of the others.
 7. It was interrupted when the caller's barge-in left something unplayed or ungenerated.
+8. Why generation fell short is the model's word, of the last part that has one. An item of which
+   nothing at all was generated is a turn if there is such a word: somebody was to be answered.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ from words.tokenize import tokenize
 
 _CUT_OFF = (
     GenerationStatus.GENERATION_STATUS_CANCELLED,
+    GenerationStatus.GENERATION_STATUS_INCOMPLETE,
+    GenerationStatus.GENERATION_STATUS_FAILED,
+)
+_FELL_SHORT = (
     GenerationStatus.GENERATION_STATUS_INCOMPLETE,
     GenerationStatus.GENERATION_STATUS_FAILED,
 )
@@ -85,21 +91,24 @@ class _PartHeard:
 
 
 def agent_turn(item: Item) -> Turn | None:
-    """The turn of an agent's item; None while there is neither audio nor text of it."""
-    parts = [_hear(item.parts[index]) for index in sorted(item.parts)]
-    parts = [part for part in parts if part.text or part.audio_ms]
-    if not parts:
-        return None
-    # What lasts no time decides nothing, unless there is nothing else.
-    sounding = [part for part in parts if part.audio_ms] or parts
+    """The turn of an agent's item; None while there is neither audio nor text of it, nor a reason
+    why not (rule 8)."""
     turn = Turn(
         item_id=item.item_id,
         role=Role.ROLE_AGENT,
-        interrupted=any(_is_interrupted(part) for part in sounding),
-        generated_audio_ms=_ms(sum(part.audio_ms for part in parts)),
-        heard_audio_ms=_ms(sum(part.played_ms for part in parts)),
-        words=_words(parts),
+        notice=item.notice,
+        incomplete_reason=_incomplete_reason(item),
     )
+    parts = [_hear(item.parts[index]) for index in sorted(item.parts)]
+    parts = [part for part in parts if part.text or part.audio_ms]
+    if not parts:
+        return turn if turn.incomplete_reason else None
+    # What lasts no time decides nothing, unless there is nothing else.
+    sounding = [part for part in parts if part.audio_ms] or parts
+    turn.interrupted = any(_is_interrupted(part) for part in sounding)
+    turn.generated_audio_ms = _ms(sum(part.audio_ms for part in parts))
+    turn.heard_audio_ms = _ms(sum(part.played_ms for part in parts))
+    turn.words.extend(_words(parts))
     turn.generated_text = _joined(part.text for part in parts)
     turn.heard_text = _joined(part.heard.heard_text for part in parts)
     if item.started is not None:
@@ -114,6 +123,16 @@ def agent_turn(item: Item) -> Turn | None:
         if boundary.part.fixed is not None:
             turn.position.CopyFrom(boundary.part.fixed.position)
     return turn
+
+
+def _incomplete_reason(item: Item) -> str:
+    """Rule 8."""
+    reasons = (
+        part.generated.reason
+        for _, part in sorted(item.parts.items(), reverse=True)
+        if part.generated is not None and part.generated.status in _FELL_SHORT
+    )
+    return next(filter(None, reasons), "")
 
 
 def _hear(part: Part) -> _PartHeard:

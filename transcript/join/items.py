@@ -88,6 +88,8 @@ class Item:
     speech_started: StreamTime | None = None
     speech_stopped: StreamTime | None = None
     transcriptions: list[CallerTranscribed] = field(default_factory=list)
+    notice: bool = False
+    """Agent: the worker said it by itself, without the model."""
     tool: ToolCalled | None = None
     added: bool = False
     facts: list[Fact] = field(default_factory=list)
@@ -154,6 +156,7 @@ class _Gathering:
             case "item_added":
                 added = fact.item_added
                 item = self._item(added.item_id, fact, added.role)
+                item.notice = item.notice or added.notice
                 if not item.added:
                     item.writer, item.sequence = fact.writer, fact.sequence
                     item.role = added.role or item.role

@@ -1,4 +1,4 @@
-"""The order in which people on the line experienced the items of a call.
+"""The order in which people on the line experienced the items and silences of a call.
 
 Rules:
 
@@ -9,15 +9,18 @@ Rules:
    item before it in its writer's order, and so before anything that began later. Before the first
    item of a session stand all items of the sessions before it on the same stream.
 3. Ties go by session, then by the writer's order.
+4. A silence stands after all that had begun when it began, and after what never began behind that.
+   Where its beginning is not known, it stands where its writer told of it. It moves no item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 
 from transcript.join.items import Item
 from transcript.join.log import CallLog
+from transcript.join.silences import Silence
 
 _Place = tuple[int, int, int, int]
 """Stream, start on its clock, the writer's rank, its sequence: of the item, or of the item that one
@@ -26,22 +29,35 @@ which never began comes after."""
 _BEFORE_ALL = -1
 
 
-def experienced(items: Iterable[Item], log: CallLog) -> list[Item]:
-    """Sort items by the rules above."""
+def experienced(
+    items: Iterable[Item], silences: Iterable[Silence], log: CallLog
+) -> list[Item | Silence]:
+    """Sort items and silences by the rules above."""
     ranks = {writer: rank for rank, writer in enumerate([*log.sessions, *log.streams])}
     streams = {**log.stream_of_session, **{w: index for index, w in enumerate(log.streams)}}
-    placed: list[tuple[_Place, Item]] = []
+    placed: list[tuple[_Place, Item | Silence]] = []
     latest: dict[int, _Place] = {}
     """Of each stream, so far."""
     writer, place = "", (0, 0, 0, 0)
-    for item in sorted(items, key=lambda item: (ranks[item.writer], item.sequence, item.item_id)):
-        if item.writer != writer:
-            writer = item.writer
+    entries: list[Item | Silence] = [*items, *silences]
+    for entry in sorted(entries, key=lambda entry: _told(entry, ranks)):
+        if entry.writer != writer:
+            writer = entry.writer
             stream = streams[writer]
             place = latest.get(stream, (stream, _BEFORE_ALL, ranks[writer], 0))
-        if (started := item.started) is not None:
-            place = (started.stream, started.at_ms, ranks[writer], item.sequence)
-        placed.append((place, item))
-        latest[place[0]] = max(place, latest.get(place[0], place))
+        if (started := entry.started) is None:
+            begun = place
+        else:
+            begun = (started.stream, started.at_ms, ranks[writer], entry.sequence)
+        placed.append((begun, entry))
+        if isinstance(entry, Item):
+            place = begun
+            latest[place[0]] = max(place, latest.get(place[0], place))
     # Sorting keeps the writer's order where places are the same.
-    return [item for _, item in sorted(placed, key=itemgetter(0))]
+    return [entry for _, entry in sorted(placed, key=itemgetter(0))]
+
+
+def _told(entry: Item | Silence, ranks: Mapping[str, int]) -> tuple[int, int, str]:
+    """Where its writer told of it."""
+    name = entry.item_id if isinstance(entry, Item) else ""
+    return ranks[entry.writer], entry.sequence, name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from asheard.v1 import fact_pb2
 from session.realtime import events
 from session.realtime.conversation import Conversation
@@ -35,6 +37,41 @@ def test_a_failed_transcription_is_recorded_and_the_call_goes_on() -> None:
         fact_pb2.CallerTranscribed(item_id="U", complete=True, failed=True)
     ]
     assert not talk.waiting()
+
+
+def test_a_turn_without_a_word_is_nobodys_until_text_comes_after_all() -> None:
+    talk = Talk()
+    talk.caller_speaks("U")
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U", transcript=" \n")
+    talk.caller_stops("U")
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U", delta="")
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U", transcript="")
+    talk.server(f"{TRANSCRIPTION}.failed", item_id="U")
+    assert not talk.waiting()
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U", transcript="Hm.")
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U", transcript="")
+    assert [f for f in talk.facts("caller_transcribed") if f.complete] == [
+        fact_pb2.CallerTranscribed(item_id="U", complete=True, nobody_spoke=True),
+        fact_pb2.CallerTranscribed(item_id="U", text="Hm.", complete=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "body", "failed"),
+    [("failed", {"error": {"code": "x"}}, True), ("completed", {"transcript": ""}, False)],
+)
+def test_what_was_transcribed_is_not_taken_back(
+    ending: str, body: dict[str, object], failed: bool
+) -> None:
+    talk = Talk()
+    talk.caller_speaks("U")
+    talk.caller_stops("U")
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U", delta="I want")
+    talk.server(f"{TRANSCRIPTION}.delta", item_id="U", delta=" bagels")
+    talk.server(f"{TRANSCRIPTION}.{ending}", item_id="U", **body)
+    assert talk.facts("caller_transcribed")[-1] == fact_pb2.CallerTranscribed(
+        item_id="U", text="I want bagels", complete=True, failed=failed
+    )
 
 
 def test_last_words_are_committed_at_the_hang_up_and_waited_for() -> None:

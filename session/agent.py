@@ -109,6 +109,9 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     turn_detection: TurnDetection = ServerVad()
     transcription: Transcription | None = Transcription(model="gpt-4o-transcribe")
     """None: the caller's words are not transcribed."""
+    when_cut_by_noise: Literal["continue", "wait"] = "continue"
+    """What follows when a sound that was no turn of the caller's cut the agent off: it goes on from
+    what was heard, or leaves it to the caller to speak."""
     tools: list[Tool] = []
     while_waiting: WhileWaiting = WhileWaiting()
     """For every tool that has none of its own."""

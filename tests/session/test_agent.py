@@ -38,6 +38,7 @@ def test_the_example_of_the_documentation_is_valid() -> None:
     assert courier.cancel_on_barge_in
     assert agent.while_waiting.instruct == "Say in a few words that you are still checking."
     assert parse_agent(MINIMAL, name="x").while_waiting == WhileWaiting(after_s=4)
+    assert parse_agent(MINIMAL, name="x").when_cut_by_noise == "continue"
 
 
 def test_every_turn_detection_value_is_explicit() -> None:
@@ -126,6 +127,10 @@ def test_transcription_can_be_off() -> None:
             "tools[0].timeout: unknown key (did you mean timeout_s?)",
         ),
         (MINIMAL + "transcription: {modl: x}", "transcription.modl: unknown key"),
+        (
+            MINIMAL + "when_cut_by_noise: stop",
+            "when_cut_by_noise: invalid enum value 'stop'",
+        ),
         (
             MINIMAL + "while_waiting: {after: 3}",
             "while_waiting.after: unknown key (did you mean after_s?)",

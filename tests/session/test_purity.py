@@ -26,6 +26,8 @@ PURE_OF_OURS = {
     "runtime.units",
     "session.notices",  # its values; what finds and makes them is beside them
     "session.agent",  # its values; that it can read a file too is no business of the machine's
+    "words.proportional",
+    "words.tokenize",
     *(f"session.realtime.{path.stem}" for path in PURE if path.parent == REALTIME),
     *(f"session.{name}" for name in PURE_OF_SESSION),
 }

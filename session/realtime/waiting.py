@@ -30,6 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from session.agent import Agent, WhileWaiting
+from session.realtime.state import remember
 
 SAY = """A function that you called is still at work. Say this to the caller, in these words, and \
 nothing else: """
@@ -61,8 +62,8 @@ class Waiting:
         self._words = {tool.name: tool.while_waiting or agent.while_waiting for tool in agent.tools}
         self._at_work: dict[str, _AtWork] = {}
         """By ``call_id``."""
-        self._told: set[str] = set()
-        """Rounds at work that have had their word."""
+        self._told: dict[str, None] = {}
+        """Rounds that have had their word; the newest."""
         self._silent_from: float | None = None
         """When the silence began in which functions work, or worked last. None: it is to begin."""
 
@@ -85,9 +86,7 @@ class Waiting:
 
     def over(self, call_id: str) -> None:
         """A function has answered, or was given up; an unknown call is ignored."""
-        call = self._at_work.pop(call_id, None)
-        if call is not None and all(c.round_id != call.round_id for c in self._at_work.values()):
-            self._told.discard(call.round_id)
+        self._at_work.pop(call_id, None)
 
     def next(self, *, quiet_since: float | None, held: bool, now: float) -> str | None:
         """Instructions of the response that is owed now, given out once; None: none is.
@@ -108,7 +107,8 @@ class Waiting:
         word = None if held else self._first()
         if self._silent_from is None or word is None or now < self._silent_from + word.after_s:
             return None
-        self._told.update(call.round_id for call in self._at_work.values())
+        for call in self._at_work.values():
+            remember(self._told, call.round_id)
         return self._instructions(word)
 
     def next_timer(self, *, held: bool) -> float | None:

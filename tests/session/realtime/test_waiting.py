@@ -35,7 +35,6 @@ class Line:
     def __init__(self, agent: Agent = AGENT) -> None:
         self.waiting = Waiting(agent)
         self.quiet_since: float | None = 0.0
-        self.held = False
         self.said: list[tuple[float, str]] = []
 
     def play(self, *steps: Step, until: float = 60) -> list[tuple[float, str]]:
@@ -53,13 +52,13 @@ class Line:
         return self.said
 
     def _pass(self, until: float) -> None:
-        while (due := self.waiting.next_timer(held=self.held)) is not None and due <= until:
+        while (due := self.waiting.next_timer(held=False)) is not None and due <= until:
             before = len(self.said)
             self._ask(due)
             assert len(self.said) == before + 1, "the timer was not for nothing"
 
     def _ask(self, now: float) -> None:
-        word = self.waiting.next(quiet_since=self.quiet_since, held=self.held, now=now)
+        word = self.waiting.next(quiet_since=self.quiet_since, held=False, now=now)
         if word is not None:
             session, _, rest = word.partition("\n\n")
             assert session == AGENT.instructions, "a response's instructions replace the session's"
@@ -127,11 +126,26 @@ def test_the_word(steps: list[Step], said: list[tuple[float, str]]) -> None:
 
 
 def test_what_may_be_heard_next_is_waited_for() -> None:
-    line = Line()
-    line.held = True
-    assert line.play(("call", 1, "quote"), until=20) == []
-    line.held = False
-    assert line.play(until=20) == [(5, MOMENT)], "the timer is long past: at once"
+    waiting = Waiting(AGENT)
+    waiting.called("c", "quote", round_id="R", now=1)
+    assert waiting.next(quiet_since=0, held=True, now=9) is None
+    assert waiting.next_timer(held=True) is None
+    assert waiting.next_timer(held=False) == 5, "long past: at once"
+    assert waiting.next(quiet_since=0, held=False, now=9) is not None
+    assert waiting.next(quiet_since=0, held=False, now=20) is None
+
+
+def test_a_sound_that_began_and_ended_between_two_questions_was_heard_too() -> None:
+    waiting = Waiting(AGENT)
+    waiting.called("c", "quote", round_id="R", now=1)
+    assert waiting.next(quiet_since=0, held=False, now=2) is None
+    assert waiting.next(quiet_since=3, held=False, now=6) is None
+    assert waiting.next_timer(held=False) == 7
+
+
+def test_a_round_that_goes_on_after_its_word_has_no_other() -> None:
+    steps: list[Step] = [("call", 1, "quote"), ("over", 6, "quote"), ("call", 7, "pay")]
+    assert Line().play(*steps) == [(5, MOMENT)]
 
 
 def test_whether_a_function_is_at_work() -> None:

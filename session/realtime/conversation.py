@@ -14,6 +14,7 @@ means for each of them. What follows is decided there, with the rules at the top
 :mod:`~session.realtime.ends`               what the end of a response means to all of these
 :mod:`~session.realtime.replies`            when we ask the model to speak, and what it owes
 :mod:`~session.realtime.floor`              who speaks next: debts, and silences while they last
+:mod:`~session.realtime.dead_air`           how long the caller waits in silence, and for what
 :mod:`~session.realtime.notices`            what is said without the model
 :mod:`~session.realtime.setup`              the session's configuration
 :mod:`~session.realtime.caller`             what the caller was transcribed to have said
@@ -121,7 +122,16 @@ class Conversation:
         self._ends = Ends(
             memory, self._items, self._functions, self._interruptions, replies, outputs
         )
-        self._floor = Floor(memory, clock, replies, self._functions, waiting, self._ends, outputs)
+        self._floor = Floor(
+            memory,
+            clock,
+            replies,
+            self._functions,
+            waiting,
+            self._ends,
+            self._notices,
+            outputs,
+        )
         self._due: float | None = None
         """When something is due without any event; looked at with each of them."""
 

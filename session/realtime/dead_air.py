@@ -21,11 +21,11 @@ function lasts longer than that and the way of a word to the caller.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from asheard.v1 import transcript_pb2
+from session.notices import Notice
 
 PATIENCE_S = 6.0
 """How long a caller waits in silence before it is told to: people ask "hello?" after some five
@@ -35,6 +35,8 @@ MIN_FACT_S = 2.0
 """Shorter stretches are pauses as people make them: they are measured, and not written down."""
 
 Reason: TypeAlias = "transcript_pb2.DeadAirReason.ValueType"
+
+TOOL = transcript_pb2.DEAD_AIR_REASON_TOOL
 
 REASONS: dict[Reason, str] = {
     transcript_pb2.DEAD_AIR_REASON_MODEL: "model",
@@ -59,13 +61,6 @@ class Stretch:
     def lasted_s(self) -> float:
         """How long it was."""
         return self.until - self.since
-
-
-class Word(enum.Enum):
-    """What the caller is to be told without the model."""
-
-    HOLD = "hold"
-    SORRY = "sorry"
 
 
 class DeadAir:
@@ -112,6 +107,8 @@ class DeadAir:
             self._words = 0
         elif self._owing is None:
             self._owing_since = now if since is None else since
+        elif self._owing == TOOL != owing and self._words:
+            self._told_at = now  # patience with the model begins when the function has answered
         self._owing, self._quiet_from = owing, quiet_from
         if owing is None or quiet_from is None or quiet_from > now:
             return over
@@ -127,18 +124,18 @@ class DeadAir:
             return None
         if self._since is None:
             return self._quiet_from
-        if self._words > (self._owing != transcript_pb2.DEAD_AIR_REASON_TOOL):
+        if self._words > (self._owing != TOOL):
             return None
         return max(self._since, self._told_at) + PATIENCE_S
 
-    def word(self, *, now: float) -> Word | None:
+    def word(self, *, now: float) -> Notice | None:
         """What the caller is to be told now, if anything; handed over once."""
         due = self.next_timer()
         if self._since is None or due is None or now < due:
             return None
         self._words += 1
         self._told_at = now
-        return Word.HOLD if self._words == 1 else Word.SORRY
+        return Notice.HOLD if self._words == 1 else Notice.SORRY
 
     def _spend(self, now: float) -> None:
         """The time since the last look was spent on what was owed then."""

@@ -9,12 +9,14 @@ only when someone waits for them (``Memory.stirred``).
 from __future__ import annotations
 
 from asheard.v1 import fact_pb2, transcript_pb2
-from session.realtime.dead_air import MIN_FACT_S, REASONS, DeadAir, Stretch, Word
+from session.notices import Notice
+from session.realtime.dead_air import MIN_FACT_S, REASONS, DeadAir, Stretch
 from session.realtime.debts import Kind
 from session.realtime.ends import Ends
 from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.line import Line
+from session.realtime.notices import Notices
 from session.realtime.outputs import Note, Outputs
 from session.realtime.replies import End, GiveUp, Replies, Sorry
 from session.realtime.state import Memory
@@ -35,6 +37,7 @@ class Floor:
         functions: Functions,
         waiting: Waiting,
         ends: Ends,
+        notices: Notices,
         outputs: Outputs,
     ) -> None:
         self._memory = memory
@@ -43,6 +46,7 @@ class Floor:
         self._functions = functions
         self._waiting = waiting
         self._ends = ends
+        self._notices = notices
         self._outputs = outputs
         self._line = Line(memory)
         self._dead_air = DeadAir()
@@ -106,13 +110,14 @@ class Floor:
         word = self._dead_air.word(now=now)
         if word is not None:
             self._say(word, now)
+            self._look(now)
         due = replies.next_timer()
         while due is not None and now >= due:
             step = replies.next(self._outputs.event_id("r"), now=now)
             if isinstance(step, GiveUp):
                 self._ends.give_up(step.response_id, End.FAILED, now=now)
             elif isinstance(step, Sorry):
-                self._say(Word.SORRY, now)
+                self._say(Notice.SORRY, now)
             elif step is not None:
                 self._outputs.send(step)
             self._look(now)
@@ -162,8 +167,9 @@ class Floor:
             ),
         )
 
-    def _say(self, word: Word, now: float) -> None:
+    def _say(self, notice: Notice, now: float) -> None:
         """Tell the caller something without the model."""
-        if word is Word.SORRY:
+        if notice is Notice.SORRY:
             for response_id in self._replies.give_up():
                 self._ends.give_up(response_id, End.CUT, now=now)
+        self._line.agent_given(self._notices.say(notice), now=now)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asheard.v1 import transcript_pb2
-from session.realtime.dead_air import PATIENCE_S, DeadAir, Reason, Stretch, Word
+from session.notices import Notice
+from session.realtime.dead_air import PATIENCE_S, DeadAir, Reason, Stretch
 from session.realtime.line import Line
 from session.realtime.state import Memory
 
@@ -70,10 +71,10 @@ def test_what_was_waited_for_in_vain_was_no_response_all_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owing", "words"), [(MODEL, [Word.HOLD, Word.SORRY]), (TOOL, [Word.HOLD])]
+    ("owing", "words"), [(MODEL, [Notice.HOLD, Notice.SORRY]), (TOOL, [Notice.HOLD])]
 )
 def test_who_waits_in_silence_is_told_once_to_wait_and_then_that_there_is_nothing(
-    owing: Reason, words: list[Word]
+    owing: Reason, words: list[Notice]
 ) -> None:
     silence = Silence(owing)
     said, now = [], 100.0
@@ -94,7 +95,7 @@ def test_who_waits_in_silence_is_told_once_to_wait_and_then_that_there_is_nothin
 def test_a_word_to_the_caller_is_heard_before_its_patience_begins_anew() -> None:
     silence = Silence()
     silence.look(100 + PATIENCE_S)
-    assert silence.dead_air.word(now=100 + PATIENCE_S) is Word.HOLD
+    assert silence.dead_air.word(now=100 + PATIENCE_S) is Notice.HOLD
     until = 100 + PATIENCE_S + 1.5
     over = silence.look(100 + PATIENCE_S, quiet_from=until)
     assert over == Stretch(MODEL, 100.0, 100 + PATIENCE_S)

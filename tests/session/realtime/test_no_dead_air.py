@@ -11,7 +11,9 @@ import pytest
 
 from asheard.v1 import transcript_pb2
 from session.agent import parse_agent
+from session.notices import Notice, Sentence
 from session.realtime import events
+from session.realtime.dead_air import PATIENCE_S
 from session.realtime.outputs import Note
 from session.realtime.replies import ASKED_S, EXPECT_S, STALLED_S
 from session.realtime.waits import FIRST_BACKOFF_S
@@ -23,6 +25,11 @@ PATIENT = parse_agent(
     "name: x\ninstructions: Be brief.\nturn_detection: {type: server_vad, interrupt_response: false}\n",
     name="inline",
 )
+BOOK = {
+    Notice.HOLD: Sentence.of("One moment, please.", b"\x55" * 8_000),
+    Notice.SORRY: Sentence.of("Could you say that again?", b"\x55" * 16_000),
+}
+"""A second, and two."""
 ACTIVE = "conversation_already_has_active_response"
 
 
@@ -391,6 +398,88 @@ def test_a_slow_function_is_what_is_waited_for() -> None:
     talk.say("R2", "A", "It is $4.70.", 900)
     (silence,) = talk.facts("dead_air")
     assert silence.reason == transcript_pb2.DEAD_AIR_REASON_TOOL
+
+
+def said(talk: Talk) -> list[str]:
+    """What the caller was told without the model."""
+    ids = {fact.item_id for fact in talk.facts("item_added") if fact.notice}
+    return [fact.text for fact in talk.facts("item_generated") if fact.item_id in ids]
+
+
+def test_a_caller_in_silence_is_told_to_wait_and_in_the_end_that_there_is_no_answer() -> None:
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    talk.response("R")
+    talk.wait(PATIENCE_S - 0.1)
+    assert said(talk) == []
+    talk.wait(0.1)
+    assert said(talk) == ["One moment, please."]
+    talk.wait(1 + PATIENCE_S - 0.1)
+    assert len(said(talk)) == 1
+    talk.wait(0.1)
+    assert said(talk) == ["One moment, please.", "Could you say that again?"]
+    assert [event.response_id for event in talk.sent if isinstance(event, events.CancelResponse)]
+    talk.audio("R", "A", 500)
+    assert talk.to_caller[-1] == ("notice_t_2", 0), "what comes now is not heard any more"
+    talk.wait(120)
+    assert len(said(talk)) == 2
+    assert talk.requests == []
+    assert [f.lasted_ms for f in talk.facts("dead_air")] == [6000, 6000]
+
+
+def test_who_was_told_to_wait_hears_the_answer_when_it_comes() -> None:
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    talk.response("R")
+    talk.wait(PATIENCE_S + 2)
+    talk.say("R", "A", "We open at nine.", 900)
+    talk.wait(120)
+    assert said(talk) == ["One moment, please."]
+    caller_turn(talk, "U2")
+    talk.response("R2")
+    talk.wait(PATIENCE_S)
+    assert said(talk) == ["One moment, please."] * 2, "another wait, another word"
+
+
+@pytest.mark.parametrize("message", ["", "Please try again in 6s."])
+@pytest.mark.parametrize("how", ["refused", "failed", "silent"])
+def test_what_fails_three_times_ends_in_words(how: str, message: str) -> None:
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    fail(talk, "R0", message)
+    done = 0
+    for _ in range(600):
+        if len(talk.requests) > done:
+            done = len(talk.requests)
+            if how == "refused":
+                refuse(talk, "rate_limit_exceeded", message=message)
+            elif how == "failed":
+                fail(talk, f"R{done}", message)
+            else:
+                text_only(talk, f"R{done}")
+        talk.wait(0.1)
+    assert said(talk)[-1] == "Could you say that again?"
+    assert done <= 4
+    assert all(f.lasted_ms <= 6000 for f in talk.facts("dead_air"))
+    assert sum(f.lasted_ms for f in talk.facts("dead_air")) <= 12_000
+    caller_turn(talk, "U2")
+    talk.say("R9", "B", "We open at nine.", 900)
+    talk.wait(60)
+    assert said(talk).count("Could you say that again?") == 1, "the call goes on"
+
+
+def test_a_slow_function_is_waited_for_after_a_word_however_long_it_takes() -> None:
+    talk = Talk(notices=BOOK)
+    talk.response("R")
+    call_function(talk, "R", "F", "call_1")
+    talk.response_done("R")
+    talk.wait(4)
+    assert len(talk.requests) == 1, "a word of the model's own"
+    talk.say("R2", "A", "I am still looking.", 900)
+    talk.wait(100)
+    assert said(talk) == ["One moment, please."]
+    talk.tool_returned("call_1", "$4.70")
+    assert len(talk.requests) == 2
 
 
 def test_nobody_waits_once_the_caller_has_left() -> None:

@@ -22,7 +22,7 @@ the first and is known since the second.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class Kind(enum.Enum):
@@ -100,7 +100,8 @@ class Debts:
             self._results_known_from = begun + 1
             debt = self._debts.get(Kind.RESULTS)
             if debt is not None and debt.known_from is None:
-                debt.known_from = begun + 1
+                # Another debt from here on: what is under way, asked for or not, began without them.
+                self._debts[Kind.RESULTS] = replace(debt, known_from=begun + 1)
 
     def results(self, since: float) -> Debt:
         """A debt of all results that the server was sent."""

@@ -357,7 +357,7 @@ class Replies:
     def speech_stopped(self, *, now: float) -> None:
         """The caller stopped: voice detection is about to commit what it said, if it was speech."""
         self._speaking_until = None
-        self._expected_until = now + COMMIT_S
+        self._expected_until = max(self._expected_until, now + COMMIT_S)
 
     def committed(self, *, now: float, since: float | None = None) -> None:
         """What the caller said is a turn, with or without the end of speech.

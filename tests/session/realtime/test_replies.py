@@ -149,6 +149,17 @@ def test_what_the_server_never_adds_is_known_to_the_response_that_was_asked_for(
     assert (subject.next("r2", now=NOW) is None) == (answer == "none")
 
 
+def test_even_what_was_asked_for_does_not_know_results_that_joined_after_it_began() -> None:
+    subject = Replies()
+    subject.results_added(False)
+    owe(subject)
+    assert subject.next("r1", now=NOW) is not None
+    subject.begun("R", now=NOW)
+    subject.results_added(True)
+    subject.done("R", End.SPOKE, now=NOW)
+    assert subject.next("r2", now=NOW) is not None
+
+
 def test_what_was_owed_twice_is_settled_once_by_what_knows_both() -> None:
     subject = Replies()
     subject.committed(now=NOW)
@@ -321,6 +332,14 @@ def test_voice_detection_is_waited_for_first_to_commit_and_then_to_ask() -> None
     assert subject.owing(NOW + 1) == MODEL
     assert subject.owing(NOW + 0.1 + EXPECT_S) == NO_RESPONSE
     assert subject.next("r1", now=NOW + 0.1 + EXPECT_S) is not None
+
+
+def test_a_noise_after_a_turn_does_not_shorten_the_wait_for_its_answer() -> None:
+    subject = Replies()
+    subject.committed(now=NOW)
+    subject.speech_started(now=NOW)
+    subject.speech_stopped(now=NOW)
+    assert subject.next_timer() == NOW + EXPECT_S
 
 
 def test_voice_detection_is_not_waited_for_where_it_cannot_ask() -> None:

@@ -6,6 +6,7 @@
             print(turn.heard_text)
 
 client    a typed client of ``asheard.v1.TranscriptService``; :func:`connect` opens one
+timeline  a call's turns and the silences between them, in order
 errors    what can go wrong
 config    the settings of the commands
 commands  ``asheard get``, ``watch``, ``calls``, ``check-heard``

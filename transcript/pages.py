@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from asheard.v1.transcript_pb2 import CallState, Heard, Role, Transcript, Turn
+from asheard.timeline import silence_in_words, timeline
+from asheard.v1.transcript_pb2 import CallEvent, CallState, Heard, Role, Transcript, Turn
 from asheard.v1.transcript_service_pb2 import CallSummary
 
 RELOAD_S = 2
@@ -53,8 +54,11 @@ def transcript(call: Transcript) -> str:
         f"{finality} · revision {call.revision}</p>"
         "<p class=key>Agent: <span>heard</span>, <u>heard in part</u>, <s>not heard</s></p>"
     )
-    turns = "".join(_turn(turn) for turn in call.turns) or "<p>Nothing was said yet.</p>"
-    return _html(call.call_sid, head + turns, reload=not call.final)
+    entries = "".join(
+        _turn(entry) if isinstance(entry, Turn) else _event(entry) for entry in timeline(call)
+    )
+    body = head + (entries or "<p>Nothing was said yet.</p>")
+    return _html(call.call_sid, body, reload=not call.final)
 
 
 def login(*, wrong: bool = False) -> str:
@@ -81,9 +85,13 @@ def _turn(turn: Turn) -> str:
         )
         if turn.interrupted:
             facts.append("interrupted")
+        if turn.notice:
+            facts.append("notice: said by asheard, not by the model")
+        if turn.incomplete_reason:
+            facts.append(f"incomplete: {escape(turn.incomplete_reason)}")
         text = _agent_text(turn)
     elif turn.role == Role.ROLE_CALLER:
-        text = escape(turn.heard_text) or "<i>not transcribed</i>"
+        text = _caller_text(turn)
     else:
         text = f"<code>{escape(turn.generated_text)}</code>"
     speaker = _SPEAKERS.get(turn.role, "?")
@@ -91,6 +99,25 @@ def _turn(turn: Turn) -> str:
         f"<article class={speaker.lower()}><header><b>{speaker}</b> {' · '.join(facts)}</header>"
         f"<p>{text}</p></article>"
     )
+
+
+def _event(event: CallEvent) -> str:
+    """What was between turns; nothing, for what this version does not know."""
+    if not event.HasField("silence"):
+        return ""
+    start = f"{_clock(event.start_ms)} · " if event.HasField("start_ms") else ""
+    return f"<p class=silence>{start}{silence_in_words(event.silence)}</p>"
+
+
+def _caller_text(turn: Turn) -> str:
+    text = escape(turn.heard_text)
+    if turn.transcription_failed:
+        return (
+            f"{text} <i>the rest could not be transcribed</i>"
+            if text
+            else "<i>could not be transcribed</i>"
+        )
+    return text or "<i>not transcribed</i>"
 
 
 def _agent_text(turn: Turn) -> str:

@@ -7,7 +7,7 @@ import sys
 
 from asheard.commands import connection
 from asheard.commands.machine import to_json
-from asheard.commands.show import heading, turn_line
+from asheard.commands.show import lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(transcript, indent=2))
         return 0
-    print(heading(transcript))
-    for turn in transcript.turns:
-        print(turn_line(turn, terminal=sys.stdout.isatty()))
+    for line in lines(transcript, terminal=sys.stdout.isatty()):
+        print(line)
     return 0

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from asheard.v1.transcript_pb2 import CallState, Heard, Role, Transcript, Turn, Word
+from asheard.timeline import silence_in_words, timeline
+from asheard.v1.transcript_pb2 import CallEvent, CallState, Heard, Role, Transcript, Turn, Word
 from asheard.v1.transcript_service_pb2 import CallSummary
 
 _STRUCK, _UNDERLINED, _DIM, _PLAIN = "\x1b[9m", "\x1b[4m", "\x1b[2m", "\x1b[0m"
@@ -32,6 +33,23 @@ def heading(transcript: Transcript) -> str:
     )
 
 
+def lines(transcript: Transcript, *, terminal: bool) -> Iterator[str]:
+    """All of a call: its turns, and the silences between them."""
+    yield heading(transcript)
+    for entry in timeline(transcript):
+        if isinstance(entry, Turn):
+            yield turn_line(entry, terminal=terminal)
+        elif entry.HasField("silence"):
+            yield silence_line(entry, terminal=terminal)
+
+
+def silence_line(event: CallEvent, *, terminal: bool) -> str:
+    """One silence in one line: when, how long, and what was waited for."""
+    start = _clock(event.start_ms) if event.HasField("start_ms") else ""
+    text = silence_in_words(event.silence)
+    return f"{start:>8}  {'—':<6}  " + (f"{_DIM}({text}){_PLAIN}" if terminal else f"({text})")
+
+
 def turn_line(turn: Turn, *, terminal: bool) -> str:
     """One turn in one line: when, who, what, and for the agent how much of it was heard."""
     start = _clock(turn.start_ms) if turn.HasField("start_ms") else ""
@@ -40,9 +58,12 @@ def turn_line(turn: Turn, *, terminal: bool) -> str:
         text = " ".join(_runs(turn, terminal=terminal))
         notes = f"{turn.heard_audio_ms / 1000:.1f} of {turn.generated_audio_ms / 1000:.1f} s"
         notes += ", interrupted" if turn.interrupted else ""
+        notes += ", notice" if turn.notice else ""
+        if turn.incomplete_reason:
+            notes += f", incomplete: {clean(turn.incomplete_reason)}"
         text += f"  {_DIM}({notes}){_PLAIN}" if terminal else f"  ({notes})"
     elif turn.role == Role.ROLE_CALLER:
-        text = clean(turn.heard_text) or "(not transcribed)"
+        text = _caller_text(turn)
     else:
         text = clean(turn.generated_text)
     return f"{start:>8}  {speaker:<6}  {text}"
@@ -68,6 +89,15 @@ def clean(text: str) -> str:
     return "".join(
         "�" if unicodedata.category(char) == "Cc" or char in _DIRECTIONS else char for char in text
     )
+
+
+def _caller_text(turn: Turn) -> str:
+    text = clean(turn.heard_text)
+    if turn.transcription_failed:
+        return (
+            f"{text}  (the rest could not be transcribed)" if text else "(could not be transcribed)"
+        )
+    return text or "(not transcribed)"
 
 
 def _runs(turn: Turn, *, terminal: bool) -> Iterator[str]:

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from asheard.commands.machine import to_json
-from asheard.commands.show import clean, turn_line
+from asheard.commands.show import clean, lines, turn_line
 from asheard.v1.fact_pb2 import Fact, PositionCause, TimedWord, WordsTimed
 from asheard.v1.transcript_pb2 import (
+    CallEvent,
+    DeadAirReason,
     Heard,
     Role,
+    Silence,
     Transcript,
     Turn,
     Word,
     WordTimesSource,
 )
 from cli import main as cli
-from tests.transcript.call_facts import START_S, short_call
+from tests.transcript.call_facts import START_S, ends, short_call, troubled_call
 from tests.transcript.running_server import Client, running
 
 Printed = pytest.CaptureFixture[str]
@@ -62,6 +65,71 @@ async def test_get_for_people(tmp_path: Path, capsys: Printed) -> None:
     )
     assert turn.startswith("  0:00.2  agent   Hello")
     assert turn.endswith("[unheard: there.]  (0.4 of 1.0 s, interrupted)")
+
+
+SILENCE = "  0:02.0  —       (5.0 s of silence: the model refused or failed)"
+
+TROUBLED = [
+    "  0:01.0  caller  Are you open?",
+    SILENCE,
+    "  0:07.0  agent   One moment, please.  (1.0 of 1.0 s, notice)",
+    "  0:09.0  agent   [unheard: We are]  (1.0 of 1.0 s, incomplete: content_filter)",
+    "  0:11.0  caller  (could not be transcribed)",
+]
+
+
+async def test_silences_notices_and_reasons_for_people(tmp_path: Path, capsys: Printed) -> None:
+    async with running(tmp_path / "facts.db") as client:
+        await client.append(troubled_call())
+        capsys.readouterr()
+        assert await asheard(client, "get", "CA1") == 0
+        assert capsys.readouterr().out.splitlines()[1:] == TROUBLED
+        assert await asheard(client, "watch", "CA1") == 0
+        assert capsys.readouterr().out.splitlines()[:-1] == TROUBLED
+        assert await asheard(client, "watch", "CA1", "--json") == 0
+        transcript = json.loads(capsys.readouterr().out)
+    assert transcript["events"] == [
+        {
+            "start_ms": 2000,
+            "end_ms": 7000,
+            "after_item_id": "question",
+            "silence": {"reason": "DEAD_AIR_REASON_REFUSED", "lasted_ms": 5000},
+        }
+    ]
+    told = [
+        (turn["notice"], turn["incomplete_reason"], turn["transcription_failed"])
+        for turn in transcript["turns"]
+    ]
+    assert told == [
+        (False, "", False),
+        (True, "", False),
+        (False, "content_filter", False),
+        (False, "", True),
+    ]
+
+
+async def test_a_watch_prints_a_silence_once_it_is_over(tmp_path: Path, capsys: Printed) -> None:
+    async with running(tmp_path / "facts.db") as client:
+        facts = troubled_call()
+        told = next(i for i, fact in enumerate(facts) if fact.HasField("dead_air"))
+        before = [fact for fact in facts[:told] if not ends(fact)]
+        await client.append([fact for fact in before if "answer" not in str(fact)])
+        capsys.readouterr()
+        watching = asyncio.create_task(asheard(client, "watch", "CA1"))
+        printed: list[str] = []
+        async with asyncio.timeout(20):
+            while TROUBLED[2] not in printed:
+                await asyncio.sleep(0.02)
+                printed += capsys.readouterr().out.splitlines()
+            assert SILENCE not in printed
+            await client.append([facts[told]])
+            while SILENCE not in printed:
+                await asyncio.sleep(0.02)
+                printed += capsys.readouterr().out.splitlines()
+            await client.append(facts)
+            assert await watching == 0
+        printed += capsys.readouterr().out.splitlines()
+    assert sorted(printed[:-1]) == sorted(TROUBLED)
 
 
 async def test_get_for_machines(tmp_path: Path, capsys: Printed) -> None:
@@ -163,6 +231,42 @@ def test_a_terminal_gets_unheard_words_struck_out() -> None:
     )
     assert "Cash \x1b[4mor\x1b[0m \x1b[9mcredit? Now.\x1b[0m" in turn_line(turn, terminal=True)
     assert "Cash [62 % heard: or] [unheard: credit? Now.]" in turn_line(turn, terminal=False)
+
+
+def test_a_turn_that_is_partly_known_says_so() -> None:
+    broken = Turn(role=Role.ROLE_CALLER, heard_text="I want", transcription_failed=True)
+    assert "I want  (the rest could not be transcribed)" in turn_line(broken, terminal=False)
+    empty = Turn(role=Role.ROLE_AGENT, incomplete_reason="x\x1b[2J")
+    assert "(0.0 of 0.0 s, incomplete: x�[2J)" in turn_line(empty, terminal=False)
+
+
+def test_silences_stand_where_they_began() -> None:
+    def silence(after_item_id: str, lasted_ms: int) -> CallEvent:
+        reason = DeadAirReason.DEAD_AIR_REASON_TOOL
+        return CallEvent(
+            after_item_id=after_item_id, silence=Silence(reason=reason, lasted_ms=lasted_ms)
+        )
+
+    newer = CallEvent(after_item_id="a")  # of a kind that this version does not know
+    transcript = Transcript(
+        turns=[Turn(item_id="a", role=Role.ROLE_CALLER), Turn(item_id="b", role=Role.ROLE_CALLER)],
+        events=[
+            silence("", 2000),
+            silence("a", 3000),
+            newer,
+            silence("a", 3000),
+            silence("b", 4000),
+        ],
+    )
+    _, *shown = lines(transcript, terminal=False)
+    assert [line[line.index("(") :].partition(" s of")[0] for line in shown] == [
+        "(2.0",
+        "(not transcribed)",
+        "(3.0",
+        "(3.0",
+        "(not transcribed)",
+        "(4.0",
+    ]
 
 
 def test_what_strangers_say_has_no_power_over_the_terminal() -> None:

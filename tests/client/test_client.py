@@ -12,9 +12,10 @@ import pytest
 
 import asheard
 from asheard import errors
-from asheard.v1.transcript_pb2 import CallState, Transcript
+from asheard.timeline import silence_in_words, timeline
+from asheard.v1.transcript_pb2 import CallState, Transcript, Turn
 from asheard.v1.transcript_service_pb2 import PassageResult
-from tests.transcript.call_facts import START_S, short_call
+from tests.transcript.call_facts import START_S, short_call, troubled_call
 from tests.transcript.running_server import Client, running
 
 
@@ -33,6 +34,23 @@ async def test_a_transcript_and_whether_a_passage_was_heard(tmp_path: Path) -> N
     assert (transcript.call_sid, transcript.final) == ("CA1", True)
     assert transcript.turns[0].heard_text == "That will be $9.05."
     assert answer.result == PassageResult.PASSAGE_RESULT_HEARD
+
+
+async def test_a_timeline_has_turns_and_the_silences_between_them(tmp_path: Path) -> None:
+    async with running(tmp_path / "facts.db") as service:
+        await service.append(troubled_call())
+        with connect(service) as client:
+            transcript = await asyncio.to_thread(client.get, "CA1")
+    assert [
+        entry.item_id if isinstance(entry, Turn) else silence_in_words(entry.silence)
+        for entry in timeline(transcript)
+    ] == [
+        "question",
+        "5.0 s of silence: the model refused or failed",
+        "hold",
+        "answer",
+        "unclear",
+    ]
 
 
 async def test_a_watch_gives_each_state_and_ends_with_the_final_one(tmp_path: Path) -> None:

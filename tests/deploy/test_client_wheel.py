@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "asheard" / "pyproject.toml").read_text())["proj
 MODULES = {
     "__init__", "__main__", "client", "config", "errors", "main", "commands/__init__", "commands/calls",
     "commands/check_heard", "commands/connection", "commands/get", "commands/machine", "commands/show",
-    "commands/watch", "v1/__init__",
+    "commands/watch", "timeline", "v1/__init__",
 }  # fmt: skip
 """All that is written by hand. What is added here goes to everybody who reads transcripts."""
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from asheard.v1.transcript_pb2 import Heard, Role, Transcript, Turn, Word
-from tests.transcript.call_facts import START_S, short_call
+from tests.transcript.call_facts import START_S, short_call, troubled_call
 from tests.transcript.running_server import Client, running
 from transcript import pages, viewer
 
@@ -172,6 +172,23 @@ def test_unheard_words_are_struck_out_and_partial_ones_marked() -> None:
     page = pages.transcript(Transcript(call_sid="CA1", turns=[turn]))
     assert 'Cash <u title="62 % of it was played, uncertain">or</u> <s>credit? Now</s>' in page
     assert "1:01.5 · 0.9 of 2.0 s heard · interrupted" in page
+
+
+async def test_silences_notices_and_reasons_are_shown(client: Client, browser: Browser) -> None:
+    await client.append(troubled_call())
+    async with browser.get(at(client, "/calls/CA1")) as response:
+        page = await response.text()
+    shown = [
+        "Are you open?",
+        "<p class=silence>0:02.0 · 5.0 s of silence: the model refused or failed</p>",
+        "0:07.0 · 1.0 of 1.0 s heard · notice: said by asheard, not by the model",
+        "One moment, please.",
+        "1.0 of 1.0 s heard · incomplete: content_filter",
+        "<i>could not be transcribed</i>",
+    ]
+    assert [page.count(text) for text in shown] == [1] * len(shown)
+    assert sorted(shown, key=page.index) == shown
+    assert "not transcribed" not in page  # where nobody spoke
 
 
 def test_a_tool_and_a_silent_caller_are_shown() -> None:

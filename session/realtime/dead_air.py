@@ -15,8 +15,11 @@ reconnect    there was no session
 ===========  =======================================================================================
 
 A caller that hears nothing for 6 s is told to wait (HOLD), and 6 s of silence later that there is
-no answer (SORRY); for a function's result it goes on waiting. So no stretch but one with a slow
-function lasts longer than that and the way of a word to the caller.
+no answer (SORRY). While a function is what is waited for, it is the agent file that says when the
+caller is told so, and the model that does (:mod:`~session.realtime.waiting`); HOLD only stands in for
+the model where that has not begun 2 s later. Patience with the model begins when the function has
+answered. So no stretch but one with a slow function lasts longer than 6 s and the way of a word to
+the caller.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ from session.notices import Notice
 PATIENCE_S = 6.0
 """How long a caller waits in silence before it is told to: people ask "hello?" after some five
 seconds, and hang up soon after."""
+
+WORD_S = 2.0
+"""How long the model may take to say that a function is at work, which it is asked for after 4 s as
+a rule: its words come within one, or seldom."""
 
 MIN_FACT_S = 2.0
 """Shorter stretches are pauses as people make them: they are measured, and not written down."""
@@ -77,11 +84,17 @@ class DeadAir:
         self._words = 0
         """That the caller was told since it waits."""
         self._told_at = 0.0
+        self._word_owed_at: float | None = None
+        """When the model was to say that a function is at work, and has not yet."""
 
     @property
     def since(self) -> float | None:
         """When the stretch that goes on began, in monotonic seconds. None: none does."""
         return self._since
+
+    def word_owed(self, *, now: float) -> None:
+        """The model is to say that a function is at work."""
+        self._word_owed_at = now
 
     def look(
         self, owing: Reason | None, *, since: float | None, quiet_from: float | None, now: float
@@ -102,13 +115,13 @@ class DeadAir:
             self._spend(now)
             if owing is None or quiet_from is None or quiet_from > now:
                 over = Stretch(max(self._spent, key=self._spent.__getitem__), self._since, now)
-                self._since = None
+                self._since = self._word_owed_at = None
         if owing is None:
             self._words = 0
         elif self._owing is None:
             self._owing_since = now if since is None else since
-        elif self._owing == TOOL != owing and self._words:
-            self._told_at = now  # patience with the model begins when the function has answered
+        elif self._owing == TOOL != owing and (self._words or self._waits_for_long(now)):
+            self._told_at = now
         self._owing, self._quiet_from = owing, quiet_from
         if owing is None or quiet_from is None or quiet_from > now:
             return over
@@ -124,18 +137,24 @@ class DeadAir:
             return None
         if self._since is None:
             return self._quiet_from
-        if self._words > (self._owing != TOOL):
-            return None
-        return max(self._since, self._told_at) + PATIENCE_S
+        if self._owing == TOOL:
+            return None if self._word_owed_at is None else self._word_owed_at + WORD_S
+        return None if self._words > 1 else max(self._since, self._told_at) + PATIENCE_S
 
     def word(self, *, now: float) -> Notice | None:
         """What the caller is to be told now, if anything; handed over once."""
         due = self.next_timer()
         if self._since is None or due is None or now < due:
             return None
-        self._words += 1
+        if self._owing == TOOL:
+            self._word_owed_at, self._words = None, 1
+        else:
+            self._words += 1
         self._told_at = now
         return Notice.HOLD if self._words == 1 else Notice.SORRY
+
+    def _waits_for_long(self, now: float) -> bool:
+        return self._since is not None and now >= self._since + PATIENCE_S
 
     def _spend(self, now: float) -> None:
         """The time since the last look was spent on what was owed then."""

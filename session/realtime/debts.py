@@ -82,11 +82,6 @@ class Debts:
         """All of them."""
         return tuple(self._debts.values())
 
-    def instructions(self) -> str | None:
-        """For a request about all of them: of the one that came last."""
-        *_, newest = self._debts.values()
-        return newest.instructions
-
     def results_added(self, added: bool, *, begun: int) -> None:
         """Whether the server has said of all results that it was sent that they joined.
 

@@ -481,6 +481,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     instructions: str | None = None
     """In place of the session's. None: the session's."""
+    tool_choice: str | None = None
+    """``none``: it may call no functions. None: the session's."""
 
 
 class CreateResponse(ClientEvent, frozen=True, tag="response.create", kw_only=True):

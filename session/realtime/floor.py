@@ -107,6 +107,8 @@ class Floor:
         )
         if instructions is not None:
             replies.owe(Kind.WAITING, now=now, instructions=instructions)
+            self._dead_air.word_owed(now=now)
+            self._look(now)
         word = self._dead_air.word(now=now)
         if word is not None:
             self._say(word, now)
@@ -117,7 +119,7 @@ class Floor:
             if isinstance(step, GiveUp):
                 self._ends.give_up(step.response_id, End.FAILED, now=now)
             elif isinstance(step, Sorry):
-                self._say(Notice.SORRY, now)
+                self._say(Notice.HOLD if step.waiting else Notice.SORRY, now)
             elif step is not None:
                 self._outputs.send(step)
             self._look(now)
@@ -169,7 +171,9 @@ class Floor:
 
     def _say(self, notice: Notice, now: float) -> None:
         """Tell the caller something without the model."""
+        silenced = self._replies.withdraw(Kind.WAITING)
         if notice is Notice.SORRY:
-            for response_id in self._replies.give_up():
-                self._ends.give_up(response_id, End.CUT, now=now)
+            silenced = self._replies.give_up()
+        for response_id in silenced:
+            self._ends.give_up(response_id, End.CUT, now=now)
         self._line.agent_given(self._notices.say(notice), now=now)

@@ -49,6 +49,7 @@ waits of :mod:`.waits`                 a failure …       as said there
 
 After three failures in a row, and when the caller has waited for too long, all debts are settled in
 words of ours (:class:`Sorry`), and nothing is owed until something new is.
+Where all that was owed is a word while functions are at work, that is what our words say.
 """
 
 from __future__ import annotations
@@ -134,6 +135,9 @@ class GiveUp:
 @dataclass(frozen=True, slots=True)
 class Sorry:
     """Tell the caller in words of ours that there is no answer. Nothing is owed any more."""
+
+    waiting: bool = False
+    """All that was owed is a word while functions are at work: tell the caller to wait instead."""
 
 
 Step = CreateResponse | GiveUp | Sorry
@@ -240,9 +244,18 @@ class Replies:
         """What is owed and no response under way is about; the oldest first."""
         return self._debts.kinds
 
-    def withdraw(self, kind: Kind) -> None:
-        """Something is not owed after all; what is asked or under way for it stays so."""
+    def withdraw(self, kind: Kind) -> list[str]:
+        """Something is not owed after all; what was asked for it stays so.
+
+        Returns:
+            Responses under way that are about nothing else: to be cancelled, if they must not speak.
+        """
         self._debts.withdraw(kind)
+        return [
+            response_id
+            for response_id, response in self._under_way.items()
+            if not response.cut and response.debts and all(d.kind is kind for d in response.debts)
+        ]
 
     def results_added(self, added: bool) -> None:
         """Whether the server has said of all results that it was sent that they joined the
@@ -395,14 +408,19 @@ class Replies:
             if now >= self._stalled_at(response):
                 return GiveUp(response_id)
         if self._pace.failures >= MAX_FAILURES:
+            waiting = self._only_waiting()
             self.give_up()
-            return Sorry()
+            return Sorry(waiting=waiting)
         self._speaking_until = None
         self._unanswered = False
         self._pace.asked(now=now)
         self._request = _Request(event_id, now, self._debts.all)
-        instructions = self._debts.instructions()
-        options = None if instructions is None else ResponseOptions(instructions)
+        newest = self._debts.all[-1]
+        options = None
+        if newest.instructions is not None:
+            # Of a call without a result the model is tempted to make another.
+            choice = "none" if newest.kind is Kind.WAITING else None
+            options = ResponseOptions(newest.instructions, tool_choice=choice)
         return CreateResponse(event_id=event_id, response=options)
 
     def next_timer(self) -> float | None:
@@ -424,6 +442,8 @@ class Replies:
         """What the caller waits for, if anything."""
         if self._over:
             return None
+        if self.calling and self._only_waiting():
+            return transcript_pb2.DEAD_AIR_REASON_TOOL
         if any(not response.cut for response in self._under_way.values()) or self._request:
             return transcript_pb2.DEAD_AIR_REASON_MODEL
         if not self._debts:
@@ -441,6 +461,14 @@ class Replies:
             if not response.cut:
                 since += [response.began_at, *(debt.since for debt in response.debts)]
         return min(since, default=None)
+
+    def _only_waiting(self) -> bool:
+        """Whether a word while functions are at work is all that is owed, asked or under way."""
+        owed = list(self._debts.kinds)
+        for response in self._under_way.values():
+            if not response.cut:
+                owed += [debt.kind for debt in response.debts] or [Kind.ANSWER]
+        return bool(owed) and all(kind is Kind.WAITING for kind in owed)
 
     def _stalled_at(self, response: _UnderWay) -> float:
         return self._sign_at + (ENDING_S if response.cut else STALLED_S)

@@ -13,6 +13,7 @@ somebody is heard                      the silence begins anew with its end
 several functions are at work          one word: that of the one whose time comes first, for all
 a response is under way or asked for   the word waits, since that may be heard next
 a round has had its word               none for it any more, however long it takes
+the model does not say it              a notice stands in for it, :mod:`~session.realtime.dead_air`
 a function has answered, or was        no word for it; those that are still at work keep theirs
 given up
 no function is at work any more        nothing is due; a word that is owed and not asked for has

@@ -6,7 +6,7 @@ import pytest
 
 from asheard.v1 import transcript_pb2
 from session.notices import Notice
-from session.realtime.dead_air import PATIENCE_S, DeadAir, Reason, Stretch
+from session.realtime.dead_air import PATIENCE_S, WORD_S, DeadAir, Reason, Stretch
 from session.realtime.line import Line
 from session.realtime.state import Memory
 
@@ -70,13 +70,8 @@ def test_what_was_waited_for_in_vain_was_no_response_all_the_time() -> None:
     assert silence.look(104.0, owing=None) == Stretch(NO_RESPONSE, 100.0, 104.0)
 
 
-@pytest.mark.parametrize(
-    ("owing", "words"), [(MODEL, [Notice.HOLD, Notice.SORRY]), (TOOL, [Notice.HOLD])]
-)
-def test_who_waits_in_silence_is_told_once_to_wait_and_then_that_there_is_nothing(
-    owing: Reason, words: list[Notice]
-) -> None:
-    silence = Silence(owing)
+def test_who_waits_in_silence_is_told_once_to_wait_and_then_that_there_is_nothing() -> None:
+    silence = Silence()
     said, now = [], 100.0
     while (due := silence.dead_air.next_timer()) is not None:
         assert silence.dead_air.word(now=due - 0.01) is None
@@ -86,10 +81,40 @@ def test_who_waits_in_silence_is_told_once_to_wait_and_then_that_there_is_nothin
         word = silence.dead_air.word(now=now)
         assert word is not None
         said.append(word)
-    assert said == words
+    assert said == [Notice.HOLD, Notice.SORRY]
     silence.look(now, owing=None)
     silence.look(now, owing=MODEL)
     assert silence.dead_air.next_timer() == now + PATIENCE_S, "a new wait, a new word"
+
+
+def test_while_a_function_works_the_caller_is_told_only_in_place_of_the_model() -> None:
+    silence = Silence(TOOL)
+    assert silence.dead_air.next_timer() is None, "it is for the agent file to say when"
+    silence.look(120.0)
+    silence.dead_air.word_owed(now=120.0)
+    assert silence.dead_air.next_timer() == 120 + WORD_S
+    silence.look(120 + WORD_S)
+    assert silence.dead_air.word(now=120 + WORD_S) is Notice.HOLD
+    assert silence.dead_air.next_timer() is None, "told once"
+
+
+def test_a_word_of_the_models_needs_no_other() -> None:
+    silence = Silence(TOOL)
+    silence.dead_air.word_owed(now=104.0)
+    silence.look(105.0, quiet_from=106.5)
+    silence.look(106.5)
+    assert silence.dead_air.next_timer() is None
+
+
+@pytest.mark.parametrize(("answered_at", "due"), [(103.0, 106.0), (150.0, 156.0)])
+def test_patience_with_the_model_begins_when_a_slow_function_has_answered(
+    answered_at: float, due: float
+) -> None:
+    silence = Silence(TOOL)
+    silence.look(answered_at, owing=MODEL)
+    assert silence.dead_air.next_timer() == due
+    silence.look(due)
+    assert silence.dead_air.word(now=due) is Notice.HOLD
 
 
 def test_a_word_to_the_caller_is_heard_before_its_patience_begins_anew() -> None:

@@ -10,7 +10,6 @@ from session.realtime import noise
 from session.realtime.noise import COMMIT_S, MAX_IN_A_ROW, State, What
 from tests.session.realtime.noisy import AUDIO_MS, GREETER, NOW, SPOKEN, TEXT, Call, said
 
-
 # --- the table ----------------------------------------------------------------------------------
 
 

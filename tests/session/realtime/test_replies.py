@@ -376,6 +376,35 @@ def test_a_function_is_waited_for_as_long_as_nothing_else_is() -> None:
     assert subject.owing(NOW) == TOOL, "what was cut is not waited for"
 
 
+def test_who_is_owed_a_word_while_a_function_works_waits_for_the_function() -> None:
+    subject = Replies()
+    subject.calling = True
+    subject.owe(Kind.WAITING, now=NOW, instructions="Say so.")
+    assert subject.owing(NOW) == TOOL
+    request = subject.next("r1", now=NOW)
+    assert isinstance(request, CreateResponse)
+    assert request.response == ResponseOptions("Say so.", tool_choice="none")
+    assert subject.owing(NOW) == TOOL
+    subject.begun("R", now=NOW)
+    assert subject.owing(NOW) == TOOL
+    subject.owe(Kind.RESULTS, now=NOW)
+    subject.calling = False
+    assert subject.owing(NOW) == MODEL
+
+
+def test_a_word_that_the_model_refuses_for_good_is_said_in_its_place() -> None:
+    subject, now = Replies(), NOW
+    subject.calling = True
+    subject.owe(Kind.WAITING, now=now, instructions="Say so.")
+    for attempt in range(MAX_FAILURES):
+        now = subject.next_timer() or now
+        assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
+        subject.refused(ErrorDetail(code="server_error", event_id=f"r{attempt}"), now=now)
+    now = subject.next_timer() or now
+    assert subject.next("r", now=now) == Sorry(waiting=True)
+    assert subject.owing(now) == TOOL
+
+
 def test_once_it_is_over_nothing_is_owed() -> None:
     subject = in_state(State.OVER)
     subject.committed(now=NOW)

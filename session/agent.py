@@ -75,6 +75,27 @@ class WhileWaiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An instruction to the model, in place of a line. None, and no line either: ours."""
 
 
+_NoticeText = Annotated[str, Meta(min_length=1, max_length=400)]
+
+
+class SpokenNotice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sentence in the agent file's own words, to be said without the model."""
+
+    text: _NoticeText
+    audio: _Text | None = None
+    """File with its recording; a relative path begins at the agent file. None: an engine speaks it
+    when the worker starts."""
+
+
+class Notices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is said without the model; None: what is shipped. The keys are those of
+    :class:`session.notices.Notice`."""
+
+    hold: _NoticeText | SpokenNotice | None = None
+    sorry: _NoticeText | SpokenNotice | None = None
+    goodbye: _NoticeText | SpokenNotice | None = None
+
+
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function that the model may call."""
 
@@ -115,6 +136,7 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: list[Tool] = []
     while_waiting: WhileWaiting = WhileWaiting()
     """For every tool that has none of its own."""
+    notices: Notices = Notices()
 
     @property
     def prefix_padding_ms(self) -> int:
@@ -312,6 +334,8 @@ def _keys_at(path: str, raw: dict[str, Any]) -> list[str]:
     kind: type[msgspec.Struct] = Agent
     if path.endswith("while_waiting"):
         kind = WhileWaiting
+    elif path.startswith("notices"):
+        kind = Notices if path == "notices" else SpokenNotice
     elif path.startswith("tools"):
         kind = Tool
     elif path == "transcription":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,14 @@ class Audio:
     """16-bit sample values."""
 
 
-def read_audio(data: bytes) -> Audio:
+def read_audio(data: bytes, rates_hz: Collection[int] = RATES_HZ) -> Audio:
     """Read the bytes of a file.
 
     A file that does not begin like a WAV file is taken as raw mono µ-law at 8 kHz, as Twilio sends it.
+
+    Args:
+        data: The file.
+        rates_hz: Those that are taken.
 
     Raises:
         AudioFileError: A WAV file that is broken, or of a kind that is not read here.
@@ -48,8 +53,10 @@ def read_audio(data: bytes) -> Audio:
         raise AudioFileError(
             f"WAV format {kind} with {bits} bits is not read here; convert it to 16-bit PCM"
         )
-    if rate_hz not in RATES_HZ:
-        raise AudioFileError(f"WAV file at {rate_hz} Hz; convert it to 8000, 16000 or 24000 Hz")
+    if rate_hz not in rates_hz:
+        *others, last = rates_hz
+        taken = f"{', '.join(map(str, others))} or {last} Hz"
+        raise AudioFileError(f"WAV file at {rate_hz} Hz; convert it to {taken}")
     if channels < 1:
         raise AudioFileError("WAV file without a channel")
     if kind == _ULAW:

@@ -30,6 +30,7 @@ from session import call as call_module
 from session.agent import Agent, load_agent, parse_agent
 from session.call import Call, CallSettings, Outcome
 from session.metrics import SessionMetrics
+from session.notices import Notice, Sentence
 from session.outbox import Outlet
 from session.realtime import codec
 from session.realtime.connection import Closed
@@ -53,6 +54,7 @@ MAX_EVENTS = 3_000
 
 _IDS = ("id", "item_id", "response_id", "previous_item_id", "call_id", "event_id")
 _QUIET = parse_agent("name: x\ninstructions: Be brief.\n", name="inline")
+_NOTICES = {notice: Sentence.of(f"This is {notice.value}.", b"\x55" * 12_000) for notice in Notice}
 _POSITION_CAUSES = fact_pb2.PositionCause.values()
 
 
@@ -172,6 +174,7 @@ class Model:
             tools=_Tools(random),
             refine=_refine,
             metrics=self._metrics,
+            notices=_NOTICES,
         )
         call = Call("CA1", settings, outlet, self._outbox.writer("CA1", "session/1"))
         connection.meanwhile = lambda: _gateway_says(random, call, outlet)
@@ -211,7 +214,9 @@ class _Shell:
     def __init__(self, random: Random, agent: Agent, outbox: FactOutbox) -> None:
         self._random = random
         self._clock = InputClock()
-        self._conversation = Conversation(agent, "gpt-test", self._clock)
+        self._conversation = Conversation(
+            agent, "gpt-test", self._clock, notices=_NOTICES, tag="fuzz"
+        )
         self._writer = outbox.writer("CA1", "session/1")
         self._now = 100.0
         self._media_ms = 0
@@ -327,7 +332,9 @@ class _Outlet(Outlet):
     def interrupt(self, interrupt: session_service_pb2.Interrupt) -> None:
         interrupt.SerializeToString()
 
-    def finished(self, outcome: fact_pb2.CallOutcome.ValueType, detail: str) -> None:
+    def finished(
+        self, outcome: fact_pb2.CallOutcome.ValueType, detail: str, *, told: bool = False
+    ) -> None:
         finished = session_service_pb2.CallFinished(outcome=outcome, detail=detail)
         if finished.ByteSize() > 8_192:
             raise Broken("the reason of an end is not bounded")

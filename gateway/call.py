@@ -129,6 +129,8 @@ class Call:
         self._presence = Presence(clock)
         self._pace = Pace(clock)
         self._finished: session_service_pb2.CallFinished | None = None
+        self.told = False
+        """The caller heard in words that the call ends."""
         self._session_writer = ""
         self._over = False
         self._unacted: deque[Answer] = deque()
@@ -310,6 +312,7 @@ class Call:
             while unacted:
                 self._act_on(unacted.popleft())
         if self._finished is not None and self._delivery.is_done(now_us=now_us):
+            self.told = self._finished.told and self._delivery.all_played
             self.end(self._finished.outcome, NORMAL_CLOSURE, "", at)
         else:
             self._arm(now_us)

@@ -270,7 +270,7 @@ class Delivery:
         """Whether nothing more will be given, and all is played that can be expected to be."""
         if self._finish_us is None:
             return False
-        return now_us >= self._finish_us or (not self._unsent and self._playhead.idle)
+        return now_us >= self._finish_us or self.all_played
 
     # -- what is to be written -----------------------------------------------------------------
 
@@ -357,6 +357,11 @@ class Delivery:
     def idle(self) -> bool:
         """Nothing that was written is still unplayed, as far as one can know."""
         return self._playhead.idle
+
+    @property
+    def all_played(self) -> bool:
+        """All that was given is written and played, as far as one can know."""
+        return not self._unsent and self._playhead.idle
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -105,6 +105,7 @@ class MediaConnection:
         self._call_sid = ""
         """Of the call that was started; empty before."""
         self._stream_number = 0
+        self._told = False
         self._over = False
         self._unknown_said = False
         self._opened_us = services.now().mono_us
@@ -125,6 +126,11 @@ class MediaConnection:
     def stream_number(self) -> int:
         """Which stream of its call it is, from 1; 0: not known."""
         return self._stream_number
+
+    @property
+    def told(self) -> bool:
+        """The caller heard in words that the call ends; known once it has."""
+        return self._told
 
     # -- what the socket gives ---------------------------------------------------------------
 
@@ -345,6 +351,7 @@ class MediaConnection:
     ) -> None:
         self._over = True
         self._start_timer.cancel()
+        self._told = self._call is not None and self._call.told
         self._call = self._path = None  # freed at once, and not by the garbage collector
         if call_sid:
             guarded(self._log, self._registry.ended, self, call_sid, outcome)

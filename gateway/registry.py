@@ -30,6 +30,7 @@ class _Ending(NamedTuple):
     outcome: fact_pb2.CallOutcome.ValueType
     stream_sid: str
     stream_number: int
+    told: bool
 
 
 class RunningCall(Protocol):
@@ -42,6 +43,10 @@ class RunningCall(Protocol):
     @property
     def stream_number(self) -> int:
         """Which stream of its call it is, from 1; 0: not known."""
+
+    @property
+    def told(self) -> bool:
+        """The caller heard in words that the call ends; known once it has."""
 
     def stream_stopped(self) -> None:
         """Twilio says that the stream is over."""
@@ -102,7 +107,7 @@ class Registry:
         if self._by_call_sid.get(call_sid) is not call:
             return  # superseded: the newer stream's ending is the one that counts
         del self._by_call_sid[call_sid]
-        self._endings[call_sid] = _Ending(outcome, call.stream_sid, call.stream_number)
+        self._endings[call_sid] = _Ending(outcome, call.stream_sid, call.stream_number, call.told)
         if len(self._endings) > REMEMBERED_ENDINGS:
             del self._endings[next(iter(self._endings))]
 
@@ -116,6 +121,12 @@ class Registry:
         """How the newest stream of a call ended; None when this process does not know."""
         ending = self._endings.get(call_sid)
         return None if ending is None else ending.outcome
+
+    def was_told(self, call_sid: str) -> bool:
+        """Whether the caller heard in words that the call ends; False when this process does not
+        know."""
+        ending = self._endings.get(call_sid)
+        return ending is not None and ending.told
 
     # -- what Twilio's callbacks say -----------------------------------------------------------
 

@@ -161,7 +161,10 @@ class PublicServer:
             attempt = webhook.attempt_of(attempt_text)
             status = parameters.get("CallStatus", "")
             self._stream_is_over(call_sid, status, attempt)
-            answer = webhook.answer_after_stream(status, self._registry.ending(call_sid), attempt)
+            registry = self._registry
+            answer = webhook.answer_after_stream(
+                status, registry.ending(call_sid), attempt, told=registry.was_told(call_sid)
+            )
             log.info("media stream is over", call=call_sid, attempt=attempt, answer=answer.value)
         text = self._twiml(answer, request, parameters, call_sid, attempt + 1)
         return web.Response(text=text, content_type=twiml.CONTENT_TYPE, charset="utf-8")

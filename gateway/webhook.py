@@ -65,7 +65,11 @@ def answer_new_call(*, has_room: bool) -> Answer:
 
 
 def answer_after_stream(
-    call_status: str, outcome: fact_pb2.CallOutcome.ValueType | None, attempt: int
+    call_status: str,
+    outcome: fact_pb2.CallOutcome.ValueType | None,
+    attempt: int,
+    *,
+    told: bool = False,
 ) -> Answer:
     """The answer when a media stream is over.
 
@@ -73,12 +77,13 @@ def answer_after_stream(
         call_status: Twilio's ``CallStatus``; empty when it did not say.
         outcome: How the stream ended; None when this process does not know.
         attempt: The number of the stream that ended, from 1.
+        told: The caller heard from us in words that the call ends; once is enough.
     """
     if call_status not in ("", "in-progress"):
         return Answer.NOTHING
     answer = _OUTCOME_ANSWERS.get(outcome) if outcome is not None else None
     if answer is not None:
-        return answer
+        return Answer.HANG_UP if told and answer is Answer.OUT_OF_ORDER else answer
     return Answer.STREAM if attempt < MAX_STREAMS else Answer.OUT_OF_ORDER
 
 

@@ -12,8 +12,9 @@ frames, fifty a second, go from the link to :attr:`Call.input` without passing h
 | failed     | the gateway is told; what it plays counts      | the caller leaves     | over       |
 | over       | nothing is fed; the last fact is written       |                       |            |
 
-When the model fails before the caller leaves, the call is *failed*: how much of what the gateway
-still plays was heard belongs to the record. Whatever our own code raises leads to *over*. Before the
+When the model fails before the caller leaves, or never answered, the call is *failed*: the caller is
+told so in words of ours, after whatever the gateway still plays, and how much of all that was heard
+belongs to the record. Whatever our own code raises leads to *over*. Before the
 last fact, word times that are under way are waited for, 3 s at most.
 """
 
@@ -33,13 +34,15 @@ from runtime.errors import Unavailable
 from runtime.facts import FactWriter
 from runtime.log import get_log
 from session.agent import Agent
+from session.alarm import Alarm
 from session.caller_input import CallerInput
 from session.latency import TurnLatency
 from session.metrics import SessionMetrics
+from session.notices import Notice, NoticeBook
 from session.outbox import Outlet, OutletFull
 from session.output_handler import OutputHandler
 from session.realtime import codec, events
-from session.realtime.connection import Connect
+from session.realtime.connection import Connect, RealtimeConnection
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
 from session.realtime.outputs import CallTool, CancelTool, Fatal, Output
@@ -58,6 +61,10 @@ WORDS_S = 3.0
 AFTER_FAILURE_S = 600.0
 """How long the gateway may play what it has after the model failed: Twilio's buffer holds ten
 minutes."""
+
+
+TAG_CHARS = 8
+"""Of a writer's random name, in the ids of our own items: a call has five sessions at most."""
 
 
 class Outcome(enum.Enum):
@@ -82,6 +89,8 @@ class CallSettings:
     tools: ToolRunner
     refine: Refine
     metrics: SessionMetrics
+    notices: NoticeBook
+    """What can be said without the model."""
     follow: Follow | None = None
     """None: word times are found when a part is there as a whole."""
 
@@ -116,7 +125,12 @@ class Call:
         )
         """Where the link gives the caller's frames; for what that raises there is :meth:`crash`."""
         self._conversation = Conversation(
-            settings.agent, settings.model, self._clock, random.random
+            settings.agent,
+            settings.model,
+            self._clock,
+            random.random,
+            notices=settings.notices,
+            tag=writer.writer.rpartition("/")[2][:TAG_CHARS],
         )
         self._words = CallWords(
             language=settings.agent.language,
@@ -146,7 +160,8 @@ class Call:
         self._transcribed = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
         self._crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._alarm = _Alarm()
+        self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._alarm = Alarm()
         self._armed_for: float | None = None
         """The wish that the alarm was told last: as a rule a message does not change it."""
 
@@ -164,6 +179,11 @@ class Call:
         """Let :meth:`run` raise what was raised elsewhere."""
         if not self._crashed.done() and not self._over:
             self._crashed.set_exception(error)
+
+    def give_up(self, reason: str) -> None:
+        """End the session though its socket stands: the conversation cannot go on."""
+        if not self._given_up.done():
+            self._given_up.set_result(reason)
 
     def leave(self, outcome: Outcome = Outcome.COMPLETED) -> None:
         """The media stream is over, or the link to it."""
@@ -246,13 +266,16 @@ class Call:
             model = group.create_task(self._talk(), name="realtime socket")
             left = group.create_task(self._left.wait(), name="caller leaves")
             try:
-                await self._first_of(model, left)
+                ends: set[asyncio.Future[Any]] = {model, left, self._given_up, self._crashed}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if self._crashed.done():
                     self._crashed.result()
                 if self._left.is_set():
                     reason = await self._after_caller(model)
                 else:
-                    reason = await self._after_model(model.result(), left)
+                    given_up = self._given_up if self._given_up.done() else model
+                    model.cancel()
+                    reason = await self._after_model(given_up.result(), left)
                 if self._crashed.done():
                     self._crashed.result()
                 await self._drain_words()
@@ -317,27 +340,26 @@ class Call:
         return "the media stream ended"
 
     async def _after_model(self, reason: str, left: asyncio.Task[bool]) -> str:
-        """The model has failed: say so, and let the gateway play what it has."""
+        """The model has failed: say so to all, and let the gateway play what it has."""
         self._outcome = Outcome.MODEL_FAILED
         self._outputs.connection = None
         self.input.stop()
         self._log.error("the model failed", reason=reason)
-        self._conversation.finish(failed=True)
+        self._conversation.model_left(now=time.monotonic())
+        told = self._conversation.say(Notice.GOODBYE) > 0 and self._outputs.audible
         self._carry_out()
-        self._outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason)
+        self._outlet.finished(fact_pb2.CALL_OUTCOME_MODEL_FAILED, reason, told=told)
         ends: set[asyncio.Future[Any]] = {left, self._crashed}
         await asyncio.wait(ends, timeout=AFTER_FAILURE_S, return_when=asyncio.FIRST_COMPLETED)
         return reason
-
-    async def _first_of(self, model: asyncio.Task[str], left: asyncio.Task[bool]) -> None:
-        """Until the model or the caller ends the conversation."""
-        ends: set[asyncio.Future[Any]] = {model, left, self._crashed}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
     # --- what the model says, and what is to be done about it -------------------------------
 
     def _receive(self, data: bytes) -> None:
         """Take a message from the model."""
+        connection = self._outputs.connection
+        if connection is None:
+            return  # given up, while this was on its way
         event = codec.decode(data)
         # By the exact type: that a struct is no instance of another takes longer to find out.
         if type(event) is events.SpeechStarted:
@@ -345,13 +367,10 @@ class Call:
         self._conversation.receive(event, now=time.monotonic())
         self._carry_out()
         if self.input.keeping and self._conversation.configured:
-            self._begin_audio()
+            self._begin_audio(connection)
 
-    def _begin_audio(self) -> None:
+    def _begin_audio(self, connection: RealtimeConnection) -> None:
         """The session is configured: the caller's audio may go, first what was kept."""
-        connection = self._outputs.connection
-        if connection is None:
-            return
         if self._deadline is not None:
             self._deadline.reschedule(None)
             self._deadline = None  # it knows its task, and a task that is cancelled knows us
@@ -431,37 +450,6 @@ class Call:
             self._carry_out()
 
 
-class _Alarm:
-    """One timer of the event loop, for the earliest wish. Who is woken early finds nothing due, and
-    sets it anew."""
-
-    def __init__(self) -> None:
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = 0.0
-        """When that timer is due; uvloop's own handle need not know."""
-
-    def set(self, due: float, wake: Callable[[], None]) -> None:
-        """Call ``wake`` at ``due``, in monotonic seconds, unless it is called earlier anyway."""
-        loop = asyncio.get_running_loop()
-        when = loop.time() + max(0.0, due - time.monotonic())
-        if self._timer is not None:
-            if self._rings_at <= when:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._ring, wake)
-        self._rings_at = when
-
-    def cancel(self) -> None:
-        """Wake nobody."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _ring(self, wake: Callable[[], None]) -> None:
-        self._timer = None
-        wake()
-
-
 class _Guard:
     """Turns what is raised in it into the end of this call, not of whoever called."""
 
@@ -474,7 +462,10 @@ class _Guard:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._call.crash(error)
+        if isinstance(error, _SessionFailed):
+            self._call.give_up(str(error))
+        else:
+            self._call.crash(error)
         return True
 
 

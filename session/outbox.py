@@ -281,9 +281,19 @@ class Outlet:
         self._outbox.purge(self._handle)
         self._outbox.control(self._handle, interrupt=interrupt)
 
-    def finished(self, outcome: fact_pb2.CallOutcome.ValueType, detail: str) -> None:
-        """The session is over; comes after all audio. ``detail`` is for the gateway's log."""
-        finished = session_service_pb2.CallFinished(outcome=outcome, detail=_readable(detail))
+    def finished(
+        self, outcome: fact_pb2.CallOutcome.ValueType, detail: str, *, told: bool = False
+    ) -> None:
+        """The session is over; comes after all audio.
+
+        Args:
+            outcome: How it ended.
+            detail: For the gateway's log.
+            told: The audio before this tells the caller that the call ends.
+        """
+        finished = session_service_pb2.CallFinished(
+            outcome=outcome, detail=_readable(detail), told=told
+        )
         self._outbox.control_after_audio(self._handle, call_finished=finished)
 
 

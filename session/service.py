@@ -28,6 +28,7 @@ from session.call import CallSettings
 from session.calls import Calls
 from session.config import SessionConfig
 from session.metrics import SessionMetrics
+from session.notices.book import make_book
 from session.realtime.connection import Connect
 from session.realtime.picows_connection import connect_picows
 from session.rpc import SessionService
@@ -93,6 +94,7 @@ async def serve(
             tools=ToolRunner(agent.tools, http),
             refine=refine or pool.refine,
             metrics=metrics,
+            notices=make_book(agent, config.agent_path),
             follow=pool.open,
         )
         admission = Admission(max_calls=config.max_calls, max_lag_s=config.max_lag_ms / 1000)

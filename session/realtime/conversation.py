@@ -197,6 +197,12 @@ class Conversation:
         )
         self._outputs.extend(self._caller.finish())
 
+    def model_left(self, *, now: float) -> None:
+        """The model will say nothing any more, while the caller is there: :meth:`finish`, and
+        nobody waits for an answer. What is to be said about it, :meth:`say` says."""
+        self._floor.close(now=now)
+        self.finish(failed=True)
+
     def ended(self, reason: str, *, failed: bool) -> None:
         """The session is over. Nothing may be fed after this; the last fact is written."""
         self._setup.record()

@@ -181,12 +181,16 @@ class ScriptedWorker(session_service_pb2_grpc.SessionServiceServicer):
         )
 
     def finish(
-        self, *, call: int = 1, outcome: fact_pb2.CallOutcome.ValueType | None = None
+        self,
+        *,
+        call: int = 1,
+        outcome: fact_pb2.CallOutcome.ValueType | None = None,
+        told: bool = False,
     ) -> None:
         self.say(
             call=call,
             call_finished=session_service_pb2.CallFinished(
-                outcome=outcome or fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT
+                outcome=outcome or fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, told=told
             ),
         )
 

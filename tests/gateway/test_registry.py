@@ -13,6 +13,7 @@ class FakeCall:
     def __init__(self, stream_sid: str = "MZ1", stream_number: int = 1) -> None:
         self.stream_sid = stream_sid
         self.stream_number = stream_number
+        self.told = False
         self.superseded = False
         self.said: list[str] = []
 
@@ -48,6 +49,18 @@ async def test_an_ending_is_known_until_the_call_has_a_new_stream() -> None:
     registry.started(second, "CA1")
     assert registry.ending("CA1") is None
     assert not first.superseded
+
+
+async def test_that_the_caller_was_told_is_known_with_the_ending() -> None:
+    registry, told, silent = Registry(), FakeCall(), FakeCall()
+    told.told = True
+    registry.started(told, "CA1")
+    assert not registry.was_told("CA1")
+    registry.ended(told, "CA1", DROPPED)
+    assert registry.was_told("CA1") and not registry.was_told("CA2")
+    registry.started(silent, "CA1")
+    registry.ended(silent, "CA1", DROPPED)
+    assert not registry.was_told("CA1")
 
 
 async def test_a_newer_stream_of_the_same_call_ends_the_older_and_has_the_last_word() -> None:

@@ -240,6 +240,24 @@ async def test_a_dropped_stream_is_replaced_and_not_for_ever(running: World) -> 
     assert (await ask(running, path, CallStatus="in-progress"))[0].text == OUT_OF_ORDER
 
 
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_caller_who_was_told_of_the_end_is_only_hung_up_on(
+    running: World, told: bool
+) -> None:
+    end = await running.connect()
+    await end.start()
+    await until(lambda: running.worker.opened, "the worker has the call")
+    running.worker.speak("notice_1", 400, last=True)
+    running.worker.finish(outcome=fact_pb2.CALL_OUTCOME_MODEL_FAILED, told=told)
+    for name in await end.receive_audio(400):
+        await end.echo(name)
+    assert await end.close_code() == 1000
+    await running.ended()
+    sid = {"CallSid": CALL_SID, "CallStatus": "in-progress"}
+    answer = await ask(running, "/twilio/voice?attempt=1", **sid)
+    assert [verb.tag for verb in answer] == (["Hangup"] if told else ["Say", "Hangup"])
+
+
 async def test_stream_callbacks_are_counted_and_errors_said_without_numbers(
     running: World,
 ) -> None:

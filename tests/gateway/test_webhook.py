@@ -54,6 +54,20 @@ def test_after_a_stream(
 
 
 @pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (fact_pb2.CALL_OUTCOME_MODEL_FAILED, Answer.HANG_UP),
+        (fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT, Answer.HANG_UP),
+        (fact_pb2.CALL_OUTCOME_COMPLETED, Answer.NOTHING),
+    ],
+)
+def test_a_caller_who_was_told_is_not_told_again(
+    outcome: fact_pb2.CallOutcome.ValueType, expected: Answer
+) -> None:
+    assert answer_after_stream("in-progress", outcome, 1, told=True) is expected
+
+
+@pytest.mark.parametrize(
     ("text", "attempt"), [("1", 1), ("12", 12), ("", 5), ("-1", 5), ("x", 5), ("9999", 5), ("²", 5)]
 )
 def test_an_attempt_that_makes_no_sense_is_the_last(text: str, attempt: int) -> None:

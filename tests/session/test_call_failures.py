@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from asheard.v1 import fact_pb2, session_service_pb2
+from session.notices.book import SHIPPED
 from session.realtime.conversation import Conversation
+from session.realtime.outputs import Fatal
 from tests.session.ends import Worker, endpoint, worker
 from tests.session.ports import free_port
 
@@ -20,10 +23,21 @@ async def failed(w: Worker, detail: str) -> None:
     finished = await w.gateway.wait_for("call_finished")
     assert finished.outcome == fact_pb2.CALL_OUTCOME_MODEL_FAILED
     assert detail in finished.detail
+    assert finished.told
+    said = b"".join(
+        base64.b64decode(audio.payload)
+        for message in w.gateway.messages
+        for audio in message.agent_audio
+        if audio.item_id.startswith("notice_")
+    )
+    assert said == (SHIPPED / "en-goodbye.ulaw").read_bytes(), "the caller is told"
+    assert w.gateway.agent_audio()[-1][2], "and nothing follows"
     await w.gateway.close()
     ended = await w.facts.wait_for("session_ended")
     assert ended.failed
     assert detail in ended.reason
+    goodbye = w.facts.of("item_added")[-1]
+    assert goodbye.notice and len(goodbye.item_id) <= 32
     assert w.facts.names()[0] == "session_started"
     assert w.facts.names()[-1] == "session_ended"
     assert await w.metric('asheard_calls_total{outcome="model_failed"}') == 1
@@ -68,13 +82,32 @@ async def test_a_socket_that_drops_in_mid_sentence(tmp_path: Path) -> None:
         await model.audio("R", "A", 500)
         await w.gateway.wait_for_audio(("A", 500, False))
         model.drop()
-        await w.gateway.wait_for_audio(("A", 500, False), ("A", 0, True))
         await w.gateway.wait_for("call_finished")
+        assert w.gateway.agent_audio()[:2] == [("A", 500, False), ("A", 0, True)]
         await w.gateway.positions(("A", 300), cause=fact_pb2.POSITION_CAUSE_HUNG_UP)
         await failed(w, "code 1006")
-        (generated,) = w.facts.of("item_generated")
+        generated, goodbye = w.facts.of("item_generated")
         assert generated.status == fact_pb2.GENERATION_STATUS_FAILED
+        assert goodbye.status == fact_pb2.GENERATION_STATUS_COMPLETED
         assert [f.source.refined for f in w.facts.of("words_timed")] == [True]
+
+
+async def test_a_conversation_that_gives_up_by_itself_ends_as_if_the_model_had_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gives_up(self: Conversation, fixed: session_service_pb2.PositionsFixed) -> None:
+        self._outputs.add(Fatal("nobody answers any more"))
+
+    monkeypatch.setattr(Conversation, "positions_fixed", gives_up)
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        model = await w.call()
+        await model.turn("R", "A", "Yes.", 100)
+        await w.gateway.wait_for_audio(("A", 100, False), ("A", 0, True))
+        await w.gateway.positions(("A", 100))
+        await w.gateway.wait_for("call_finished")
+        monkeypatch.undo()
+        await failed(w, "nobody answers any more")
+        assert [added.item_id for added in w.facts.of("item_added")][:-1] == ["A"]
 
 
 async def test_a_refused_configuration_names_the_parameter(tmp_path: Path) -> None:

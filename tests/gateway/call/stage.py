@@ -148,8 +148,11 @@ class Stage:
     def finish(
         self,
         outcome: fact_pb2.CallOutcome.ValueType = fact_pb2.CALL_OUTCOME_ENDED_BY_AGENT,
+        *,
+        told: bool = False,
     ) -> None:
-        self.call.session_finished(session_service_pb2.CallFinished(outcome=outcome), self.now())
+        finished = session_service_pb2.CallFinished(outcome=outcome, told=told)
+        self.call.session_finished(finished, self.now())
 
     def media(self, timestamp_ms: int) -> None:
         self.call.receive_media(MediaDetails(timestamp=timestamp_ms, payload=FRAME), self.now())

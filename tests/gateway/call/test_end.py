@@ -33,6 +33,28 @@ async def test_a_finished_session_with_nothing_to_play_ends_the_call_at_once(sta
     assert stage.ended == [("CA1", "MODEL_FAILED", 1000)]
 
 
+@pytest.mark.parametrize("told", [False, True])
+async def test_told_is_who_heard_the_goodbye_to_its_end(stage: Stage, told: bool) -> None:
+    stage.speak(400, "notice_1", last=True)
+    stage.finish(fact_pb2.CALL_OUTCOME_MODEL_FAILED, told=told)
+    *others, last = stage.sink.marks
+    for name in others:
+        stage.call.receive_mark(name, stage.now())
+    assert not stage.call.told
+    stage.call.receive_mark(last, stage.now())
+    assert stage.ended == [("CA1", "MODEL_FAILED", 1000)]
+    assert stage.call.told is told
+
+
+async def test_who_could_not_hear_the_goodbye_is_not_told(stage: Stage) -> None:
+    stage.sink.jammed = True
+    stage.speak(3_000, "notice_1", last=True)
+    stage.finish(fact_pb2.CALL_OUTCOME_MODEL_FAILED, told=True)
+    await asyncio.sleep(3.01 + FINISH_MARGIN_US / 1e6)
+    assert stage.ended == [("CA1", "MODEL_FAILED", 1000)]
+    assert not stage.call.told
+
+
 async def test_a_last_mark_that_never_returns_does_not_hold_the_call_for_ever(
     stage: Stage,
 ) -> None:

@@ -174,6 +174,7 @@ class Conversation:
     def caller_left(self, *, now: float) -> None:
         """The media stream is over: nothing more can be heard, some may still be transcribed."""
         self._memory.caller_left = True
+        self._outputs.extend(self._caller.left(now=now))
         self._floor.close(now=now)
         for response in self._memory.responses.values():
             if not response.interrupted:
@@ -325,6 +326,7 @@ class Conversation:
     def _speech_started(self, event: events.SpeechStarted, now: float) -> None:
         self._floor.speech_started(now=now)
         self._clock.speech(True)
+        self._outputs.extend(self._caller.began(event.item_id))
         onset_ms = event.audio_start_ms + self._agent.prefix_padding_ms
         self._outputs.fact(
             "caller_speech_started",
@@ -341,6 +343,7 @@ class Conversation:
         self._clock.speech(False)
         end_ms = max(0, event.audio_end_ms - self._agent.trailing_silence_ms)
         self._floor.speech_stopped(end_ms, now=now)
+        self._caller.stopped(event.item_id, now=now)
         self._outputs.add(CallerStopped(end_ms))
         self._outputs.fact(
             "caller_speech_stopped",

@@ -25,6 +25,16 @@ STEPS = st.lists(
     st.tuples(st.sampled_from(["expect", "delta", "completed", "failed"]), st.sampled_from(ITEMS), TEXT),
     max_size=12,
 )  # fmt: skip
+HEARD = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["began", "stopped", "left"]), st.sampled_from(ITEMS), st.just("")
+        ),
+        st.tuples(st.sampled_from(["expect", "delta", "completed"]), st.sampled_from(ITEMS), TEXT),
+    ),
+    max_size=16,
+)
+"""With what voice detection makes of it."""
 Step = tuple[str, str, str]
 
 
@@ -36,6 +46,13 @@ def written(steps: list[Step]) -> list[Fact]:
     transcripts = CallerTranscripts(enabled=True)
     for now, (event, item_id, text) in enumerate(steps):
         match event:
+            case "began":
+                outputs = transcripts.began(item_id)
+            case "stopped":
+                transcripts.stopped(item_id, now=now)
+                continue
+            case "left":
+                outputs = transcripts.left(now=now)
             case "expect":
                 outputs = transcripts.expect(item_id)
             case "delta":
@@ -56,7 +73,7 @@ def write(session: Writer, outputs: Sequence[object]) -> None:
             session.write(caller_transcribed=output.body)
 
 
-@given(STEPS, st.randoms(use_true_random=False))
+@given(st.one_of(STEPS, HEARD), st.randoms(use_true_random=False))
 @settings(max_examples=examples(300), deadline=None)
 def test_a_word_that_was_shown_is_never_taken_back(steps: list[Step], chance: Random) -> None:
     facts = written(steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asheard.v1 import fact_pb2
+from session.agent import parse_agent
 from session.realtime import events
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
@@ -54,6 +55,46 @@ def test_a_turn_without_a_word_is_nobodys_until_text_comes_after_all() -> None:
         fact_pb2.CallerTranscribed(item_id="U", complete=True, nobody_spoke=True),
         fact_pb2.CallerTranscribed(item_id="U", text="Hm.", complete=True),
     ]
+
+
+def test_what_voice_detection_made_no_item_of_is_nobodys() -> None:
+    talk = Talk()
+    talk.caller_speaks("cough")
+    talk.server("input_audio_buffer.speech_stopped", item_id="cough", audio_end_ms=300)
+    assert nobodys(talk) == []  # it may still be committed
+    talk.caller_speaks("U", 2000)
+    assert nobodys(talk) == ["cough"]
+    talk.caller_stops("U", 3000)
+    talk.caller_speaks("door", 4000)
+    talk.server("input_audio_buffer.speech_stopped", item_id="door", audio_end_ms=4300)
+    talk.later(1.5)
+    talk.caller_speaks("click", 6000)
+    talk.server("input_audio_buffer.speech_stopped", item_id="click", audio_end_ms=6100)
+    talk.hang_up()
+    assert nobodys(talk) == ["cough", "door"]  # the click ended as the caller left
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="U", transcript="Two bagels.")
+    talk.server("input_audio_buffer.committed", item_id="cough")  # after all
+    talk.server(f"{TRANSCRIPTION}.completed", item_id="cough", transcript="Hm.")
+    talk.finish(failed=False)
+    assert [f.text for f in talk.facts("caller_transcribed") if f.text] == ["Two bagels.", "Hm."]
+    assert nobodys(talk) == ["cough", "door"]
+
+
+def test_what_is_not_transcribed_is_no_noise() -> None:
+    talk = Talk(
+        parse_agent("name: x\ninstructions: Be brief.\ntranscription: null\n", name="inline")
+    )
+    for n in range(2):
+        talk.caller_speaks(f"U{n}", 2000 * n)
+        talk.caller_stops(f"U{n}", 2000 * n + 1000)
+        talk.later(2.0)
+    talk.hang_up()
+    talk.finish(failed=False)
+    assert talk.facts("caller_transcribed") == []
+
+
+def nobodys(talk: Talk) -> list[str]:
+    return [f.item_id for f in talk.facts("caller_transcribed") if f.nobody_spoke]
 
 
 @pytest.mark.parametrize(

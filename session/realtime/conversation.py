@@ -14,6 +14,7 @@ means for each of them. What follows is decided there, with the rules at the top
 :mod:`~session.realtime.ends`               what the end of a response means to all of these
 :mod:`~session.realtime.replies`            when we ask the model to speak, and what it owes
 :mod:`~session.realtime.floor`              who speaks next: debts, and silences while they last
+:mod:`~session.realtime.noise`              what the agent says after a sound that was no turn
 :mod:`~session.realtime.dead_air`           how long the caller waits in silence, and for what
 :mod:`~session.realtime.notices`            what is said without the model
 :mod:`~session.realtime.setup`              the session's configuration
@@ -48,6 +49,8 @@ from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.interruptions import Interruptions
 from session.realtime.items import Items
+from session.realtime.line import Line
+from session.realtime.noise import Noise
 from session.realtime.notices import Notices
 from session.realtime.order import Order
 from session.realtime.outputs import CallerStopped, Fatal, Note, Output, Outputs
@@ -119,8 +122,16 @@ class Conversation:
         self._waiting = waiting = Waiting(agent)
         self._functions = Functions(agent, memory, self._order, waiting, outputs)
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
-        self._ends = Ends(
-            memory, self._items, self._functions, self._interruptions, replies, outputs
+        noise, line = Noise(agent, memory), Line(memory)
+        self._ends = ends = Ends(
+            memory,
+            self._items,
+            self._functions,
+            self._interruptions,
+            replies,
+            noise,
+            line,
+            outputs,
         )
         self._floor = Floor(
             memory,
@@ -128,7 +139,9 @@ class Conversation:
             replies,
             self._functions,
             waiting,
-            self._ends,
+            noise,
+            line,
+            ends,
             self._notices,
             outputs,
         )
@@ -292,10 +305,12 @@ class Conversation:
                 self._outputs.extend(self._caller.delta(event.item_id, event.delta or "", now=now))
             case events.TranscriptionCompleted():
                 self._outputs.extend(self._caller.completed(event.item_id, event.transcript or ""))
+                self._floor.transcribed(event.item_id, event.transcript or "")
             case events.TranscriptionFailed():
                 code = event.error.code if event.error is not None else None
                 self._outputs.note(Note.ERROR, f"transcription_{counted_code(code)}")
                 self._outputs.extend(self._caller.failed(event.item_id))
+                self._floor.transcribed(event.item_id, None)
             case events.ItemTruncated():
                 self._outputs.extend(self._cuts.accepted(event.item_id, deletion=False))
             case events.ItemDeleted():
@@ -352,7 +367,7 @@ class Conversation:
 
     def _committed(self, event: events.Committed, now: float) -> None:
         self._commit_id = None
-        self._floor.committed(now=now)
+        self._floor.committed(event.item_id, now=now)
         self._clock.speech(False)
         self._outputs.extend(self._caller.expect(event.item_id))
 

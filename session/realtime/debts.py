@@ -51,6 +51,8 @@ class Debt:
     joined the conversation."""
     instructions: str | None = None
     """For its response alone. None: the session's."""
+    turns: frozenset[str] = frozenset()
+    """The caller's turns that an ANSWER is owed to; empty when it is owed anyway."""
 
     def is_known_to(self, number: int) -> bool:
         """Whether a response with that number can know it."""
@@ -117,6 +119,7 @@ class Debts:
                 min(debt.since, before.since),
                 _later(debt.known_from, before.known_from),
                 debt.instructions,
+                debt.turns | before.turns if debt.turns and before.turns else frozenset(),
             )
         self._debts[debt.kind] = debt
 
@@ -130,6 +133,19 @@ class Debts:
     def withdraw(self, kind: Kind) -> None:
         """Something is not owed after all."""
         self._debts.pop(kind, None)
+
+    def no_turn(self, item_id: str) -> bool:
+        """A turn was none, and is owed no answer.
+
+        Returns:
+            Whether no answer is owed after that.
+        """
+        debt = self._debts.get(Kind.ANSWER)
+        if debt is not None and item_id in debt.turns:
+            debt.turns -= {item_id}
+            if not debt.turns:
+                del self._debts[Kind.ANSWER]
+        return Kind.ANSWER not in self._debts
 
     def settle(self, debt: Debt) -> None:
         """The model has spoken of it, and nothing was added to it since."""

@@ -23,6 +23,8 @@ from session.realtime.faults import counted_code, is_fatal_code, told_code
 from session.realtime.functions import Functions
 from session.realtime.interruptions import Interruptions
 from session.realtime.items import Items
+from session.realtime.line import Line
+from session.realtime.noise import Noise
 from session.realtime.outputs import Fatal, Note, Outputs
 from session.realtime.replies import End, Replies
 from session.realtime.state import Memory, Response
@@ -49,6 +51,8 @@ class Ends:
         functions: Functions,
         interruptions: Interruptions,
         replies: Replies,
+        noise: Noise,
+        line: Line,
         outputs: Outputs,
     ) -> None:
         self._memory = memory
@@ -56,6 +60,8 @@ class Ends:
         self._functions = functions
         self._interruptions = interruptions
         self._replies = replies
+        self._noise = noise
+        self._line = line
         self._outputs = outputs
 
     def done(self, done: events.Response, *, now: float) -> None:
@@ -85,6 +91,10 @@ class Ends:
             # Cancelled for speech that began before its first sign: its audio is out already.
             response.interrupted = True
             responses.pop(response_id, None)
+            unplayed_s = max(0.0, self._memory.playing_until - now)
+            self._noise.cut(response_id, unplayed_s=unplayed_s)
+            self._noise.speech_stopped(now=now)  # which began and perhaps ended unheard
+            self._line.agent_silenced(now=now)
             self._interruptions.interrupt(None, now=now)
         failed = status == "failed"
         if failed:

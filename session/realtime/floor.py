@@ -1,9 +1,10 @@
 """Who speaks next: carries out what is decided about debts and silence. Pure.
 
 :mod:`~session.realtime.replies` says when the model is asked, :mod:`~session.realtime.line` who is
-audible, :mod:`~session.realtime.dead_air` how long the caller has waited for what. This brings them
-together after every event but the model's deltas, of which there are ten a second: those wake it
-only when someone waits for them (``Memory.stirred``).
+audible, :mod:`~session.realtime.dead_air` how long the caller has waited for what,
+:mod:`~session.realtime.noise` and :mod:`~session.realtime.waiting` what else a silence asks for. This
+brings them together after every event but the model's deltas, of which there are ten a second: those
+wake it only when someone waits for them (``Memory.stirred``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from session.realtime.ends import Ends
 from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.line import Line
+from session.realtime.noise import Noise
 from session.realtime.notices import Notices
 from session.realtime.outputs import Note, Outputs
 from session.realtime.replies import End, GiveUp, Replies, Sorry
@@ -36,6 +38,8 @@ class Floor:
         replies: Replies,
         functions: Functions,
         waiting: Waiting,
+        noise: Noise,
+        line: Line,
         ends: Ends,
         notices: Notices,
         outputs: Outputs,
@@ -48,7 +52,8 @@ class Floor:
         self._ends = ends
         self._notices = notices
         self._outputs = outputs
-        self._line = Line(memory)
+        self._noise = noise
+        self._line = line
         self._dead_air = DeadAir()
         self._last_word_at: float | None = None
         """Of a turn that is not committed yet, in monotonic seconds."""
@@ -62,6 +67,7 @@ class Floor:
 
     def cut(self, *, now: float) -> None:
         """The caller has cut the agent off: what is under way and what is playing."""
+        self._noise.cut(unplayed_s=max(0.0, self._memory.playing_until - now))
         self._replies.cut(now=now)
         self._line.agent_silenced(now=now)
 
@@ -73,15 +79,23 @@ class Floor:
             now: Monotonic seconds.
         """
         self._replies.speech_stopped(now=now)
+        self._noise.speech_stopped(now=now)
         behind_s = (self._clock.appended_ms - end_buffer_ms) / 1000
         self._last_word_at = now - min(max(0.0, behind_s), MAX_BEHIND_S)
         self._line.caller_stopped(self._last_word_at)
 
-    def committed(self, *, now: float) -> None:
+    def committed(self, item_id: str, *, now: float) -> None:
         """What the caller said is a turn, with or without the end of speech."""
         self._line.caller_stopped(now)
-        self._replies.committed(now=now, since=self._last_word_at)
+        self._replies.committed(item_id, now=now, since=self._last_word_at)
         self._last_word_at = None
+        if self._noise.committed(item_id):
+            self._replies.no_turn(item_id)
+
+    def transcribed(self, item_id: str, text: str | None) -> None:
+        """What an item of the caller's says is known as a whole; None: transcription failed."""
+        if self._noise.transcribed(item_id, text):
+            self._replies.no_turn(item_id)
 
     # --- what is due ------------------------------------------------------------------------
 
@@ -91,6 +105,7 @@ class Floor:
         for response_id in memory.begun:
             if response_id in memory.responses:
                 replies.begun(response_id, now=now)
+                self._noise.begun(response_id)
         memory.begun.clear()
         if len(memory.responses) != len(replies.under_way):  # one was given up for want of room
             for response_id in [r for r in replies.under_way if r not in memory.responses]:
@@ -102,13 +117,7 @@ class Floor:
         if not self._waiting.working:
             replies.withdraw(Kind.WAITING)
         self._look(now)
-        instructions = self._waiting.next(
-            quiet_since=self._dead_air.since, held=self._held(now), now=now
-        )
-        if instructions is not None:
-            replies.owe(Kind.WAITING, now=now, instructions=instructions)
-            self._dead_air.word_owed(now=now)
-            self._look(now)
+        self._owe(now)
         word = self._dead_air.word(now=now)
         if word is not None:
             self._say(word, now)
@@ -126,12 +135,30 @@ class Floor:
             due = replies.next_timer()
         memory.stirred = self._dead_air.since is not None
 
+    def _owe(self, now: float) -> None:
+        """See what the silence asks for: the rest after noise, a word while functions work."""
+        busy = self._busy(now)
+        resume = self._noise.next(
+            quiet_from=self._line.quiet_from, busy=busy, calling=self._waiting.working, now=now
+        )
+        if resume is not None:
+            kind, since = Kind(resume.what.value), self._line.quiet_from
+            self._replies.owe(kind, now=now, since=since, instructions=resume.instructions)
+            return
+        instructions = self._waiting.next(quiet_since=self._dead_air.since, held=busy, now=now)
+        if instructions is not None:
+            self._replies.owe(Kind.WAITING, now=now, instructions=instructions)
+            self._dead_air.word_owed(now=now)
+            self._look(now)
+
     def next_timer(self, *, now: float) -> float | None:
         """When :meth:`run` has something without any event; None: it takes one."""
+        busy = self._busy(now)
         wishes = (
             self._replies.next_timer(),
             self._dead_air.next_timer(),
-            self._waiting.next_timer(held=self._held(now)),
+            self._waiting.next_timer(held=busy),
+            self._noise.next_timer(quiet_from=self._line.quiet_from, busy=busy),
         )
         return min((wish for wish in wishes if wish is not None), default=None)
 
@@ -151,7 +178,7 @@ class Floor:
         if over is not None:
             self._account(over, now)
 
-    def _held(self, now: float) -> bool:
+    def _busy(self, now: float) -> bool:
         """Whether more than a function is waited for."""
         return self._replies.owing(now) not in (None, transcript_pb2.DEAD_AIR_REASON_TOOL)
 

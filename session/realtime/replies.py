@@ -372,10 +372,11 @@ class Replies:
         self._speaking_until = None
         self._expected_until = max(self._expected_until, now + COMMIT_S)
 
-    def committed(self, *, now: float, since: float | None = None) -> None:
+    def committed(self, item_id: str, *, now: float, since: float | None = None) -> None:
         """What the caller said is a turn, with or without the end of speech.
 
         Args:
+            item_id: The turn.
             now: Monotonic seconds.
             since: When it said its last word. None: now.
         """
@@ -386,7 +387,15 @@ class Replies:
         blocked = any(not response.cut for response in self._under_way.values())
         self._expected_until = 0.0 if blocked else now + EXPECT_S
         self._unanswered = not blocked
-        self.owe(Kind.ANSWER, now=now, since=since)
+        since = now if since is None else since
+        turns = frozenset({item_id})
+        self._debts.add(Debt(Kind.ANSWER, since, self._begun + 1, turns=turns))
+
+    def no_turn(self, item_id: str) -> None:
+        """What was committed as a turn was none: nobody answers it."""
+        if self._debts.no_turn(item_id):
+            self._expected_until = 0.0
+            self._unanswered = False
 
     # --- what is to be done -------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import tracemalloc
 
 import pytest
 
-from session.realtime import bounds, caller, cuts, events, interruptions, items, order, state
+from session.realtime import bounds, caller, cuts, events, interruptions, items, noise, order, state
 from session.realtime.input_clock import audio_bytes
 from session.realtime.outputs import Note, ToCaller
 from tests.session.realtime.talk import Talk
@@ -115,7 +116,7 @@ def test_a_long_session_keeps_no_more_than_a_short_one(
     flood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ids without end, of every kind, none of which ever comes to an end; with small bounds."""
-    for module in (caller, cuts, interruptions, items, order, state):
+    for module in (caller, cuts, interruptions, items, noise, order, state):
         for name in ("MAX_ITEMS", "MAX_REMEMBERED", "REMEMBERED_ITEMS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, 32)
@@ -144,9 +145,11 @@ def test_a_long_session_keeps_no_more_than_a_short_one(
     try:
         for n in range(100):
             event(n)
+        gc.collect()
         before, _ = tracemalloc.get_traced_memory()
         for n in range(100, 600):
             event(n)
+        gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

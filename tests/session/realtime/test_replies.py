@@ -162,9 +162,9 @@ def test_even_what_was_asked_for_does_not_know_results_that_joined_after_it_bega
 
 def test_what_was_owed_twice_is_settled_once_by_what_knows_both() -> None:
     subject = Replies()
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     subject.begun("R1", now=NOW)
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     subject.done("R1", End.SPOKE, now=NOW)
     assert owed(subject) == (Kind.ANSWER,), "the second turn came after its beginning"
     subject.begun("R2", now=NOW)
@@ -238,7 +238,7 @@ def test_what_is_silent_twice_has_failed_and_after_three_failures_the_caller_is_
 
 def test_the_end_of_what_never_began_and_was_cut_takes_nothing_over() -> None:
     subject = Replies()
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     subject.done("R0", End.CUT, now=NOW)
     assert owed(subject) == (Kind.ANSWER,)
 
@@ -326,7 +326,7 @@ def test_voice_detection_is_waited_for_first_to_commit_and_then_to_ask() -> None
     subject.speech_started(now=NOW)
     subject.speech_stopped(now=NOW)
     assert subject.next_timer() == NOW + COMMIT_S
-    subject.committed(now=NOW + 0.1, since=NOW - 0.5)
+    subject.committed("U", now=NOW + 0.1, since=NOW - 0.5)
     assert subject.next_timer() == NOW + 0.1 + EXPECT_S
     assert subject.owing_since() == NOW - 0.5
     assert subject.owing(NOW + 1) == MODEL
@@ -336,7 +336,7 @@ def test_voice_detection_is_waited_for_first_to_commit_and_then_to_ask() -> None
 
 def test_a_noise_after_a_turn_does_not_shorten_the_wait_for_its_answer() -> None:
     subject = Replies()
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     subject.speech_started(now=NOW)
     subject.speech_stopped(now=NOW)
     assert subject.next_timer() == NOW + EXPECT_S
@@ -347,7 +347,7 @@ def test_voice_detection_is_not_waited_for_where_it_cannot_ask() -> None:
         subject = Replies()
         if why == "a response is under way":
             subject.begun("R", now=NOW)
-        subject.committed(now=NOW)
+        subject.committed("U", now=NOW)
         if why == "it was refused":
             refuse(subject, None, "conversation_already_has_active_response")
         else:
@@ -359,8 +359,8 @@ def test_voice_detection_is_not_waited_for_where_it_cannot_ask() -> None:
 
 def test_a_turn_that_was_none_is_not_owed_an_answer() -> None:
     subject = Replies()
-    subject.committed(now=NOW)
-    subject.withdraw(Kind.ANSWER)
+    subject.committed("U", now=NOW)
+    subject.no_turn("U")
     assert subject.owing(NOW) is None
     assert subject.next_timer() is None
 
@@ -369,7 +369,7 @@ def test_a_function_is_waited_for_as_long_as_nothing_else_is() -> None:
     subject = Replies()
     subject.calling = True
     assert subject.owing(NOW) == TOOL
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     assert subject.owing(NOW) == MODEL
     subject.begun("R", now=NOW)
     subject.cut(now=NOW)
@@ -407,7 +407,7 @@ def test_a_word_that_the_model_refuses_for_good_is_said_in_its_place() -> None:
 
 def test_once_it_is_over_nothing_is_owed() -> None:
     subject = in_state(State.OVER)
-    subject.committed(now=NOW)
+    subject.committed("U", now=NOW)
     subject.begun("R", now=NOW)
     subject.done("R", End.FAILED, now=NOW)
     assert subject.owing(NOW) is None

@@ -362,7 +362,7 @@ class AnyServer(RuleBasedStateMachine):
             self.speaking_since = None
             blocked = self.response is not None and not self.response.cut
             self.expected_until = 0.0 if blocked else self.now + EXPECT_S
-            self.subject.committed(now=self.now)
+            self.subject.committed("U", now=self.now)
             self._owe(Wait(Kind.ANSWER))
             self._stir()
 

@@ -10,6 +10,7 @@ import pytest
 
 from runtime.errors import ConfigurationError
 from session.agent import (
+    SpokenNotice,
     WhileWaiting,
     greeting_instructions,
     load_agent,
@@ -31,6 +32,9 @@ def test_the_bundled_bakery_is_valid_and_greets() -> None:
 def test_the_example_of_the_documentation_is_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
     agent = parse_agent(page.partition("```yaml\n")[2].partition("```")[0], name="agent.md")
+    assert agent.notices.hold is None
+    assert isinstance(agent.notices.goodbye, SpokenNotice)
+    assert agent.notices.goodbye.audio == "goodbye.wav"
     quote, courier = agent.tools
     assert quote.while_waiting is None
     assert not quote.cancel_on_barge_in

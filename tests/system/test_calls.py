@@ -135,6 +135,44 @@ async def test_a_false_alarm_clears_and_truncates_nothing() -> None:
     assert not any(turn.interrupted for turn in agent_turns(transcript))
 
 
+@together
+async def test_a_caller_in_silence_hears_a_sentence_of_ours_and_may_cut_it() -> None:
+    slow = Reply(
+        (Speak("That will be nine dollars."),), first_text_ms=20_000, first_audio_ms=20_000
+    )
+    agent = AgentScript(replies=(say("Hello."), slow, say("Sure.")))
+    caller = CallerScript(
+        steps=(
+            Step(Say("I want bagels and a soda."), AgentSilent(900)),
+            Step(Say("No, wait."), AgentPlayed(700)),
+        ),
+        end=Step(HangUp(), AgentSilent(600)),
+    )
+    async with local_system(agent, io.StringIO()) as system:
+        call = await TwilioCaller(system.voice_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [heard] = await truly_heard([call], system.realtime.sessions)
+        [session] = system.realtime.sessions
+    assert_right(transcript, heard, call)
+    [hello, hold, sure] = agent_turns(transcript)
+    assert [turn.notice for turn in (hello, hold, sure)] == [False, True, False]
+    assert [turn.heard_text for turn in (hello, sure)] == ["Hello.", "Sure."]
+    assert hold.generated_text == "One moment, please."
+    assert hold.interrupted and hold.heard_text in ("One", "One moment,")
+    [stream] = call.streams
+    hello_ms = hello.generated_audio_ms
+    [flush] = [flush for flush in stream.flushes if flush.end_byte > flush.start_byte]
+    played_ms = flush.start_byte // 8 - hello_ms
+    assert hold.position.low_ms <= played_ms + 1 and played_ms <= hold.position.high_ms + 1
+    order = [turn.item_id for turn in transcript.turns]
+    assert order.index(hello.item_id) < order.index(hold.item_id) < order.index(sure.item_id)
+    assert session.refusals == [], "the model takes what it is told of it"
+    assert session.truncations == []
+    [silence] = [event.silence for event in transcript.events if event.HasField("silence")]
+    assert silence.reason == transcript_pb2.DEAD_AIR_REASON_MODEL
+    assert 5_000 <= silence.lasted_ms <= 7_000
+
+
 @pytest.mark.parametrize("action", [HangUp(), Drop()], ids=["hang-up", "drop"])
 @together
 async def test_the_caller_goes_in_mid_sentence(action: HangUp | Drop) -> None:

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from asheard.v1 import transcript_pb2
 from cli.local import LocalSystem, local_system
+from session.notices.book import SHIPPED, shipped_texts
 from simulators.realtime import RealtimeSimulator
 from simulators.realtime.script import bakery as bakery_agent
 from simulators.twilio import TwilioCaller
@@ -126,11 +127,23 @@ async def test_a_model_that_cannot_be_had_fails_the_call_with_one_clear_error(fa
         settings["ASHEARD_REALTIME_URL"] = "ws://127.0.0.1:1/v1/realtime"
     model = RealtimeSimulator(bakery_agent(), api_key="sk-right")
     async with local_system(bakery_agent(), logs, settings=settings, realtime=model) as system:
-        call = await TwilioCaller(system.media_url, bakery_caller()).run()
+        call = await TwilioCaller(system.voice_url, bakery_caller()).run()
         transcript = await system.final_transcript(call.call_sid)
-    assert call.ending == "server_closed"
+    assert call.ending == "server_closed" and call.warnings == []
+    assert [request.kind for request in call.requests if request.kind != "status"] == [
+        "voice",
+        "action",
+    ]
+    assert "answer=hang_up" in logs.getvalue(), "the carrier does not say it once more"
+    [stream] = call.streams
+    goodbye = (SHIPPED / "en-goodbye.ulaw").read_bytes()
+    assert bytes(stream.audio) == goodbye
+    assert call.played_ms == len(goodbye) // 8, "the caller heard it to its end"
     assert transcript.state == transcript_pb2.CALL_STATE_FAILED
-    assert len(transcript.turns) == 0
+    [turn] = transcript.turns
+    assert turn.notice and turn.role == transcript_pb2.ROLE_AGENT
+    assert turn.heard_text == shipped_texts()["en"]["goodbye"]
+    assert turn.heard_audio_ms == turn.generated_audio_ms == len(goodbye) // 8
     errors = [line for line in logs.getvalue().splitlines() if "[error" in line]
     assert len(errors) == 1, logs.getvalue()
     named = "close 3000" if fault == "bad key" else "ASHEARD_REALTIME_URL"

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from runtime.errors import ConfigurationError
-from session.agent import parse_agent
+from session.agent import SpokenNotice, parse_agent
 from session.notices import Notice, Sentence, engine
 from session.notices.book import SHIPPED, make_book, shipped_texts
 from words.audiofile import read_audio
@@ -149,6 +149,14 @@ def test_a_fault_in_the_file_is_named(more: str, fault: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse_agent(AGENT + more, name="inline")
     assert fault in str(raised.value)
+
+
+def test_the_example_of_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
+    example = page.partition("## Notices")[2].partition("```yaml\n")[2].partition("```")[0]
+    notices = parse_agent(AGENT + example, name="agent.md").notices
+    assert notices.hold == "Hetkinen, olkaa hyvä."
+    assert isinstance(notices.sorry, SpokenNotice) and notices.sorry.audio == "sorry.wav"
 
 
 def an_engine(directory: Path, name: str, script: str) -> None:

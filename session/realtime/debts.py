@@ -15,14 +15,16 @@ WAITING       a function takes its time               since
 
 A conversation is read when a response begins, so the order of the server's own events says what a
 response can know. An ANSWER or RESULTS makes the debts with instructions of their own void: the
-model speaks of what is new. Of each kind there is one debt at a time; what is owed twice waits since
-the first and is known since the second.
+model speaks of what is new; but a CONTINUATION is said together with RESULTS, its instructions allow
+for that. What a turn made void is owed again when nobody spoke in it, as its transcription may show
+before a response begins. Of each kind there is one debt at a time; what is owed twice waits since the
+first and is known since the second.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 class Kind(enum.Enum):
@@ -51,8 +53,8 @@ class Debt:
     joined the conversation."""
     instructions: str | None = None
     """For its response alone. None: the session's."""
-    turns: frozenset[str] = frozenset()
-    """The caller's turns that an ANSWER is owed to; empty when it is owed anyway."""
+    turns: set[str] = field(default_factory=set)
+    """Of an ANSWER to turns and nothing else: the caller's items."""
 
     def is_known_to(self, number: int) -> bool:
         """Whether a response with that number can know it."""
@@ -67,6 +69,8 @@ class Debts:
 
     def __init__(self) -> None:
         self._debts: dict[Kind, Debt] = {}
+        self._void: dict[Kind, Debt] = {}
+        """What an ANSWER made void, until a response begins that knows it."""
         self._results_known_from: int | None = 1
         """The number of the first response that can know all results that the server was sent.
         None: it has not added all of them yet."""
@@ -83,6 +87,13 @@ class Debts:
     def all(self) -> tuple[Debt, ...]:
         """All of them."""
         return tuple(self._debts.values())
+
+    @property
+    def spoken_of(self) -> Debt:
+        """The one that says what a response about all of them is to speak of: what was cut off, or
+        what came last."""
+        *_, newest = self._debts.values()
+        return self._debts.get(Kind.CONTINUATION, newest)
 
     def results_added(self, added: bool, *, begun: int) -> None:
         """Whether the server has said of all results that it was sent that they joined.
@@ -108,10 +119,6 @@ class Debts:
 
     def add(self, debt: Debt) -> None:
         """Owe something, beside what is owed already."""
-        if debt.kind in NEWS:
-            self._debts = {kind: owed for kind, owed in self._debts.items() if kind in NEWS}
-        elif not NEWS.isdisjoint(self._debts):
-            return
         before = self._debts.pop(debt.kind, None)
         if before is not None:
             debt = Debt(
@@ -119,33 +126,54 @@ class Debts:
                 min(debt.since, before.since),
                 _later(debt.known_from, before.known_from),
                 debt.instructions,
-                debt.turns | before.turns if debt.turns and before.turns else frozenset(),
+                debt.turns | before.turns if debt.turns and before.turns else set(),
             )
         self._debts[debt.kind] = debt
+        beside: frozenset[Kind] = frozenset(Kind)
+        if Kind.ANSWER in self._debts:
+            beside = NEWS
+        elif Kind.RESULTS in self._debts:
+            beside = NEWS | {Kind.CONTINUATION}
+        for kind in [kind for kind in self._debts if kind not in beside]:
+            self._void[kind] = self._debts.pop(kind)
+
+    def no_turn(self, item_id: str, *, known_from: int) -> bool:
+        """Nobody spoke in an item of the caller's: no answer to it is owed, and what it made void
+        is owed again.
+
+        Args:
+            item_id: The item.
+            known_from: The number of the first response that can know what is owed again.
+
+        Returns:
+            Whether an answer was owed to it, and none is owed to anything else.
+        """
+        answer = self._debts.get(Kind.ANSWER)
+        if answer is None or item_id not in answer.turns:
+            return False
+        answer.turns.remove(item_id)
+        if answer.turns:
+            return False
+        del self._debts[Kind.ANSWER]
+        void, self._void = self._void, {}
+        for debt in void.values():
+            debt.known_from = known_from
+            self.add(debt)
+        return True
 
     def take_known(self, number: int) -> list[Debt]:
         """Those that a response can know, which takes them over."""
         known = [debt for debt in self._debts.values() if debt.is_known_to(number)]
         for debt in known:
             del self._debts[debt.kind]
+            if debt.kind is Kind.ANSWER:
+                self._void.clear()
         return known
 
     def withdraw(self, kind: Kind) -> None:
         """Something is not owed after all."""
         self._debts.pop(kind, None)
-
-    def no_turn(self, item_id: str) -> bool:
-        """A turn was none, and is owed no answer.
-
-        Returns:
-            Whether no answer is owed after that.
-        """
-        debt = self._debts.get(Kind.ANSWER)
-        if debt is not None and item_id in debt.turns:
-            debt.turns -= {item_id}
-            if not debt.turns:
-                del self._debts[Kind.ANSWER]
-        return Kind.ANSWER not in self._debts
+        self._void.pop(kind, None)
 
     def settle(self, debt: Debt) -> None:
         """The model has spoken of it, and nothing was added to it since."""
@@ -155,6 +183,7 @@ class Debts:
     def clear(self) -> None:
         """Nothing is owed any more."""
         self._debts.clear()
+        self._void.clear()
 
 
 def _later(one: int | None, other: int | None) -> int | None:

@@ -91,9 +91,7 @@ class Ends:
             # Cancelled for speech that began before its first sign: its audio is out already.
             response.interrupted = True
             responses.pop(response_id, None)
-            unplayed_s = max(0.0, self._memory.playing_until - now)
-            self._noise.cut(response_id, unplayed_s=unplayed_s)
-            self._noise.speech_stopped(now=now)  # which began and perhaps ended unheard
+            self._noise.cut(response_id, now=now)
             self._line.agent_silenced(now=now)
             self._interruptions.interrupt(None, now=now)
         failed = status == "failed"

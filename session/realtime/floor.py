@@ -20,7 +20,7 @@ from session.realtime.line import Line
 from session.realtime.noise import Noise
 from session.realtime.notices import Notices
 from session.realtime.outputs import Note, Outputs
-from session.realtime.replies import End, GiveUp, Replies, Sorry
+from session.realtime.replies import End, GiveUp, Replies, Sorry, State
 from session.realtime.state import Memory
 from session.realtime.waiting import Waiting
 
@@ -67,7 +67,7 @@ class Floor:
 
     def cut(self, *, now: float) -> None:
         """The caller has cut the agent off: what is under way and what is playing."""
-        self._noise.cut(unplayed_s=max(0.0, self._memory.playing_until - now))
+        self._noise.cut(now=now)
         self._replies.cut(now=now)
         self._line.agent_silenced(now=now)
 
@@ -137,15 +137,21 @@ class Floor:
 
     def _owe(self, now: float) -> None:
         """See what the silence asks for: the rest after noise, a word while functions work."""
-        busy = self._busy(now)
+        quiet_from = self._line.quiet_from
         resume = self._noise.next(
-            quiet_from=self._line.quiet_from, busy=busy, calling=self._waiting.working, now=now
+            quiet_from=quiet_from,
+            owed=self._replies.owed,
+            busy=self._busy,
+            calling=self._waiting.working,
+            now=now,
         )
         if resume is not None:
-            kind, since = Kind(resume.what.value), self._line.quiet_from
-            self._replies.owe(kind, now=now, since=since, instructions=resume.instructions)
+            instructions = resume.instructions
+            self._replies.owe(resume.kind, now=now, since=quiet_from, instructions=instructions)
             return
-        instructions = self._waiting.next(quiet_since=self._dead_air.since, held=busy, now=now)
+        instructions = self._waiting.next(
+            quiet_since=self._dead_air.since, held=self._held(now), now=now
+        )
         if instructions is not None:
             self._replies.owe(Kind.WAITING, now=now, instructions=instructions)
             self._dead_air.word_owed(now=now)
@@ -153,12 +159,13 @@ class Floor:
 
     def next_timer(self, *, now: float) -> float | None:
         """When :meth:`run` has something without any event; None: it takes one."""
-        busy = self._busy(now)
         wishes = (
             self._replies.next_timer(),
             self._dead_air.next_timer(),
-            self._waiting.next_timer(held=busy),
-            self._noise.next_timer(quiet_from=self._line.quiet_from, busy=busy),
+            self._waiting.next_timer(held=self._held(now)),
+            self._noise.next_timer(
+                quiet_from=self._line.quiet_from, owed=self._replies.owed, busy=self._busy
+            ),
         )
         return min((wish for wish in wishes if wish is not None), default=None)
 
@@ -178,7 +185,12 @@ class Floor:
         if over is not None:
             self._account(over, now)
 
-    def _busy(self, now: float) -> bool:
+    @property
+    def _busy(self) -> bool:
+        """Whether something is asked or under way, or never will be again."""
+        return self._replies.state is not State.QUIET
+
+    def _held(self, now: float) -> bool:
         """Whether more than a function is waited for."""
         return self._replies.owing(now) not in (None, transcript_pb2.DEAD_AIR_REASON_TOOL)
 

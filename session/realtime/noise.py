@@ -11,18 +11,18 @@ that there is none to be had. A turn that is transcribed as empty is none, whate
 is owed no answer either (:meth:`Noise.transcribed`). The server may answer it all the same, and
 then that is what the agent says.
 
-=========  ======  ======  ========  ========  ==================================================
-state      cut     turn    no turn   response  both sides are quiet
-=========  ======  ======  ========  ========  ==================================================
-WHOLE      CUT     .       .         .         .
-CUT        .       WHOLE   .         SPEAKING  OWED, with an output; or WHOLE
-OWED       .       WHOLE   CUT       SPEAKING  .
-SPEAKING   CUT     WHOLE   .         .         .
-=========  ======  ======  ========  ========  ==================================================
+=========  ======  ======  ========  =====================================
+state      cut     turn    response  both sides are quiet
+=========  ======  ======  ========  =====================================
+WHOLE      CUT     .       .         .
+CUT        .       WHOLE   SPEAKING  OWED, with an output; or WHOLE
+OWED       .       WHOLE   SPEAKING  .
+SPEAKING   CUT     WHOLE   .         .
+=========  ======  ======  ========  =====================================
 
 *cut*: voice detection heard something while the agent was speaking or about to. *turn*: the caller
-really said something, after that. *no turn*: what was committed as one was none; it took the place
-of what was owed for a while. *response*: one began, asked for or not.
+really said something, after that. *response*: one began, asked for or not. Results of functions that
+are there before both sides have been quiet for long are spoken of at once, after what was not heard.
 
 What is owed when both sides are quiet (the first row that fits):
 
@@ -36,42 +36,28 @@ nothing was heard of it, and what it was to   CONTINUATION: what stood before is
 resume stands
 text of it is known, or some was heard, or    CONTINUATION: what was not heard
 a function call was broken off with it
-nothing is known of it, functions are at work nothing: their results will be spoken of. WHOLE
+nothing is known of it, and functions are at  nothing: their results will be spoken of. WHOLE
+work or have answered
 else                                          ANSWER: the model speaks as if it had not begun
 ============================================  =================================================
 
 What was cut off in resuming is found like anything else. But where the model had not finished, its
 text is not all that was left; then it counts how many words of it were heard.
 
-What the conversation does (all calls of one event in this order):
-
-======================================  ===========================================================
-when                                    it calls
-======================================  ===========================================================
-``speech_started`` that interrupts      :meth:`Noise.cut`, before the line is taken for silent
-a response turns out to be cancelled    the same, with its id
-``speech_stopped``                      :meth:`Noise.speech_stopped`
-``committed``                           :meth:`Noise.committed`
-a transcription is complete, or failed  :meth:`Noise.transcribed`
-a response shows its first sign         :meth:`Noise.begun`
-after any event and timer               :meth:`Noise.next`; what it gives is a debt. Its
-                                        :meth:`Noise.next_timer` is one of the wishes
-======================================  ===========================================================
-
-:meth:`Noise.committed` and :meth:`Noise.transcribed` say whether the turn was none. Then the ANSWER
-that *this* turn is owed is not owed (that of another turn stands), and voice detection is not
-expected to answer any more.
+:meth:`Noise.committed` and :meth:`Noise.transcribed` say whether a turn was none; then the ANSWER
+to *this* turn is not owed (:meth:`.replies.Replies.no_turn`).
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
 
 from session.agent import Agent, greeting_instructions
 from session.realtime.bounds import MAX_REMEMBERED
+from session.realtime.debts import Kind
 from session.realtime.state import Item, Memory, Part, PartKey, PartState
 from session.realtime.unheard import (
     Piece,
@@ -114,7 +100,6 @@ class Event(enum.Enum):
 
     CUT = "cut"
     TURN = "turn"
-    NO_TURN = "no turn"
     RESPONSE = "response"
     RESUME = "resume"
     """Both sides are quiet, and something is to be said."""
@@ -129,7 +114,6 @@ TABLE = {
     (State.CUT, Event.RESUME): State.OWED,
     (State.CUT, Event.LEAVE): State.WHOLE,
     (State.OWED, Event.TURN): State.WHOLE,
-    (State.OWED, Event.NO_TURN): State.CUT,
     (State.OWED, Event.RESPONSE): State.SPEAKING,
     (State.SPEAKING, Event.CUT): State.CUT,
     (State.SPEAKING, Event.TURN): State.WHOLE,
@@ -137,19 +121,11 @@ TABLE = {
 """State and event to state. What is not here changes nothing."""
 
 
-class What(enum.Enum):
-    """What the agent owes after noise."""
-
-    GREETING = "greeting"
-    CONTINUATION = "continuation"
-    ANSWER = "answer"
-
-
 @dataclass(frozen=True, slots=True)
 class Resume:
     """The agent is to speak again."""
 
-    what: What
+    kind: Kind
     instructions: str | None
     """For its response alone. None: the session's."""
 
@@ -183,6 +159,7 @@ class Noise:
         self._greeted = agent.greeting is None
         """The greeting has lost its sense: there is none, the caller has heard words of the
         agent's, or has said something."""
+        self._cut_at = 0.0
         self._stopped_at = 0.0
         self._committed: dict[str, int] = {}
         """The caller's items of which it is not known whether somebody spoke, and how often the
@@ -197,13 +174,12 @@ class Noise:
 
     # --- what happens -------------------------------------------------------------------------
 
-    def cut(self, response_id: str = "", *, unplayed_s: float = 0.0) -> None:
+    def cut(self, response_id: str = "", *, now: float) -> None:
         """Voice detection heard something, and what the agent says is cut off by it.
 
         Args:
             response_id: Of one that is not under way any more, and turned out to be cut off by it.
-            unplayed_s: Audio that was given to the gateway and will not have been played by now,
-                by the clock.
+            now: Monotonic seconds, before the line is taken for silent.
         """
         memory = self._memory
         under_way = {*memory.responses, response_id} - {""}
@@ -218,10 +194,11 @@ class Noise:
         cut.update(dict.fromkeys(item.response_id for item, _, _ in playing))
         if self._state is State.CUT:
             self._cut |= cut  # two sounds in a row
+            _bound(self._cut)
             self._open |= bool(under_way)
             return
-        for response_id in self._cut:
-            cut.pop(response_id, None)  # of the sound before, and its positions are not there yet
+        for before in self._cut:
+            cut.pop(before, None)  # of the sound before, and its positions are not there yet
         if not cut or self._state is State.OWED:
             return
         if any(i.heard for i in self._items(self._since) if i.response_id not in cut):
@@ -231,9 +208,10 @@ class Noise:
             self._greeted = True
         self._take(Event.CUT)
         self._cuts += 1
+        self._cut_at = now
         self._since.clear()
         self._cut, self._open, self._guessed = cut, not under_way.isdisjoint(cut), {}
-        unplayed_ms = round(unplayed_s * 1000)
+        unplayed_ms = max(0, round((memory.playing_until - now) * 1000))
         for item, content_index, part in reversed(playing):
             heard_ms = max(0, part.received_ms - unplayed_ms)
             unplayed_ms -= part.received_ms - heard_ms
@@ -286,33 +264,47 @@ class Noise:
 
     # --- what follows -------------------------------------------------------------------------
 
-    def next_timer(self, *, quiet_from: float | None, busy: bool) -> float | None:
+    def next_timer(
+        self, *, quiet_from: float | None, owed: Collection[Kind], busy: bool
+    ) -> float | None:
         """When :meth:`next` has something without any event; None: it takes one.
 
         Args:
             quiet_from: When nobody speaks any more, in monotonic seconds; it may lie ahead. None:
                 the caller speaks.
-            busy: Something is owed, asked or under way; functions apart.
+            owed: What is owed already.
+            busy: Something is asked or under way.
         """
         if self._state is not State.CUT or busy or quiet_from is None or self._memory.caller_left:
             return None
-        return max(quiet_from + QUIET_S, self._stopped_at + COMMIT_S)
+        committed_at = self._stopped_at + COMMIT_S
+        if not owed:
+            return max(quiet_from + QUIET_S, self._cut_at + QUIET_S, committed_at)
+        # Results are not held back; what was not heard comes along.
+        return max(quiet_from, committed_at) if set(owed) == {Kind.RESULTS} else None
 
     def next(
-        self, *, quiet_from: float | None, busy: bool, calling: bool, now: float
+        self,
+        *,
+        quiet_from: float | None,
+        owed: Collection[Kind],
+        busy: bool,
+        calling: bool,
+        now: float,
     ) -> Resume | None:
-        """What the agent owes the caller now, if anything; handed over once.
+        """What the agent owes the caller now beside the rest, if anything; handed over once.
 
         Args:
             quiet_from: As for :meth:`next_timer`.
+            owed: The same.
             busy: The same.
             calling: Functions are at work.
             now: Monotonic seconds.
         """
-        due = self.next_timer(quiet_from=quiet_from, busy=busy)
+        due = self.next_timer(quiet_from=quiet_from, owed=owed, busy=busy)
         if due is None or now < due:
             return None
-        resume = self._resume(calling=calling)
+        resume = self._resume(functions=calling or bool(owed))
         self._take(Event.LEAVE if resume is None else Event.RESUME)
         if resume is None:
             self._forget()
@@ -320,7 +312,7 @@ class Noise:
             self._in_a_row += 1
         return resume
 
-    def _resume(self, *, calling: bool) -> Resume | None:
+    def _resume(self, *, functions: bool) -> Resume | None:
         left = self._left()
         if (
             left.nothing_left
@@ -330,13 +322,15 @@ class Noise:
             return None
         stands, self._stands, self._continuing = self._stands, None, False
         if left.nothing_heard and not self._greeted:
-            return Resume(What.GREETING, greeting_instructions(self._agent))
+            return Resume(Kind.GREETING, greeting_instructions(self._agent))
         nothing = left.nothing_heard and left.nothing_known and not left.call_broken_off
         if stands is None and nothing:
-            return None if calling else Resume(What.ANSWER, None)
+            return None if functions else Resume(Kind.ANSWER, None)
         self._stands, self._continuing = left, True
-        instructions = f"{self._agent.instructions}\n\n{continuation_instructions(left)}"
-        return Resume(What.CONTINUATION, instructions)
+        instructions = (
+            f"{self._agent.instructions}\n\n{continuation_instructions(left, functions=functions)}"
+        )
+        return Resume(Kind.CONTINUATION, instructions)
 
     # --- what was heard -----------------------------------------------------------------------
 
@@ -401,9 +395,6 @@ class Noise:
             if cuts == self._cuts:  # else the agent was cut off after it, perhaps by noise
                 self._take(Event.TURN)
                 self._forget()
-        elif self._state is State.OWED:
-            self._cut, self._open = {}, True  # what stands is still all that is left
-            self._take(Event.NO_TURN)
         return not spoken
 
     def _forget(self) -> None:
@@ -415,7 +406,7 @@ class Noise:
         self._state = TABLE.get((self._state, event), self._state)
 
 
-def _bound(known: dict[str, int] | dict[str, bool]) -> None:
-    """Forget the oldest of what is remembered by item."""
-    if len(known) > MAX_REMEMBERED:
+def _bound(known: dict[str, int] | dict[str, bool] | dict[str, None]) -> None:
+    """Forget the oldest of what is remembered by its id."""
+    while len(known) > MAX_REMEMBERED:
         del known[next(iter(known))]

@@ -388,12 +388,14 @@ class Replies:
         self._expected_until = 0.0 if blocked else now + EXPECT_S
         self._unanswered = not blocked
         since = now if since is None else since
-        turns = frozenset({item_id})
-        self._debts.add(Debt(Kind.ANSWER, since, self._begun + 1, turns=turns))
+        self._debts.add(Debt(Kind.ANSWER, since, self._begun + 1, turns={item_id}))
 
     def no_turn(self, item_id: str) -> None:
-        """What was committed as a turn was none: nobody answers it."""
-        if self._debts.no_turn(item_id):
+        """Nobody spoke in what was committed as a turn: it is owed no answer. One that is asked or
+        under way stays so."""
+        # A response that is asked for already was not told of anything else.
+        known_from = self._begun + (1 if self._request is None else 2)
+        if self._debts.no_turn(item_id, known_from=known_from):
             self._expected_until = 0.0
             self._unanswered = False
 
@@ -424,12 +426,12 @@ class Replies:
         self._unanswered = False
         self._pace.asked(now=now)
         self._request = _Request(event_id, now, self._debts.all)
-        newest = self._debts.all[-1]
         options = None
-        if newest.instructions is not None:
+        spoken_of = self._debts.spoken_of
+        if spoken_of.instructions is not None:
             # Of a call without a result the model is tempted to make another.
-            choice = "none" if newest.kind is Kind.WAITING else None
-            options = ResponseOptions(newest.instructions, tool_choice=choice)
+            choice = "none" if spoken_of.kind is Kind.WAITING else None
+            options = ResponseOptions(spoken_of.instructions, tool_choice=choice)
         return CreateResponse(event_id=event_id, response=options)
 
     def next_timer(self) -> float | None:

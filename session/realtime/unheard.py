@@ -76,12 +76,12 @@ class Unheard:
     @property
     def nothing_heard(self) -> bool:
         """Not one word was."""
-        return not _is_spoken(self.heard)
+        return not is_spoken(self.heard)
 
     @property
     def nothing_known(self) -> bool:
         """Whatever is missing, there is no text of it."""
-        return not _is_spoken(self.text)
+        return not is_spoken(self.text)
 
     @property
     def nothing_left(self) -> bool:
@@ -116,7 +116,7 @@ def unheard(pieces: Sequence[Piece], *, unfinished: bool, call_broken_off: bool 
 
 def heard_chars(piece: Piece) -> int:
     """How many characters of a piece were heard for certain; the next is the first of a word."""
-    if piece.heard_ms <= 0:
+    if piece.heard_ms <= 0 or not piece.text:
         return 0
     if piece.complete and piece.heard_ms >= piece.audio_ms - min(
         TAIL_MS, TAIL_SHARE * piece.audio_ms
@@ -136,8 +136,13 @@ def count_words(text: str) -> int:
     return len(tokenize(text))
 
 
-def continuation_instructions(left: Unheard) -> str:
-    """Tell the model to go on; in English, whatever it speaks, as the API's own examples are."""
+def continuation_instructions(left: Unheard, *, functions: bool = False) -> str:
+    """Tell the model to go on; in English, whatever it speaks.
+
+    Args:
+        left: With what.
+        functions: Some are at work or have answered; the model may find results when it speaks.
+    """
     lines = [
         "A noise on the line cut you off in the middle of what you were saying. The caller said"
         " nothing: do not answer the noise, do not mention it, do not apologise and do not greet"
@@ -158,6 +163,8 @@ def continuation_instructions(left: Unheard) -> str:
             " a word or two at most."
             + (" Then go on with what you still had to say." if more else " Then stop.")
         )
+    if functions:
+        lines.append("If a function has answered by now, then speak of its result after that.")
     if left.call_broken_off:
         lines.append(
             "A function call of yours was broken off with it and not carried out: make it again if"
@@ -190,7 +197,3 @@ def _joined(before: str, after: str) -> str:
     if not before or not after:
         return before or after
     return before + after if before[-1].isspace() or after[0].isspace() else f"{before} {after}"
-
-
-def _is_spoken(text: str) -> bool:
-    return any(is_spoken(token.text) for token in tokenize(text))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from session.agent import Agent, parse_agent
 from session.realtime import noise
-from session.realtime.noise import QUIET_S, Noise, What
+from session.realtime.debts import Kind
+from session.realtime.noise import QUIET_S, Noise
 from session.realtime.state import Item, Memory, Part, Response
 
 NOW = 100.0
@@ -21,7 +22,7 @@ def agent(text: str = SPOKEN) -> Agent:
 
 
 class Call:
-    """What an agent says in a call, and what is heard of it."""
+    """Kind an agent says in a call, and what is heard of it."""
 
     def __init__(self, text: str = SPOKEN) -> None:
         self.memory = Memory()
@@ -71,7 +72,7 @@ class Call:
 
     def sound(self, seconds: float = 0.3) -> None:
         """Voice detection hears something."""
-        self.noise.cut()
+        self.noise.cut(now=self.now)
         for response_id in list(self.memory.responses):
             self.over(response_id, completed=False)
         self.now += seconds
@@ -84,16 +85,23 @@ class Call:
     # --- what follows -------------------------------------------------------------------------
 
     def quiet(
-        self, seconds: float = QUIET_S, *, busy: bool = False, calling: bool = False
+        self,
+        seconds: float = QUIET_S,
+        *,
+        owed: tuple[Kind, ...] = (),
+        busy: bool = False,
+        calling: bool = False,
     ) -> noise.Resume | None:
         """Both sides are silent for so long."""
         quiet_from, self.now = self.now, self.now + seconds
-        return self.noise.next(quiet_from=quiet_from, busy=busy, calling=calling, now=self.now)
+        return self.noise.next(
+            quiet_from=quiet_from, owed=owed, busy=busy, calling=calling, now=self.now
+        )
 
 
-def said(resume: noise.Resume | None) -> tuple[What | None, str]:
-    """What is owed, and the words that the model is told not to have been heard."""
+def said(resume: noise.Resume | None) -> tuple[Kind | None, str]:
+    """Kind is owed, and the words that the model is told not to have been heard."""
     if resume is None:
         return None, ""
     _, _, rest = (resume.instructions or "").partition("has not heard: «")
-    return resume.what, rest.partition("»")[0]
+    return resume.kind, rest.partition("»")[0]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from session.realtime import noise
-from session.realtime.noise import COMMIT_S, MAX_IN_A_ROW, State, What
+from session.realtime.debts import Kind
+from session.realtime.noise import COMMIT_S, MAX_IN_A_ROW, State
 from tests.session.realtime.noisy import AUDIO_MS, GREETER, NOW, SPOKEN, TEXT, Call, said
 
 # --- the table ----------------------------------------------------------------------------------
@@ -30,7 +31,7 @@ def in_state(state: State) -> Call:
 TABLE = {
     "cut": (State.CUT, State.CUT, State.OWED, State.CUT),
     "turn": (State.WHOLE, State.WHOLE, State.WHOLE, State.WHOLE),
-    "no turn": (State.WHOLE, State.CUT, State.CUT, State.SPEAKING),
+    "no turn": (State.WHOLE, State.CUT, State.OWED, State.SPEAKING),
     "response": (State.WHOLE, State.SPEAKING, State.SPEAKING, State.SPEAKING),
     "both sides are quiet": (State.WHOLE, State.OWED, State.OWED, State.SPEAKING),
 }
@@ -55,11 +56,11 @@ def test_states_follow_the_table(event: str, state: State) -> None:
 
 
 def test_the_table_in_the_code_is_the_one_that_is_tested() -> None:
-    names = {"cut": noise.Event.CUT, "turn": noise.Event.TURN, "no turn": noise.Event.NO_TURN,
-             "response": noise.Event.RESPONSE, "both sides are quiet": noise.Event.RESUME}  # fmt: skip
-    for name, after in TABLE.items():
-        for state, then in zip(State, after, strict=True):
-            assert noise.TABLE.get((state, names[name]), state) is then
+    names = {"cut": noise.Event.CUT, "turn": noise.Event.TURN, "response": noise.Event.RESPONSE,
+             "both sides are quiet": noise.Event.RESUME}  # fmt: skip
+    for name, event in names.items():
+        for state, then in zip(State, TABLE[name], strict=True):
+            assert noise.TABLE.get((state, event), state) is then
 
 
 # --- the ordinary case --------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def test_noise_in_mid_sentence_costs_a_pause_and_not_the_rest_of_the_sentence() 
     call.heard("R", 3_000)
     assert call.quiet(1.4) is None
     resume = call.quiet()
-    assert said(resume) == (What.CONTINUATION, TEXT[TEXT.index("twelve") :])
+    assert said(resume) == (Kind.CONTINUATION, TEXT[TEXT.index("twelve") :])
     assert resume is not None and resume.instructions is not None
     assert resume.instructions.startswith("Be brief.\n\n")
     assert call.quiet(60) is None  # once
@@ -93,26 +94,37 @@ def test_a_turn_may_be_committed_a_moment_after_the_sound() -> None:
     call.now += 8  # semantic voice detection takes its time to say that the caller stopped
     call.noise.speech_stopped(now=call.now)
     quiet_from = call.now - 8
-    assert call.noise.next_timer(quiet_from=quiet_from, busy=False) == call.now + COMMIT_S
+    assert call.noise.next_timer(quiet_from=quiet_from, owed=(), busy=False) == call.now + COMMIT_S
 
 
 @pytest.mark.parametrize("quiet_from", [None, NOW + 50])
 def test_nothing_is_said_while_somebody_speaks(quiet_from: float | None) -> None:
     call = in_state(State.CUT)
-    resume = call.noise.next(quiet_from=quiet_from, busy=False, calling=False, now=NOW + 51)
+    resume = call.noise.next(
+        quiet_from=quiet_from, owed=(), busy=False, calling=False, now=NOW + 51
+    )
     assert resume is None
 
 
 def test_nothing_is_said_while_something_else_is_owed() -> None:
     call = in_state(State.CUT)
     assert call.quiet(60, busy=True) is None
+    assert call.quiet(60, owed=(Kind.ANSWER,)) is None
+    assert call.quiet(60, owed=(Kind.RESULTS, Kind.WAITING)) is None
     assert call.quiet() is not None
+
+
+def test_results_are_not_held_back_and_what_was_not_heard_comes_along() -> None:
+    call = in_state(State.CUT)
+    resume = call.quiet(COMMIT_S, owed=(Kind.RESULTS,))
+    assert said(resume)[1].startswith("twelve dollars")
+    assert "speak of its result after that" in (resume.instructions or "" if resume else "")
 
 
 def test_nothing_is_said_when_the_caller_has_left() -> None:
     call = in_state(State.CUT)
     call.memory.caller_left = True
-    assert call.noise.next_timer(quiet_from=0.0, busy=False) is None
+    assert call.noise.next_timer(quiet_from=0.0, owed=(), busy=False) is None
 
 
 def test_an_agent_that_is_to_wait_does() -> None:
@@ -194,7 +206,7 @@ def test_noise_that_cuts_the_answer_to_a_turn_which_is_transcribed_only_then() -
     call.sound()
     call.heard("R2", 0)
     call.noise.transcribed("U", "How much?")
-    assert said(call.quiet()) == (What.CONTINUATION, "Twelve dollars.")
+    assert said(call.quiet()) == (Kind.CONTINUATION, "Twelve dollars.")
 
 
 def test_the_model_may_answer_what_was_no_turn() -> None:
@@ -204,15 +216,6 @@ def test_the_model_may_answer_what_was_no_turn() -> None:
     assert call.noise.transcribed("U", "")
     call.heard("R2", 700)
     assert call.quiet(60) is None
-
-
-def test_what_is_owed_again_after_a_turn_that_took_its_place_and_was_none() -> None:
-    call = in_state(State.CUT)
-    before = call.quiet()
-    call.sound()
-    assert call.quiet(60) is None
-    assert call.turn(text="")
-    assert said(call.quiet()) == said(before)
 
 
 # --- one after the other ------------------------------------------------------------------------
@@ -303,13 +306,13 @@ def test_a_greeting_that_its_echo_cut_off_is_said_anew(heard_ms: int) -> None:
     call.sound()
     call.heard("R", heard_ms)
     resume = call.quiet()
-    assert resume == noise.Resume(What.GREETING, "Be brief.\n\nSay hello.")
+    assert resume == noise.Resume(Kind.GREETING, "Be brief.\n\nSay hello.")
 
 
 def test_a_greeting_that_was_cut_off_before_its_first_sign() -> None:
     call = Call(GREETER)
-    call.noise.cut("R")
-    assert said(call.quiet())[0] is What.GREETING
+    call.noise.cut("R", now=NOW)
+    assert said(call.quiet())[0] is Kind.GREETING
 
 
 def test_of_a_greeting_that_was_heard_in_part_the_rest_is_said() -> None:
@@ -317,7 +320,7 @@ def test_of_a_greeting_that_was_heard_in_part_the_rest_is_said() -> None:
     call.says("R")
     call.sound()
     call.heard("R", 3_000)
-    assert said(call.quiet())[0] is What.CONTINUATION
+    assert said(call.quiet())[0] is Kind.CONTINUATION
 
 
 @pytest.mark.parametrize("by", ["the agent", "the caller"])
@@ -331,7 +334,7 @@ def test_nobody_is_greeted_once_something_was_said(by: str) -> None:
     call.says("R2", "Twelve dollars.", 1_500)
     call.sound()
     call.heard("R2", 0)
-    assert said(call.quiet()) == (What.CONTINUATION, "Twelve dollars.")
+    assert said(call.quiet()) == (Kind.CONTINUATION, "Twelve dollars.")
 
 
 # --- functions ----------------------------------------------------------------------------------
@@ -355,13 +358,13 @@ def test_a_function_call_that_noise_broke_off_is_not_forgotten() -> None:
     call.sound()
     call.heard("R", 1_000)
     resume = call.quiet()
-    assert said(resume)[0] is What.CONTINUATION
+    assert said(resume)[0] is Kind.CONTINUATION
     assert resume is not None
     assert "make it again" in (resume.instructions or "")
 
 
-@pytest.mark.parametrize(("calling", "what"), [(False, What.ANSWER), (True, None)])
-def test_what_was_cut_off_before_there_was_anything_of_it(calling: bool, what: What | None) -> None:
+@pytest.mark.parametrize(("calling", "what"), [(False, Kind.ANSWER), (True, None)])
+def test_what_was_cut_off_before_there_was_anything_of_it(calling: bool, what: Kind | None) -> None:
     call = Call()
     call.begins("R", text="")
     call.sound()
@@ -377,7 +380,8 @@ def test_where_the_gateway_says_nothing_the_clock_does() -> None:
     call = Call()
     call.says("R", ms=6_000)
     call.says("R2", "Anything else?", 1_000)
-    call.noise.cut(unplayed_s=3.6)
+    call.memory.playing_until = NOW + 3.6
+    call.noise.cut(now=NOW)
     heard_ms = 6_000 - 2_600 - noise.GUESS_MS
     assert heard_ms == 3_000
     assert said(call.quiet())[1] == TEXT[TEXT.index("twelve") :] + " Anything else?"
@@ -408,7 +412,7 @@ def test_in_any_order_the_agent_goes_on_or_has_a_reason_not_to(
             case "sound":
                 call.sound()
             case "id":
-                call.noise.cut(f"R{n}")
+                call.noise.cut(f"R{n}", now=call.now)
             case "positions":
                 for item_id, item in call.memory.items.items():
                     if item.speech and not item.settled and item.parts[0].position_ms is None:
@@ -424,6 +428,6 @@ def test_in_any_order_the_agent_goes_on_or_has_a_reason_not_to(
                     before if before is not State.CUT
                     else State.OWED if resume is not None else State.WHOLE
                 )  # fmt: skip
-                if resume is not None and resume.what is not What.ANSWER:
+                if resume is not None and resume.kind is not Kind.ANSWER:
                     assert resume.instructions
                 assert call.quiet(60) is None

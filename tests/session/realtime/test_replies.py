@@ -177,6 +177,8 @@ def test_news_make_void_what_has_instructions_of_its_own() -> None:
         for other in (Kind.GREETING, Kind.CONTINUATION, Kind.WAITING):
             for order in ((news, other), (other, news)):
                 subject = Replies()
+                if (news, other) == (Kind.RESULTS, Kind.CONTINUATION):
+                    continue  # the next test
                 for kind in order:
                     owe(subject, kind)
                 assert owed(subject) == (news,)
@@ -210,6 +212,60 @@ def test_what_becomes_of_the_debts_that_a_response_took_over(kind: Kind) -> None
             request = subject.next("r1", now=NOW + FIRST_BACKOFF_S)
             assert isinstance(request, CreateResponse)
             assert (request.response is not None) == (kind is Kind.GREETING)
+
+
+@pytest.mark.parametrize(
+    "order", [(Kind.RESULTS, Kind.CONTINUATION), (Kind.CONTINUATION, Kind.RESULTS)]
+)
+def test_results_are_spoken_of_together_with_what_noise_cut_off(order: tuple[Kind, ...]) -> None:
+    subject = Replies()
+    for kind in order:
+        subject.owe(kind, now=NOW, instructions="Go on." if kind is Kind.CONTINUATION else None)
+    request = subject.next("r1", now=NOW)
+    assert request == CreateResponse(event_id="r1", response=ResponseOptions("Go on."))
+    subject.begun("R", now=NOW)
+    assert owed(subject) == ()
+
+
+def test_what_a_turn_made_void_is_owed_again_when_nobody_spoke_in_it() -> None:
+    subject = Replies()
+    owe(subject, Kind.GREETING)
+    subject.committed("U", now=NOW)
+    subject.committed("V", now=NOW)
+    assert owed(subject) == (Kind.ANSWER,)
+    subject.no_turn("U")
+    assert owed(subject) == (Kind.ANSWER,), "the other turn stands"
+    subject.no_turn("V")
+    assert owed(subject) == (Kind.GREETING,)
+    assert subject.next("r1", now=NOW) is not None, "voice detection is not waited for"
+
+
+def test_what_was_asked_for_a_turn_that_was_none_does_not_settle_what_is_owed_again() -> None:
+    subject = Replies()
+    owe(subject, Kind.GREETING)
+    subject.committed("U", now=NOW)
+    assert subject.next("r1", now=NOW + EXPECT_S) is not None
+    subject.no_turn("U")
+    subject.begun("R", now=NOW + EXPECT_S)
+    subject.done("R", End.SPOKE, now=NOW + EXPECT_S)
+    assert owed(subject) == (Kind.GREETING,)
+
+
+def test_an_answer_that_is_owed_for_more_than_turns_is_not_withdrawn_with_them() -> None:
+    subject = Replies()
+    owe(subject, Kind.ANSWER)
+    subject.committed("U", now=NOW)
+    subject.no_turn("U")
+    assert owed(subject) == (Kind.ANSWER,)
+
+
+def test_what_a_turn_made_void_is_void_for_good_once_it_is_being_answered() -> None:
+    subject = Replies()
+    owe(subject, Kind.GREETING)
+    subject.committed("U", now=NOW)
+    subject.begun("R", now=NOW)
+    subject.no_turn("U")
+    assert owed(subject) == ()
 
 
 def test_a_response_that_failed_though_nothing_was_owed_is_owed_as_an_answer() -> None:

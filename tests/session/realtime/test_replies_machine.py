@@ -169,7 +169,8 @@ class AnyServer(RuleBasedStateMachine):
         assert len(minute) <= PER_MINUTE
         self.request = step.event_id, self.now, list(self.waits)
         instructed = step.response is not None
-        assert not instructed or all(wait.kind not in NEWS for wait in self.waits)
+        kinds = {wait.kind for wait in self.waits}
+        assert not instructed or kinds.isdisjoint(NEWS) or Kind.CONTINUATION in kinds
 
     # --- the ledger -------------------------------------------------------------------------
 
@@ -178,11 +179,17 @@ class AnyServer(RuleBasedStateMachine):
             return
         taken = self.response.knows if self.response is not None else []
         standing = [w for w in self.waits if w not in taken or w.missing]
-        if wait.kind in NEWS:
-            self._settle([w for w in standing if w.kind not in NEWS])
-        elif any(w.kind in NEWS for w in standing):
-            return
         self.waits.append(wait)
+        self._make_void([*standing, wait])
+
+    def _make_void(self, standing: list[Wait]) -> None:
+        """What is not said since there are news."""
+        kinds = {wait.kind for wait in standing}
+        void = set(Kind) - NEWS
+        if Kind.ANSWER not in kinds:
+            void -= {Kind.CONTINUATION}
+        if not kinds.isdisjoint(NEWS):
+            self._settle([wait for wait in standing if wait.kind in void])
 
     def _settle(self, settled: list[Wait]) -> None:
         self.waits = [wait for wait in self.waits if wait not in settled]
@@ -211,8 +218,8 @@ class AnyServer(RuleBasedStateMachine):
         elif end is not End.CUT:
             if all(wait.missing for wait in response.knows) and not self.over:
                 self._owe(Wait(Kind.ANSWER))
-            elif not NEWS.isdisjoint(wait.kind for wait in self.waits):
-                self._settle([w for w in self.waits if w.kind not in NEWS])
+            else:
+                self._make_void(self.waits)
             if end is End.FAILED or self.silent:
                 self._failed(self.now, named_s)
             self.silent = end is End.SILENT

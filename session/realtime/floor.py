@@ -114,8 +114,6 @@ class Floor:
         replies.results_added(self._functions.results_added)
         if self._functions.take_answered():
             replies.owe(Kind.RESULTS, now=now)
-        if not self._waiting.working:
-            replies.withdraw(Kind.WAITING)
         self._look(now)
         self._owe(now)
         word = self._dead_air.word(now=now)

@@ -16,8 +16,8 @@ a round has had its word               none for it any more, however long it tak
 the model does not say it              a notice stands in for it, :mod:`~session.realtime.dead_air`
 a function has answered, or was        no word for it; those that are still at work keep theirs
 given up
-no function is at work any more        nothing is due; a word that is owed and not asked for has
-                                       lost its sense: see :attr:`Waiting.working`
+no function is at work any more        nothing is due; a word that is owed and not asked for gives
+                                       way to the results
 =====================================  ============================================================
 
 How the conversation uses it: :mod:`~session.realtime.functions` reports calls and their ends. After

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from session.call import Call
+from simulators.realtime.script import AgentScript, CallTool, Reply, Speak, say
+from simulators.speech.corpus import spoken
 from tests.session.endpoints import Hanging, endpoint
-from tests.session.ends import Model, until, worker
+from tests.session.ends import FRAME, Model, until, worker
+from tests.session.test_with_simulator import Caller, frames, simulated
 
 
 def agent(url: str) -> str:
@@ -84,3 +87,52 @@ async def test_a_caller_who_hangs_up_leaves_no_request_behind(
         assert "tool call" not in {task.get_name() for task in asyncio.all_tasks()}
         assert w.facts.of("tool_returned") == [], "nobody knows what became of it"
         assert await w.metric("asheard_active_calls") == 0
+
+
+async def test_the_conversation_goes_on_and_the_result_is_spoken_when_it_comes(
+    tmp_path: Path,
+) -> None:
+    """At the Realtime simulator: a word after a second, an answer to something else, the result."""
+    script = AgentScript(
+        replies=(
+            Reply((CallTool("quote", '{"items": ["bagels"]}'),), when="bagels"),
+            Reply((Speak("I am still adding it up."),), when_told="still at work"),
+            say("Yes, we have coffee.", when="coffee"),
+            say("That will be $9.05.", when="9.05"),
+        )
+    )
+    ready = asyncio.Event()
+
+    async def quote(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        await ready.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n$9.05")
+
+    async with endpoint(quote) as url:
+        agent_file = (
+            "name: x\ninstructions: Be brief.\n"
+            "while_waiting: {after_s: 1, instruct: The price is still at work.}\n"
+            f"tools: [{{name: quote, description: d, url: {url}, timeout_s: 60}}]\n"
+        )
+        async with simulated(script, agent_file, tmp_path) as (w, realtime):
+            caller = Caller(w)
+
+            def said() -> list[str]:
+                return [f.text for f in w.facts.of("item_generated")]
+
+            await w.facts.wait_for("session_started")
+            await caller.send(frames(spoken("I want bagels and a soda.").ulaw))
+            await caller.send([FRAME] * 50)
+            await until(lambda: said() == ["I am still adding it up."], "a word")
+            await caller.send(
+                frames(spoken("Sorry for interrupting, do you also have coffee?").ulaw)
+            )
+            await caller.send([FRAME] * 50)
+            await until(lambda: said()[1:] == ["Yes, we have coffee."], "an answer meanwhile")
+            assert not w.facts.of("tool_returned")
+            ready.set()
+            await until(lambda: said()[2:] == ["That will be $9.05."], "the result")
+            await w.gateway.close()
+            await w.facts.wait_for("session_ended")
+            assert realtime.sessions[0].refusals == []
+            assert len(said()) == 3

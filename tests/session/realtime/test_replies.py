@@ -448,6 +448,14 @@ def test_who_is_owed_a_word_while_a_function_works_waits_for_the_function() -> N
     assert subject.owing(NOW) == MODEL
 
 
+def test_who_is_being_answered_does_not_wait_for_a_function() -> None:
+    subject = Replies()
+    subject.calling = True
+    subject.begun("R", now=NOW)
+    subject.owe(Kind.WAITING, now=NOW, instructions="Say so.")
+    assert subject.owing(NOW) == MODEL
+
+
 def test_a_word_that_the_model_refuses_for_good_is_said_in_its_place() -> None:
     subject, now = Replies(), NOW
     subject.calling = True

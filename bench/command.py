@@ -6,6 +6,7 @@
     asheard bench system
     asheard bench soak --minutes 20 --total 2000
     asheard bench faults --only lost-socket,killed-gateway
+    asheard bench conversations           how long callers hear nothing when much goes wrong
     asheard bench table RESULTS           those lines as Markdown
     asheard bench all                     what `make bench` runs, in under ten minutes on two cores
 
@@ -29,6 +30,7 @@ import msgspec
 from bench import results
 from bench.capacity import capacities, ratio
 from bench.compare import compare
+from bench.conversations import run_conversations
 from bench.results import CallsResult
 from bench.run import Load, Setup, run_calls
 from bench.soak import soak
@@ -113,6 +115,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     faults.add_argument("--only", type=_names, default=[], metavar="NAME,NAME,…")
     faults.add_argument("--calls", type=int, default=100, help="in which a process is killed (100)")
     faults.add_argument("--list", action="store_true", help="the names, and what is done")
+
+    talks = benches.add_parser(
+        "conversations", help="how long callers hear nothing when much goes wrong"
+    )
+    talks.add_argument("--calls", type=int, default=200, metavar="N")
+    talks.add_argument("--at-once", type=int, default=40, metavar="N")
+    talks.add_argument("--seed", type=int, default=1)
 
     benches.add_parser("playhead", help="the playhead against random networks, in virtual time")
     benches.add_parser("words", help="the aligner against labelled speech")
@@ -251,6 +260,18 @@ async def _faults(args: argparse.Namespace) -> int:
     return EXIT_DONE if all(row.ok for row in found) else EXIT_FAILED
 
 
+async def _conversations(args: argparse.Namespace) -> int:
+    found = await run_conversations(calls=args.calls, at_once=args.at_once, seed=args.seed)
+    say(found)
+    progress(
+        f"{found.calls} calls in {found.seconds:.0f} s: longest dead air "
+        f"{(found.dead_air_ms.most or 0) / 1000:.1f} s, {found.beyond} longer than promised, "
+        f"{found.mute_calls} calls mute, {found.words_lost_after_noise} of "
+        f"{found.words_cut_by_noise} words lost after noise"
+    )
+    return EXIT_DONE
+
+
 async def _playhead(_args: argparse.Namespace) -> int:
     if importlib.util.find_spec("bench.playhead") is None:
         say(Missing(bench="playhead", missing="bench/playhead.py is not there"))
@@ -326,6 +347,7 @@ _BENCHES: dict[str, Callable[[argparse.Namespace], Coroutine[None, None, int]]] 
     "system": _system,
     "soak": _soak,
     "faults": _faults,
+    "conversations": _conversations,
     "playhead": _playhead,
     "words": _words,
     "table": _table,

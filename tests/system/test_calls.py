@@ -15,7 +15,8 @@ from cli.system import clean_environment
 from gateway.playout import replay
 from gateway.playout.positions import PositionFixed
 from simulators.network import Network, Path
-from simulators.realtime.script import AgentScript, Reply, Speak, say
+from simulators.realtime.faults import TurnFault
+from simulators.realtime.script import AgentScript, Failure, Hearing, Reply, Speak, say
 from simulators.realtime.script import bakery as bakery_agent
 from simulators.twilio import TwilioCaller
 from simulators.twilio.script import (
@@ -23,7 +24,9 @@ from simulators.twilio.script import (
     AgentSilent,
     CallerScript,
     Drop,
+    Elapsed,
     HangUp,
+    Noise,
     Press,
     Say,
     Step,
@@ -171,6 +174,43 @@ async def test_a_caller_in_silence_hears_a_sentence_of_ours_and_may_cut_it() -> 
     [silence] = [event.silence for event in transcript.events if event.HasField("silence")]
     assert silence.reason == transcript_pb2.DEAD_AIR_REASON_MODEL
     assert 5_000 <= silence.lasted_ms <= 7_000
+
+
+@together
+async def test_what_did_not_go_well_is_in_the_transcript() -> None:
+    price = Reply(
+        (Speak("That will be $9.05. Cash or credit?"),),
+        first_audio_ms=3_500,
+        failure=Failure("incomplete", code="content_filter", after_audio_ms=1_500),
+    )
+    agent = AgentScript(
+        replies=(say("Yes, I can help you place your order."), price),
+        hearings=(Hearing(), Hearing(failure="server_error")),
+        turns=(TurnFault(no_response=True),),
+    )
+    caller = CallerScript(
+        steps=(
+            Step(Noise(300), AgentSilent(700)),
+            Step(Say("I want bagels and a soda."), Elapsed(2_000)),
+        ),
+        end=Step(HangUp(), AgentPlayed(1_300)),
+    )
+    async with local_system(agent, io.StringIO()) as system:
+        call = await TwilioCaller(system.voice_url, caller).run()
+        transcript = await system.final_transcript(call.call_sid)
+        [session] = system.realtime.sessions
+    assert sum(speech.started for speech in session.speech) == 2, "the noise was taken for speech"
+    assert transcript.final
+    greeting, order, price_turn = transcript.turns  # the noise is none of them
+    assert greeting.heard_text == "Yes, I can help you place your order."
+    assert (order.heard_text, order.transcription_failed) == ("", True)
+    assert (price_turn.notice, price_turn.incomplete_reason) == (False, "content_filter")
+    [event] = [event for event in transcript.events if event.after_item_id == order.item_id]
+    assert event.silence.reason == transcript_pb2.DEAD_AIR_REASON_MODEL
+    assert event.end_ms - event.start_ms == event.silence.lasted_ms
+    assert order.end_ms - 300 <= event.start_ms <= order.end_ms + 300
+    assert abs(event.end_ms - price_turn.start_ms) <= 300
+    assert 3_000 <= event.silence.lasted_ms <= 5_000
 
 
 @pytest.mark.parametrize("action", [HangUp(), Drop()], ids=["hang-up", "drop"])

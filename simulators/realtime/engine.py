@@ -34,6 +34,7 @@ from simulators.realtime import client_events
 from simulators.realtime.caller_turns import CallerTurns
 from simulators.realtime.conversation import Conversation
 from simulators.realtime.errors import ClientError
+from simulators.realtime.faults import ResultFault
 from simulators.realtime.mishaps import Mishaps
 from simulators.realtime.outbox import Outbox
 from simulators.realtime.replies import Replies
@@ -111,7 +112,7 @@ class Engine:
             self._outbox,
             self._mishaps,
             self.truth,
-            begin=lambda options: self._respond(options, "client"),
+            begin=lambda options: self._responses.create(options, "client"),
             refuse=self._refuse,
             none_before_ms=lambda: self._responses.no_requests_before_ms,
         )
@@ -126,8 +127,8 @@ class Engine:
             interrupt=self._responses.interrupt,
             respond=self._respond_unasked,
         )
-        self._overtaken: list[Callable[[], None]] = []
-        """Results that wait for a response to begin."""
+        self._awaited: dict[Callable[[], None], ResultFault] = {}
+        """Results that have not joined the conversation yet."""
         self._outbox.emit("session.created", session=self._settings.shown())
 
     # --- facts in ------------------------------------------------------------------------------
@@ -217,6 +218,7 @@ class Engine:
             case "conversation.item.delete":
                 self._conversation.delete(event["item_id"])
             case "response.create":
+                self._join_results()  # A client's events are taken in order.
                 self._requests.receive(event)
             case "response.cancel":
                 self._responses.cancel(event.get("response_id"))
@@ -231,18 +233,16 @@ class Engine:
             return
 
         def join() -> None:
-            if join in self._overtaken:
-                self._overtaken.remove(join)
-            elif fault.overtaken:
+            if self._awaited.pop(join, None) is None:
                 return  # It has joined already.
             try:
                 self._create_item(item, previous)
             except ClientError as error:
                 self._refuse(error, event)
 
+        self._awaited[join] = fault
         after_ms = fault.after_ms
         if fault.overtaken:
-            self._overtaken.append(join)
             after_ms = after_ms or _OVERTAKEN_AT_MOST_MS
         self._outbox.after(after_ms, join)
         what = "overtaken" if fault.overtaken else "late_result"
@@ -262,15 +262,15 @@ class Engine:
                 self.truth.tool_outputs.append((wire["call_id"], wire["output"]))
                 self._replies.note_input(wire["output"])
 
-    def _respond(self, options: Event, asked: Asked) -> str:
-        response_id = self._responses.create(options, asked)
-        for join in list(self._overtaken):
-            join()
-        return response_id
+    def _join_results(self, *, overtaken_alone: bool = False) -> None:
+        for join, fault in list(self._awaited.items()):
+            if fault.overtaken or not overtaken_alone:
+                join()
 
     def _respond_unasked(self, asked: Asked) -> None:
         try:
-            self._respond({}, asked)
+            self._responses.create({}, asked)
+            self._join_results(overtaken_alone=True)
         except ClientError as error:
             self._refuse(error, {})
 

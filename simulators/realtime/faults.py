@@ -45,10 +45,13 @@ class TurnFault:
 
 @dataclass(frozen=True, slots=True)
 class ResultFault:
-    """A function call's output that the client has sent and that is long in coming."""
+    """A function call's output that the client has sent and that is long in coming.
+
+    It joins before a later request of the client is taken: a client's events are taken in order.
+    """
 
     overtaken: bool = False
-    """It joins the conversation only after the next ``response.created``, whose response therefore
+    """It joins the conversation only after the next response that begins unasked, which therefore
     cannot know it."""
     after_ms: int = 0
     """It joins the conversation so much later."""

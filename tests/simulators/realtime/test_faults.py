@@ -224,6 +224,20 @@ def test_result_may_join_late_and_by_number() -> None:
     assert played(drive) == ["late_result"]
 
 
+@pytest.mark.parametrize("fault", [ResultFault(overtaken=True), ResultFault(after_ms=9_000)])
+def test_request_that_comes_after_a_result_is_answered_knowing_it(fault: ResultFault) -> None:
+    drive, result = calling(results=(fault,))
+    drive.send(result)
+    assert kinds(ask(drive, "second"))[:3] == [
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+    ]
+    drive.wait(20_000)
+    assert said(drive) == ["That will be $9.05."]
+    assert kinds(drive.events).count("conversation.item.added") == 3
+
+
 def test_late_result_is_still_judged() -> None:
     drive, result = calling(results=(ResultFault(after_ms=900),))
     drive.send({**result, "previous_item_id": "nobody"})

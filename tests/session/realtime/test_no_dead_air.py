@@ -10,49 +10,21 @@ from collections.abc import Callable
 import pytest
 
 from asheard.v1 import transcript_pb2
-from session.agent import parse_agent
-from session.notices import Notice, Sentence
 from session.realtime import events
-from session.realtime.dead_air import PATIENCE_S
 from session.realtime.outputs import Note
 from session.realtime.replies import ASKED_S, EXPECT_S, STALLED_S
 from session.realtime.waits import FIRST_BACKOFF_S
 from tests.session.realtime.talk import GREETER, Talk
 from tests.session.realtime.test_functions import call_function
-
-GREETING = events.ResponseOptions("Be brief.\n\nSay hello.")
-PATIENT = parse_agent(
-    "name: x\ninstructions: Be brief.\nturn_detection: {type: server_vad, interrupt_response: false}\n",
-    name="inline",
+from tests.session.realtime.turns import (
+    ACTIVE,
+    GREETING,
+    PATIENT,
+    caller_turn,
+    fail,
+    refuse,
+    text_only,
 )
-BOOK = {
-    Notice.HOLD: Sentence.of("One moment, please.", b"\x55" * 8_000),
-    Notice.SORRY: Sentence.of("Could you say that again?", b"\x55" * 16_000),
-}
-"""A second, and two."""
-ACTIVE = "conversation_already_has_active_response"
-
-
-def refuse(
-    talk: Talk, code: str = "server_error", *, named: bool = True, message: str = ""
-) -> None:
-    """The server's No to the last request."""
-    event_id = talk.requests[-1].event_id if named else None
-    talk.server("error", error={"code": code, "event_id": event_id, "message": message})
-
-
-def fail(talk: Talk, response_id: str, message: str = "", code: str = "server_error") -> None:
-    """A response begins and fails."""
-    talk.response(response_id)
-    talk.response_done(
-        response_id, "failed", {"type": "failed", "error": {"code": code, "message": message}}
-    )
-
-
-def caller_turn(talk: Talk, item_id: str = "U") -> None:
-    talk.caller_speaks(item_id)
-    talk.caller_stops(item_id)
-
 
 # --- a refused greeting -------------------------------------------------------------------------
 
@@ -255,19 +227,6 @@ def test_a_turn_that_got_no_response_is_asked_for(kind: str) -> None:
 # --- responses in which nothing is heard --------------------------------------------------------
 
 
-def text_only(talk: Talk, response_id: str) -> None:
-    talk.response(response_id)
-    item = {
-        "id": f"T_{response_id}",
-        "type": "message",
-        "role": "assistant",
-        "status": "completed",
-        "content": [{"type": "output_text", "text": "We open at nine."}],
-    }
-    talk.server("response.output_item.done", response_id=response_id, item=item)
-    talk.response_done(response_id)
-
-
 @pytest.mark.parametrize("how", ["text", "nothing", "content_filter", "max_output_tokens"])
 def test_a_response_in_which_nothing_was_heard_is_asked_for_once_more(how: str) -> None:
     talk = Talk()
@@ -357,138 +316,3 @@ def test_an_interrupted_response_that_never_ends_holds_up_nothing() -> None:
     talk.caller_stops()
     talk.wait(EXPECT_S + 0.1)
     assert len(talk.requests) == 1
-
-
-# --- silences -----------------------------------------------------------------------------------
-
-
-def test_a_silence_of_two_seconds_is_recorded_on_the_calls_clock() -> None:
-    talk = Talk()
-    talk.caller_audio(4000, media_ms=63)
-    talk.caller_speaks("U", audio_start_ms=300)
-    talk.caller_stops("U", audio_end_ms=3900)  # of which 500 are the silence that decided it
-    talk.response("R")
-    talk.item("R", "A")
-    talk.now += 1.5
-    talk.caller_audio(1500, media_ms=4063)
-    talk.audio("R", "A", 500)
-    (silence,) = talk.facts("dead_air")
-    assert silence.reason == transcript_pb2.DEAD_AIR_REASON_MODEL
-    assert (silence.start_ms, silence.end_ms, silence.lasted_ms) == (3463, 5563, 2100)
-    assert talk.noted(Note.DEAD_AIR, "model") == 2100
-
-
-def test_a_pause_as_people_make_them_is_measured_and_not_recorded() -> None:
-    talk = Talk()
-    caller_turn(talk)
-    talk.response("R")
-    talk.now += 0.8
-    talk.audio("R", "A", 500)
-    assert talk.noted(Note.DEAD_AIR, "model") == 800
-    assert talk.facts("dead_air") == []
-
-
-def test_a_slow_function_is_what_is_waited_for() -> None:
-    talk = Talk()
-    talk.response("R")
-    call_function(talk, "R", "F", "call_1")
-    talk.response_done("R")
-    talk.wait(3)
-    talk.tool_returned("call_1", "$4.70")
-    talk.say("R2", "A", "It is $4.70.", 900)
-    (silence,) = talk.facts("dead_air")
-    assert silence.reason == transcript_pb2.DEAD_AIR_REASON_TOOL
-
-
-def said(talk: Talk) -> list[str]:
-    """What the caller was told without the model."""
-    ids = {fact.item_id for fact in talk.facts("item_added") if fact.notice}
-    return [fact.text for fact in talk.facts("item_generated") if fact.item_id in ids]
-
-
-def test_a_caller_in_silence_is_told_to_wait_and_in_the_end_that_there_is_no_answer() -> None:
-    talk = Talk(notices=BOOK)
-    caller_turn(talk)
-    talk.response("R")
-    talk.wait(PATIENCE_S - 0.1)
-    assert said(talk) == []
-    talk.wait(0.1)
-    assert said(talk) == ["One moment, please."]
-    talk.wait(1 + PATIENCE_S - 0.1)
-    assert len(said(talk)) == 1
-    talk.wait(0.1)
-    assert said(talk) == ["One moment, please.", "Could you say that again?"]
-    assert [event.response_id for event in talk.sent if isinstance(event, events.CancelResponse)]
-    talk.audio("R", "A", 500)
-    assert talk.to_caller[-1] == ("notice_t_2", 0), "what comes now is not heard any more"
-    talk.wait(120)
-    assert len(said(talk)) == 2
-    assert talk.requests == []
-    assert [f.lasted_ms for f in talk.facts("dead_air")] == [6000, 6000]
-
-
-def test_who_was_told_to_wait_hears_the_answer_when_it_comes() -> None:
-    talk = Talk(notices=BOOK)
-    caller_turn(talk)
-    talk.response("R")
-    talk.wait(PATIENCE_S + 2)
-    talk.say("R", "A", "We open at nine.", 900)
-    talk.wait(120)
-    assert said(talk) == ["One moment, please."]
-    caller_turn(talk, "U2")
-    talk.response("R2")
-    talk.wait(PATIENCE_S)
-    assert said(talk) == ["One moment, please."] * 2, "another wait, another word"
-
-
-@pytest.mark.parametrize("message", ["", "Please try again in 6s."])
-@pytest.mark.parametrize("how", ["refused", "failed", "silent"])
-def test_what_fails_three_times_ends_in_words(how: str, message: str) -> None:
-    talk = Talk(notices=BOOK)
-    caller_turn(talk)
-    fail(talk, "R0", message)
-    done = 0
-    for _ in range(600):
-        if len(talk.requests) > done:
-            done = len(talk.requests)
-            if how == "refused":
-                refuse(talk, "rate_limit_exceeded", message=message)
-            elif how == "failed":
-                fail(talk, f"R{done}", message)
-            else:
-                text_only(talk, f"R{done}")
-        talk.wait(0.1)
-    assert said(talk)[-1] == "Could you say that again?"
-    assert done <= 4
-    assert all(f.lasted_ms <= 6000 for f in talk.facts("dead_air"))
-    assert sum(f.lasted_ms for f in talk.facts("dead_air")) <= 12_000
-    caller_turn(talk, "U2")
-    talk.say("R9", "B", "We open at nine.", 900)
-    talk.wait(60)
-    assert said(talk).count("Could you say that again?") == 1, "the call goes on"
-
-
-def test_a_slow_function_is_waited_for_after_a_word_however_long_it_takes() -> None:
-    talk = Talk(notices=BOOK)
-    talk.response("R")
-    call_function(talk, "R", "F", "call_1")
-    talk.response_done("R")
-    talk.wait(4)
-    assert len(talk.requests) == 1, "a word of the model's own"
-    talk.say("R2", "A", "I am still looking.", 900)
-    talk.wait(100)
-    assert said(talk) == [], "told once"
-    talk.tool_returned("call_1", "$4.70")
-    assert len(talk.requests) == 2
-
-
-def test_nobody_waits_once_the_caller_has_left() -> None:
-    talk = Talk()
-    caller_turn(talk)
-    talk.wait(2.5)
-    talk.hang_up()
-    (silence,) = talk.facts("dead_air")
-    assert silence.lasted_ms == 2500
-    talk.wait(60)
-    assert talk.requests == []
-    assert talk.conversation.next_timer() is None

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from runtime.guard import Refusals
 from runtime.metrics import CALL_BUCKETS, LATENCY_BUCKETS
 from session.latency import passed_us
+from session.notices import Notice
 from session.realtime.agreed import SETTINGS
 from session.realtime.dead_air import REASONS
 from session.realtime.outputs import DROPPED, Note, Noted
@@ -163,6 +164,14 @@ class SessionMetrics:
         )
         for setting in SETTINGS:
             self.setting_differences.labels(setting)
+        self.notices = Counter(
+            "asheard_notices",
+            "Sentences that were said without the model, by notice.",
+            ["notice"],
+            registry=registry,
+        )
+        for notice in Notice:
+            self.notices.labels(notice.value)
         self.tokens = Counter(
             "asheard_realtime_tokens", "Tokens used.", ["kind"], registry=registry
         )
@@ -226,6 +235,8 @@ class SessionMetrics:
                 self.positions_late.inc()
             case Note.INCOMPLETE:
                 self.incomplete.labels(noted.label).inc()
+            case Note.NOTICE:
+                self.notices.labels(noted.label).inc()
             case Note.DEAD_AIR:
                 self.dead_air.labels(noted.label).observe(noted.amount / 1000)
             case Note.DROPPED:

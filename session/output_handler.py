@@ -119,7 +119,7 @@ class OutputHandler:
         except OutletFull:
             self.audible = False  # what follows would be at the wrong place
             raise
-        if audio.payload and self._latency.unanswered:
+        if audio.payload and self._latency.unanswered and not audio.notice:
             waited_s = self._latency.answered(time.time_ns() // 1000)
             if waited_s is not None:
                 self._metrics.first_audio.observe(waited_s)

@@ -21,7 +21,7 @@ from runtime.units import BYTES_PER_MS
 from session.notices import Notice, NoticeBook
 from session.realtime.events import CreateItem
 from session.realtime.items import Items
-from session.realtime.outputs import Outputs
+from session.realtime.outputs import Note, Outputs
 from session.realtime.setup import Setup
 from session.realtime.state import Memory
 
@@ -67,11 +67,17 @@ class Notices:
         sentence = self._book.get(notice)
         if sentence is None or self._memory.caller_left:
             return 0.0
-        self._said += 1
-        item_id = f"notice_{self._tag}_{self._said}"
+        item_id = self._new_id()
+        while item_id in self._memory.items:  # a server that knows one can make up the next
+            item_id = self._new_id()
         self._items.notice(item_id, sentence)
         if self._setup.configured:
             content = [{"type": "output_text", "text": sentence.text}]
             item = {"id": item_id, "type": "message", "role": "assistant", "content": content}
             self._outputs.send(CreateItem(event_id=self._outputs.event_id(), item=item))
+        self._outputs.note(Note.NOTICE, notice.value)
         return sentence.audio_bytes / (1000 * BYTES_PER_MS)
+
+    def _new_id(self) -> str:
+        self._said += 1
+        return f"notice_{self._tag}_{self._said}"

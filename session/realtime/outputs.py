@@ -31,6 +31,8 @@ class ToCaller(msgspec.Struct, frozen=True, gc=False):
     """Base64 of µ-law at 8 kHz; may be empty, also without ``last``."""
     last: bool = False
     """No more audio of this part will come."""
+    notice: bool = False
+    """It is ours, and no answer of the model's."""
 
 
 class Interrupt(msgspec.Struct, frozen=True):
@@ -142,6 +144,9 @@ class Note(enum.Enum):
     """A response that a limit or a filter ended. Label: why, out of a bounded set."""
     DEAD_AIR = "dead air"
     """A silence in which the caller waited. Label: reason; the amount is its milliseconds."""
+    NOTICE = "notice"
+    """A sentence that was said without the model. Label: which, out of
+    :class:`session.notices.Notice`."""
     CALL_NOT_MADE = "call not made"
     """A function call that was not carried out, since it was cut off."""
 

@@ -120,7 +120,7 @@ class Parts:
         self._outputs.add(TextReceived(item.item_id, 0, sentence.text))
         for piece in sentence.pieces:
             self._outputs.add(AudioReceived(item.item_id, 0, piece))
-            self._outputs.add(ToCaller(item.item_id, 0, piece))
+            self._outputs.add(ToCaller(item.item_id, 0, piece, notice=True))
 
     # --- text -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from asheard.v1 import fact_pb2, session_service_pb2
 from session.notices.book import SHIPPED
 from session.realtime.conversation import Conversation
 from session.realtime.outputs import Fatal
-from tests.session.ends import Worker, endpoint, worker
+from tests.session.ends import FRAME, Worker, endpoint, worker
 from tests.session.ports import free_port
 
 QUIET = "name: x\ninstructions: Be brief.\n"
@@ -41,6 +41,7 @@ async def failed(w: Worker, detail: str) -> None:
     assert w.facts.names()[0] == "session_started"
     assert w.facts.names()[-1] == "session_ended"
     assert await w.metric('asheard_calls_total{outcome="model_failed"}') == 1
+    assert await w.metric('asheard_notices_total{notice="goodbye"}') == 1
 
 
 async def test_a_bad_key_closes_with_3000(tmp_path: Path) -> None:
@@ -72,6 +73,18 @@ async def test_expiry_is_no_normal_end(tmp_path: Path) -> None:
         model = await w.call()
         await model.close(1001, "Your session hit the maximum duration of 60 minutes.")
         await failed(w, "close 1001")
+
+
+async def test_a_sentence_of_ours_is_no_answer_by_the_figures(tmp_path: Path) -> None:
+    async with worker(agent=QUIET, directory=tmp_path) as w:
+        model = await w.call()
+        await w.gateway.send_audio(*[FRAME] * 100)
+        await model.wait_for("input_audio_buffer.append", 100)
+        await model.say("input_audio_buffer.speech_started", item_id="U", audio_start_ms=0)
+        await model.say("input_audio_buffer.speech_stopped", item_id="U", audio_end_ms=2000)
+        await model.close(1001, "Going away.")
+        await failed(w, "close 1001")
+        assert await w.metric("asheard_first_audio_seconds_count") == 0
 
 
 async def test_a_socket_that_drops_in_mid_sentence(tmp_path: Path) -> None:

@@ -84,9 +84,12 @@ class OnePart:
         self.subject.response_over(self.item)
 
 
-def what_happens(event: str, state: PartState) -> tuple[PartState, list[str]]:
+def what_happens(
+    event: str, state: PartState, *, notice: bool = False
+) -> tuple[PartState, list[str]]:
     """The state after an event, and what the event wanted done about what was heard."""
     one = OnePart(state, asked=event.startswith("not in"))
+    one.item.notice = notice
     match event:
         case "audio goes to the caller":
             one.audio(stale=False)
@@ -157,6 +160,17 @@ def test_the_code_does_what_the_table_says(event: str, state: PartState, follows
             assert (after, wanted) == (PartState.SETTLED, ["PartPlayed", "DeleteItem"])
         case _:
             raise AssertionError(f"the table has {follows!r}")
+
+
+@pytest.mark.parametrize(("event", "state", "follows"), table())
+def test_a_notice_goes_through_the_same_states_and_the_model_is_told_nothing(
+    event: str, state: PartState, follows: str
+) -> None:
+    after, wanted = what_happens(event, state, notice=True)
+    expected, of_the_models = what_happens(event, state)
+    assert after is expected
+    told = ("TruncateItem", "DeleteItem")
+    assert wanted == [kind for kind in of_the_models if kind not in told]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from session.notices import Notice, NoticeBook, Sentence
 from session.realtime import events
 from session.realtime.conversation import Conversation
 from session.realtime.input_clock import InputClock
-from session.realtime.outputs import PartCut, PartPlayed, ToCaller, WriteFact
+from session.realtime.outputs import Note, PartCut, PartPlayed, ToCaller, WriteFact
 from tests.session.realtime.talk import AGENT, Talk
 
 HOLD_MS = 2_500
@@ -129,6 +129,18 @@ def test_it_outlasts_a_response_that_is_cut_with_it() -> None:
     talk.response_done("R", "cancelled", {"type": "cancelled", "reason": "turn_detected"})
     talk.positions(("A", 300), (FIRST, 0), interrupt_id=1)
     assert talk.truncations == [("A", 300)] and talk.deletions == []
+
+
+def test_an_id_that_the_model_took_is_left_to_it() -> None:
+    talk = Talk(notices=BOOK)
+    talk.notice(Notice.HOLD)
+    talk.say("R", "notice_t_2", "I know what comes next.", 200)
+    talk.notice(Notice.HOLD)
+    assert [added.item_id for added in talk.facts("item_added") if added.notice] == [
+        FIRST,
+        "notice_t_3",
+    ]
+    assert talk.noted(Note.NOTICE, "hold") == 2
 
 
 def test_what_the_model_says_of_its_id_changes_nothing() -> None:

@@ -71,12 +71,14 @@ class Case:
         return CallerScript(self.steps, end=self.end)
 
 
-def _model(*replies: Reply, **more: object) -> AgentScript:
+def model(*replies: Reply, **more: object) -> AgentScript:
+    """A model that gives these replies, or those of a good call."""
     given = replies or (say(GREETING), say(QUOTE, when="bagels"), say(SURE, when="coffee"))
     return replace(AgentScript(replies=given), **more)  # type: ignore[arg-type]
 
 
-def _order() -> Step:
+def order() -> Step:
+    """The caller orders, once the agent has spoken."""
     return Step(Say(ORDER), AgentSilent(700), timeout_ms=25_000)
 
 
@@ -84,28 +86,28 @@ def _order() -> Step:
 
 _GREETED = (GREETING, QUOTE)
 REFUSED_GREETINGS = (
-    Case("the greeting is refused once", _model(refusals=(RequestFault(),)), _GREETED, (_order(),)),
+    Case("the greeting is refused once", model(refusals=(RequestFault(),)), _GREETED, (order(),)),
     Case(
         "the greeting is refused in an error that names nothing",
-        _model(refusals=(RequestFault(names_request=False),)),
+        model(refusals=(RequestFault(names_request=False),)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the greeting's request is never answered",
-        _model(refusals=(RequestFault(answer="none"),)),
+        model(refusals=(RequestFault(answer="none"),)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the greeting's request is answered after it was given up",
-        _model(
+        model(
             say(GREETING),
             say(QUOTE, when="bagels"),
             refusals=(RequestFault(answer="response", after_ms=5_200),),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
 )
 
@@ -115,35 +117,35 @@ _LIMIT = "rate_limit_exceeded"
 RATE_LIMITS = (
     Case(
         "a rate limit that names no wait",
-        _model(refusals=(RequestFault(code=_LIMIT, message="Slow down.", for_ms=1_200),)),
+        model(refusals=(RequestFault(code=_LIMIT, message="Slow down.", for_ms=1_200),)),
         _GREETED,
-        (_order(),),
+        (order(),),
         requests=3,
     ),
     Case(
         "a rate limit that names its wait",
-        _model(
+        model(
             refusals=(RequestFault(code=_LIMIT, message="Try again in 3s.", for_ms=3_000),),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
         requests=2,
     ),
     Case(
         "no requests left after the greeting, and a function's result to speak of",
-        _model(
+        model(
             Reply((Speak(GREETING),), rate_limits=RateLimits(reset_s=9.0)),
             Reply((CallTool("quote"),), when="bagels"),
             say(QUOTE, when="9.05"),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers={"quote": "$9.05"},
         requests=2,
     ),
     Case(
         "every request is refused: the caller is told",
-        _model(refusals=(RequestFault(code=_LIMIT, times=99),)),
+        model(refusals=(RequestFault(code=_LIMIT, times=99),)),
         (SORRY,),
         requests=3,
     ),
@@ -159,36 +161,36 @@ _ASKS_ASIDE = Step(Say(THANKS), Elapsed(1_500))
 RESULTS = (
     Case(
         "a turn's own response overtakes a result",
-        _model(say(GREETING), _CALLS, _ASIDE, _RESULT, results=(ResultFault(overtaken=True),)),
+        model(say(GREETING), _CALLS, _ASIDE, _RESULT, results=(ResultFault(overtaken=True),)),
         (GREETING, "Yes, of course.", QUOTE),
-        (_order(), _ASKS_ASIDE),
+        (order(), _ASKS_ASIDE),
         tool_ms=(3_000,),
         tool_answers=_ANSWERS,
     ),
     Case(
         "a result would be long in joining, but for the request that follows it",
-        _model(say(GREETING), _CALLS, _RESULT, results=(ResultFault(after_ms=1_500),)),
+        model(say(GREETING), _CALLS, _RESULT, results=(ResultFault(after_ms=1_500),)),
         (GREETING, QUOTE),
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
     Case(
         "a result joins during a response that does not know it",
-        _model(say(GREETING), _CALLS, _ASIDE, _RESULT, results=(ResultFault(after_ms=1_000),)),
+        model(say(GREETING), _CALLS, _ASIDE, _RESULT, results=(ResultFault(after_ms=1_000),)),
         (GREETING, "Yes, of course.", QUOTE),
-        (_order(), _ASKS_ASIDE),
+        (order(), _ASKS_ASIDE),
         tool_ms=(4_000,),
         tool_answers=_ANSWERS,
     ),
     Case(
         "the response to a result fails",
-        _model(
+        model(
             say(GREETING),
             _CALLS,
             Reply((Speak(QUOTE),), when="9.05", failure=Failure(), spoiled_times=1),
         ),
         (GREETING, QUOTE),
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
 )
@@ -199,7 +201,7 @@ _ACTIVE = "conversation_already_has_active_response"
 
 
 def _refused_result(fault: RequestFault) -> AgentScript:
-    return _model(say(GREETING), _CALLS, _RESULT, refusals=(fault,))
+    return model(say(GREETING), _CALLS, _RESULT, refusals=(fault,))
 
 
 REFUSED_RESULTS = (
@@ -207,28 +209,28 @@ REFUSED_RESULTS = (
         "the request to speak of a result is refused with its event_id",
         _refused_result(RequestFault(2, code=_ACTIVE)),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
     Case(
         "the request to speak of a result is refused in an error that names nothing",
         _refused_result(RequestFault(2, code=_ACTIVE, names_request=False)),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
     Case(
         "the request to speak of a result is never answered",
         _refused_result(RequestFault(2, answer="none")),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
     Case(
         "the request to speak of a result is refused late",
         _refused_result(RequestFault(2, code=_ACTIVE, after_ms=2_500)),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
 )
@@ -239,7 +241,7 @@ _TALKS_OVER = Step(Say(ORDER), AgentPlayed(1_000))
 UNANSWERED_TURNS = (
     Case(
         "the caller talks over the agent and is not answered",
-        _model(turns=(TurnFault(no_response=True),)),
+        model(turns=(TurnFault(no_response=True),)),
         _GREETED,
         (_TALKS_OVER,),
         KEEPS_TALKING,
@@ -247,7 +249,7 @@ UNANSWERED_TURNS = (
     ),
     Case(
         "the caller talks over the agent, and the model's own response is refused",
-        _model(
+        model(
             Reply((Speak(GREETING),), speed=0.9),
             say(QUOTE, when="bagels"),
             names_in_errors=False,
@@ -258,15 +260,15 @@ UNANSWERED_TURNS = (
     ),
     Case(
         "a turn is not answered",
-        _model(turns=(TurnFault(no_response=True),)),
+        model(turns=(TurnFault(no_response=True),)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "a turn is answered after we have asked",
-        _model(turns=(TurnFault(response_after_ms=4_000),)),
+        model(turns=(TurnFault(response_after_ms=4_000),)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
 )
 
@@ -275,7 +277,7 @@ UNANSWERED_TURNS = (
 
 def _failing(failure: Failure, times: int) -> AgentScript:
     reply = Reply((Speak(QUOTE),), when="bagels", failure=failure, spoiled_times=times)
-    return _model(say(GREETING), reply)
+    return model(say(GREETING), reply)
 
 
 FAILURES = (
@@ -283,26 +285,26 @@ FAILURES = (
         "a response fails twice and names a short wait",
         _failing(Failure(message="Rate limit reached. Please try again in 300ms."), 2),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "a response fails once and names six seconds",
         _failing(Failure(message="Rate limit reached. Please try again in 6s."), 1),
         (GREETING, QUOTE),
-        (_order(),),
+        (order(),),
     ),
     Case(
         "a response fails for ever: the caller is told",
         _failing(Failure(message="The model is overloaded."), 99),
         (GREETING, SORRY),
-        (_order(),),
+        (order(),),
         requests=4,
     ),
     Case(
         "a response fails in the middle of its audio",
         _failing(Failure(after_audio_ms=1_000), 1),
         (GREETING, "That will be…", QUOTE),
-        (_order(),),
+        (order(),),
     ),
 )
 
@@ -311,20 +313,20 @@ FAILURES = (
 
 def _odd_answer(**what: object) -> AgentScript:
     reply = replace(Reply((Speak(QUOTE),), when="bagels", spoiled_times=1), **what)  # type: ignore[arg-type]
-    return _model(say(GREETING), reply)
+    return model(say(GREETING), reply)
 
 
 ANSWERS = (
-    Case("an answer is text only", _odd_answer(text_only=True), _GREETED, (_order(),)),
+    Case("an answer is text only", _odd_answer(text_only=True), _GREETED, (order(),)),
     Case(
         "an answer is filtered before its first word",
         _odd_answer(failure=Failure("incomplete", "content_filter")),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "an answer ends in the middle of a sentence",
-        _model(
+        model(
             say(GREETING),
             Reply(
                 (Speak(QUOTE),),
@@ -333,13 +335,13 @@ ANSWERS = (
             ),
         ),
         (GREETING, "That will be…"),
-        (_order(),),
+        (order(),),
     ),
     Case(
         "an answer has nothing in it",
-        _model(say(GREETING), Reply((), when="bagels"), say(QUOTE)),
+        model(say(GREETING), Reply((), when="bagels"), say(QUOTE)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
 )
 
@@ -347,14 +349,14 @@ ANSWERS = (
 
 
 def _tampered(*faults: EventFault) -> AgentScript:
-    return _model(events=faults)
+    return model(events=faults)
 
 
 _DONE = "response.done"
 ODD_EVENTS = (
     Case(
         "the error of a failed response is a string",
-        _model(
+        model(
             Reply(
                 (Speak(GREETING),),
                 failure=Failure(),
@@ -364,13 +366,13 @@ ODD_EVENTS = (
             say(QUOTE, when="bagels"),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the details of a response are a string",
         _tampered(EventFault(_DONE, times=None, set={"response.status_details": "fine"})),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "numbers are floats",
@@ -381,11 +383,11 @@ ODD_EVENTS = (
             EventFault("input_audio_buffer.speech_stopped", set={"audio_end_ms": 9_000.5}),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "a function's arguments are an object",
-        _model(
+        model(
             say(GREETING),
             _CALLS,
             _RESULT,
@@ -394,7 +396,7 @@ ODD_EVENTS = (
             ),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
         tool_answers=_ANSWERS,
     ),
     Case(
@@ -404,43 +406,43 @@ ODD_EVENTS = (
             EventFault("conversation.item.done", times=None, remove=("item.id",)),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "a frame is cut off",
         _tampered(EventFault("rate_limits.updated", times=None, frame='{"type": "rate_li')),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the end of the greeting is lost",
-        _model(
+        model(
             Reply((Speak(GREETING),), events=(EventFault(_DONE, lose=True),)),
             say(QUOTE, when="bagels"),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the beginnings of all responses are lost",
         _tampered(EventFault("response.created", times=None, lose=True)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "the end of the greeting comes as something that nobody can read",
-        _model(
+        model(
             Reply((Speak(GREETING),), events=(EventFault(_DONE, set={"response": "done"}),)),
             say(QUOTE, when="bagels"),
         ),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
     Case(
         "an end comes twice, and after the next beginning",
         _tampered(EventFault(_DONE, times=None, twice=True, after_ms=200)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
 )
 
@@ -453,7 +455,7 @@ IDLE = (
 NOBODY = (
     Case(
         "a long silence is a turn of nobody",
-        _model(say(GREETING), say("Are you still there?"), say(QUOTE, when="bagels")),
+        model(say(GREETING), say("Are you still there?"), say(QUOTE, when="bagels")),
         (GREETING, "Are you still there?", QUOTE),
         (Step(Say(ORDER), AgentWord("Are you still there?", "there?"), timeout_ms=25_000),),
         IDLE,
@@ -461,15 +463,15 @@ NOBODY = (
     ),
     Case(
         "noise is transcribed as nothing, and answered",
-        _model(say(GREETING), say("Hello?"), say(QUOTE, when="bagels")),
+        model(say(GREETING), say("Hello?"), say(QUOTE, when="bagels")),
         (GREETING, "Hello?", QUOTE),
-        (Step(Noise(300), AgentSilent(800)), _order()),
+        (Step(Noise(300), AgentSilent(800)), order()),
     ),
     Case(
         "a turn's transcription fails",
-        _model(hearings=(Hearing(failure="server_error"),)),
+        model(hearings=(Hearing(failure="server_error"),)),
         _GREETED,
-        (_order(),),
+        (order(),),
     ),
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from session.realtime.dead_air import MIN_FACT_S
-from tests.session import silence_cases
+from tests.session import noise_cases, silence_cases
 from tests.session.silence_cases import HOLD, Case
 from tests.session.virtual_call import VirtualCall, bakery
 
+CASES = (*silence_cases.CASES, *noise_cases.NOISE)
 MIN_FACT_MS = int(1_000 * MIN_FACT_S)
 TOLERANCE_MS = 100
 """Voice detection judges windows of 32 ms, and the line moves by frames of 20."""
@@ -25,7 +26,7 @@ def played(case: Case) -> VirtualCall:
     ).run()
 
 
-@pytest.mark.parametrize("case", silence_cases.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_caller_hears_an_answer_in_time(case: Case) -> None:
     call = played(case)
     assert call.fatal is None
@@ -41,7 +42,7 @@ def test_caller_hears_an_answer_in_time(case: Case) -> None:
     assert len(call.engine.truth.requests) <= case.requests
 
 
-@pytest.mark.parametrize("case", silence_cases.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_is_written_down_of_silence_is_what_there_was(case: Case) -> None:
     call = played(case)
     *silences, _ = call.silences

@@ -137,7 +137,7 @@ class Call:
             align=settings.align,
             refine=settings.refine,
             follow=settings.follow,
-            write=lambda fact: writer.write(words_timed=fact),
+            write=_words_timed(writer, self._conversation),
             count=lambda result: metrics.refined_word_times.labels(result).inc(),
         )
         self._latency = TurnLatency(self._clock)
@@ -474,3 +474,15 @@ def _innermost(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _words_timed(
+    writer: FactWriter, conversation: Conversation
+) -> Callable[[fact_pb2.WordsTimed], None]:
+    """Takes when words sound: a transcript needs it where they were cut off, and who goes on there."""
+
+    def take(fact: fact_pb2.WordsTimed) -> None:
+        writer.write(words_timed=fact)
+        conversation.words_timed(fact)
+
+    return take

@@ -122,7 +122,8 @@ class Conversation:
         self._waiting = waiting = Waiting(agent)
         self._functions = Functions(agent, memory, self._order, waiting, outputs)
         self._caller = CallerTranscripts(enabled=agent.transcription is not None)
-        noise, line = Noise(agent, memory), Line(memory)
+        self._noise = noise = Noise(agent, memory)
+        line = Line(memory)
         self._ends = ends = Ends(
             memory,
             self._items,
@@ -232,6 +233,10 @@ class Conversation:
         """The gateway's last word on some parts: how much of each was played."""
         self._interruptions.positions_fixed(fixed)
         self._items.forget()
+
+    def words_timed(self, fact: fact_pb2.WordsTimed) -> None:
+        """When words of the agent's sound was found out."""
+        self._noise.words_timed(fact)
 
     def say(self, notice: Notice) -> float:
         """Say a sentence without the model; its length in seconds, 0 when it was not said."""

@@ -55,12 +55,14 @@ from collections import deque
 from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
 
+from asheard.v1 import fact_pb2
 from session.agent import Agent, greeting_instructions
 from session.realtime.bounds import MAX_REMEMBERED
 from session.realtime.debts import Kind
 from session.realtime.state import Item, Memory, Part, PartKey, PartState
 from session.realtime.unheard import (
     Piece,
+    TimedWord,
     Unheard,
     continuation_instructions,
     count_words,
@@ -149,6 +151,8 @@ class Noise:
         """One of them was under way: the model had not finished."""
         self._guessed: dict[PartKey, int] = {}
         """How much of their parts was heard by the clock, in milliseconds."""
+        self._timed: dict[PartKey, list[TimedWord]] = {}
+        """The words of their parts, where an aligner has timed them."""
         self._stands: Unheard | None = None
         """What was left to be said before, until something of what came after it is heard."""
         self._continuing = False
@@ -210,12 +214,20 @@ class Noise:
         self._cuts += 1
         self._cut_at = now
         self._since.clear()
-        self._cut, self._open, self._guessed = cut, not under_way.isdisjoint(cut), {}
+        self._cut, self._open = cut, not under_way.isdisjoint(cut)
+        self._guessed, self._timed = {}, {}
         unplayed_ms = max(0, round((memory.playing_until - now) * 1000))
         for item, content_index, part in reversed(playing):
             heard_ms = max(0, part.received_ms - unplayed_ms)
             unplayed_ms -= part.received_ms - heard_ms
             self._guessed[item.item_id, content_index] = max(0, heard_ms - GUESS_MS)
+
+    def words_timed(self, fact: fact_pb2.WordsTimed) -> None:
+        """The words of a part were timed: where it was cut off, an aligner's times count."""
+        key = fact.item_id, fact.content_index
+        item = self._memory.items.get(fact.item_id)
+        if fact.source.refined and item is not None and item.response_id in self._cut:
+            self._timed[key] = [(word.text_start, word.end_ms) for word in fact.words]
 
     def speech_stopped(self, *, now: float) -> None:
         """The sound is over, in monotonic seconds; a turn may be committed yet."""
@@ -344,7 +356,11 @@ class Noise:
                 continue
             pieces += [
                 Piece(
-                    part.text, part.received_ms, self._heard_ms(item, index, part), item.completed
+                    part.text,
+                    part.received_ms,
+                    self._heard_ms(item, index, part),
+                    item.completed,
+                    self._timed.get((item.item_id, index), ()),
                 )
                 for index, part in sorted(item.parts.items())
                 if part.audible
@@ -398,7 +414,7 @@ class Noise:
         return not spoken
 
     def _forget(self) -> None:
-        self._cut, self._open, self._guessed = {}, False, {}
+        self._cut, self._open, self._guessed, self._timed = {}, False, {}, {}
         self._stands, self._continuing = None, False
         self._since.clear()
 

@@ -202,6 +202,17 @@ class Talk:
         )
         self.take()
 
+    def words_timed(self, item_id: str, *words: tuple[int, int, int], refined: bool = True) -> None:
+        """Words of an item were timed: where each begins and ends in the text, and its end in ms."""
+        source = transcript_pb2.WordTimesSource(method="aligned", refined=refined)
+        timed = [
+            fact_pb2.TimedWord(text_start=start, text_end=end, end_ms=end_ms)
+            for start, end, end_ms in words
+        ]
+        self.conversation.words_timed(
+            fact_pb2.WordsTimed(item_id=item_id, source=source, words=timed)
+        )
+
     def played(self, *items: tuple[str, int]) -> None:
         """The gateway says that items were played to their end."""
         self.positions(*items, cause=fact_pb2.POSITION_CAUSE_PLAYED)

@@ -5,6 +5,8 @@ Whole conversations, in the orders of events that people reported and in others.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from session.agent import parse_agent
@@ -143,6 +145,23 @@ def test_a_turn_that_is_transcribed_as_empty_before_it_is_committed_is_noise() -
     talk.positions(("A", 3_000), interrupt_id=1)
     talk.wait(QUIET_S)
     assert rests(talk) == [REST]
+
+
+@pytest.mark.parametrize(("refined", "begins"), [(True, "fifty"), (False, "twelve")])
+def test_the_times_of_an_aligner_say_what_was_heard_and_no_estimate_does(
+    refined: bool, begins: str
+) -> None:
+    talk = Talk()
+    cut_by_noise(talk)
+    words = [(match.start(), match.end()) for match in re.finditer(r"\S+", TEXT)]
+    ends_ms = [280 * (n + 1) for n in range(len(words))]
+    assert TEXT.split()[10] == "fifty"
+    assert ends_ms[9] <= 2_950 < ends_ms[10]
+    talk.words_timed(
+        "A", *((*w, end) for w, end in zip(words, ends_ms, strict=True)), refined=refined
+    )
+    talk.wait(QUIET_S)
+    assert [rest.partition(" ")[0] for rest in rests(talk)] == [begins]
 
 
 def test_where_the_gateway_is_silent_the_clock_says_what_was_heard() -> None:

@@ -53,6 +53,27 @@ def test_a_word_in_the_middle_of_which_playback_stopped_is_said_again() -> None:
     assert unheard([whole(text, 3_000, 4_000)], unfinished=False).text.startswith("Donaudampf")
 
 
+@pytest.mark.parametrize(
+    ("heard_ms", "rest"),
+    [
+        (960, "two three."),
+        (1_060, "three."),
+        (1_960, "three."),
+        (3_900, ""),
+        (500, "one two three."),
+    ],
+)
+def test_where_an_aligner_has_timed_the_words_their_times_decide(heard_ms: int, rest: str) -> None:
+    timed = [(0, 900), (4, 1_000), (8, 2_000)]
+    left = unheard([Piece("one two three.", 4_000, heard_ms, True, timed)], unfinished=False)
+    assert left.text == rest
+
+
+def test_text_that_came_after_the_words_were_timed_was_not_heard() -> None:
+    piece = Piece("one two three.", 2_000, 2_000, False, [(0, 900), (4, 1_500)])
+    assert unheard([piece], unfinished=True).text == "three."
+
+
 @pytest.mark.parametrize("heard_ms", [-5, 0, 300])
 def test_of_what_was_cut_at_once_not_a_word_was_heard(heard_ms: int) -> None:
     left = unheard([whole(ENGLISH, heard_ms)], unfinished=False)

@@ -59,7 +59,6 @@ from session.realtime.replies import Replies
 from session.realtime.setup import Setup
 from session.realtime.state import Memory
 from session.realtime.waiting import Waiting
-from session.realtime.waits import exhausted_s
 
 _NO_SIGN = frozenset(
     {
@@ -182,7 +181,6 @@ class Conversation:
 
     def timer(self, *, now: float) -> None:
         """Do what is due."""
-        self._interruptions.timer(now=now)
         self._after_all(now)
 
     def caller_left(self, *, now: float) -> None:
@@ -259,9 +257,7 @@ class Conversation:
             self._items.text(event, now=now)
         else:
             self._receive_other(event, now)
-            self._after_all(now)
-            return
-        if self._memory.stirred:
+        if self._memory.stirred or (self._due is not None and now >= self._due):
             self._after_all(now)
 
     def _receive_other(
@@ -322,7 +318,7 @@ class Conversation:
                 self._outputs.extend(self._cuts.accepted(event.item_id, deletion=True))
             case events.RateLimitsUpdated():
                 _note_rate_limits(event.rate_limits, self._outputs)
-                self._replies.limited(exhausted_s(event.rate_limits), now=now)
+                self._floor.limited(event.rate_limits, now=now)
             case events.Error():
                 self._error(event.error, now)
             case events.UnknownEvent():
@@ -333,9 +329,10 @@ class Conversation:
 
     def _after_all(self, now: float) -> None:
         """What may be due after any event."""
+        self._interruptions.timer(now=now)
         self._parts.write_late(now=now)
         self._floor.run(now=now)
-        due = self._floor.next_timer(now=now)
+        due = self._floor.next_timer()
         for wish in (self._interruptions.next_timer(), self._parts.next_timer()):
             if wish is not None and (due is None or wish < due):
                 due = wish
@@ -391,6 +388,7 @@ class Conversation:
         elif (is_message and item.role == "assistant") or item.type == "function_call":
             self._items.added(item, previous)
         else:
+            self._memory.stirred = True
             self._functions.result_added(item)
             self._order.stand_in(item.id, previous)
 
@@ -407,10 +405,12 @@ class Conversation:
     def _owe_greeting(self, now: float) -> None:
         """Let the model speak first."""
         greeting = greeting_instructions(self._agent)
+        self._memory.stirred = True
         if greeting is not None:
             self._replies.owe(Kind.GREETING, now=now, instructions=greeting)
 
     def _error(self, detail: events.ErrorDetail, now: float) -> None:
+        self._memory.stirred = True
         self._outputs.note(Note.ERROR, counted_code(detail.code))
         event_id = detail.event_id
         if severity(detail) is Severity.FATAL:

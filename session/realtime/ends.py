@@ -66,6 +66,7 @@ class Ends:
 
     def done(self, done: events.Response, *, now: float) -> None:
         """The server says that a response is over."""
+        self._memory.stirred = True
         status = done.status or "incomplete"  # of one that says nothing, nothing is claimed
         self._outputs.note(Note.RESPONSE, status if status in _GENERATION_STATUS else "other")
         _note_usage(done.usage, self._outputs)
@@ -145,6 +146,7 @@ class Ends:
         if item.speech:
             self._items.speech_over(item, said, now=now)
         else:
+            self._memory.stirred = True
             self._functions.item_done(item, said, now=now)
 
     def _over(

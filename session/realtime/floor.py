@@ -3,17 +3,18 @@
 :mod:`~session.realtime.replies` says when the model is asked, :mod:`~session.realtime.line` who is
 audible, :mod:`~session.realtime.dead_air` how long the caller has waited for what,
 :mod:`~session.realtime.noise` and :mod:`~session.realtime.waiting` what else a silence asks for. This
-brings them together after every event but the model's deltas, of which there are ten a second: those
-wake it only when someone waits for them (``Memory.stirred``).
+brings them together after every event that changes one of them (``Memory.stirred``), which most of
+what the model sends does not.
 """
 
 from __future__ import annotations
 
-from asheard.v1 import fact_pb2, transcript_pb2
+from asheard.v1 import fact_pb2
 from session.notices import Notice
-from session.realtime.dead_air import MIN_FACT_S, REASONS, DeadAir, Stretch
+from session.realtime.dead_air import MIN_FACT_S, REASONS, TOOL, DeadAir, Reason, Stretch
 from session.realtime.debts import Kind
 from session.realtime.ends import Ends
+from session.realtime.events import RateLimit
 from session.realtime.functions import Functions
 from session.realtime.input_clock import InputClock
 from session.realtime.line import Line
@@ -23,6 +24,7 @@ from session.realtime.outputs import Note, Outputs
 from session.realtime.replies import End, GiveUp, Replies, Sorry, State
 from session.realtime.state import Memory
 from session.realtime.waiting import Waiting
+from session.realtime.waits import exhausted_s
 
 MAX_BEHIND_S = 10.0
 """How long ago a last word can have been: voice detection waits eight seconds at most."""
@@ -55,6 +57,8 @@ class Floor:
         self._noise = noise
         self._line = line
         self._dead_air = DeadAir()
+        self._owing: Reason | None = None
+        """What the caller waited for when that was looked at last."""
         self._last_word_at: float | None = None
         """Of a turn that is not committed yet, in monotonic seconds."""
 
@@ -62,11 +66,13 @@ class Floor:
 
     def speech_started(self, *, now: float) -> None:
         """The caller speaks."""
+        self._memory.stirred = True
         self._replies.speech_started(now=now)
         self._line.caller_speaks()
 
     def cut(self, *, now: float) -> None:
         """The caller has cut the agent off: what is under way and what is playing."""
+        self._memory.stirred = True
         self._noise.cut(now=now)
         self._replies.cut(now=now)
         self._line.agent_silenced(now=now)
@@ -78,6 +84,7 @@ class Floor:
             end_buffer_ms: Its last word, in the model's input buffer.
             now: Monotonic seconds.
         """
+        self._memory.stirred = True
         self._replies.speech_stopped(now=now)
         self._noise.speech_stopped(now=now)
         behind_s = (self._clock.appended_ms - end_buffer_ms) / 1000
@@ -86,6 +93,7 @@ class Floor:
 
     def committed(self, item_id: str, *, now: float) -> None:
         """What the caller said is a turn, with or without the end of speech."""
+        self._memory.stirred = True
         self._line.caller_stopped(now)
         self._replies.committed(item_id, now=now, since=self._last_word_at)
         self._last_word_at = None
@@ -94,14 +102,23 @@ class Floor:
 
     def transcribed(self, item_id: str, text: str | None) -> None:
         """What an item of the caller's says is known as a whole; None: transcription failed."""
+        self._memory.stirred = True
         if self._noise.transcribed(item_id, text):
             self._replies.no_turn(item_id)
+
+    def limited(self, limits: list[RateLimit], *, now: float) -> None:
+        """The server says what is left of the account's limits."""
+        seconds = exhausted_s(limits)
+        if seconds > 0:
+            self._memory.stirred = True
+            self._replies.limited(seconds, now=now)
 
     # --- what is due ------------------------------------------------------------------------
 
     def run(self, *, now: float) -> None:
         """Do what is due."""
         memory, replies = self._memory, self._replies
+        memory.stirred = False
         for response_id in memory.begun:
             if response_id in memory.responses:
                 replies.begun(response_id, now=now)
@@ -131,7 +148,6 @@ class Floor:
                 self._outputs.send(step)
             self._look(now)
             due = replies.next_timer()
-        memory.stirred = self._dead_air.since is not None
 
     def _owe(self, now: float) -> None:
         """See what the silence asks for: the rest after noise, a word while functions work."""
@@ -148,19 +164,19 @@ class Floor:
             self._replies.owe(resume.kind, now=now, since=quiet_from, instructions=instructions)
             return
         instructions = self._waiting.next(
-            quiet_since=self._dead_air.since, held=self._held(now), now=now
+            quiet_since=self._dead_air.since, held=self._held, now=now
         )
         if instructions is not None:
             self._replies.owe(Kind.WAITING, now=now, instructions=instructions)
             self._dead_air.word_owed(now=now)
             self._look(now)
 
-    def next_timer(self, *, now: float) -> float | None:
+    def next_timer(self) -> float | None:
         """When :meth:`run` has something without any event; None: it takes one."""
         wishes = (
             self._replies.next_timer(),
             self._dead_air.next_timer(),
-            self._waiting.next_timer(held=self._held(now)),
+            self._waiting.next_timer(held=self._held),
             self._noise.next_timer(
                 quiet_from=self._line.quiet_from, owed=self._replies.owed, busy=self._busy
             ),
@@ -174,9 +190,10 @@ class Floor:
 
     def _look(self, now: float) -> None:
         self._replies.calling = self._waiting.working
+        was, self._owing = self._owing, self._replies.owing(now)
         over = self._dead_air.look(
-            self._replies.owing(now),
-            since=self._replies.owing_since(),
+            self._owing,
+            since=self._replies.owing_since() if was is None else None,
             quiet_from=self._line.quiet_from,
             now=now,
         )
@@ -188,9 +205,10 @@ class Floor:
         """Whether something is asked or under way, or never will be again."""
         return self._replies.state is not State.QUIET
 
-    def _held(self, now: float) -> bool:
+    @property
+    def _held(self) -> bool:
         """Whether more than a function is waited for."""
-        return self._replies.owing(now) not in (None, transcript_pb2.DEAD_AIR_REASON_TOOL)
+        return self._owing is not None and self._owing != TOOL
 
     def _account(self, stretch: Stretch, now: float) -> None:
         lasted_ms = round(stretch.lasted_s * 1000)

@@ -396,7 +396,8 @@ class Noise:
         """The parts of all that a response said, in order."""
         for item in self._memory.items.values():
             if item.response_id and item.speech:
-                for content_index, part in sorted(item.parts.items()):
+                parts = item.parts.items()
+                for content_index, part in parts if len(parts) == 1 else sorted(parts):
                     yield item, content_index, part
 
     # --- the caller's turns -------------------------------------------------------------------

@@ -89,10 +89,11 @@ class Parts:
             self._interruptions.decide(item, content_index, part)
         else:
             part.sent = True
-            playing_until = memory.playing_until
-            memory.playing_until = (
-                playing_until if playing_until > now else now
-            ) + length_bytes / BYTES_PER_S
+            if memory.playing_until > now:
+                memory.playing_until += length_bytes / BYTES_PER_S
+            else:
+                memory.playing_until = now + length_bytes / BYTES_PER_S
+                memory.stirred = True
             if len(payload) <= MAX_PIECE_CHARS:
                 outputs.add(ToCaller(item.item_id, content_index, payload))
             else:

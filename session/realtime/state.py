@@ -194,8 +194,8 @@ class Memory:
     begun: list[str] = field(default_factory=list)
     """Responses that showed their first sign and are not told of yet."""
     stirred: bool = False
-    """Something came with a delta that others wait for: its response began by it, its text is late,
-    or it ends a silence."""
+    """Something happened after which it is to be looked at who speaks next. Most of what the model
+    sends, ten deltas a second and a dozen other events a turn, is nothing of the kind."""
 
     def part(self, key: PartKey) -> tuple[Item, Part] | None:
         """A part and its item; None when it is not known, or not any more."""

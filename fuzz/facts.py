@@ -201,6 +201,12 @@ def _check(transcript: Transcript) -> None:
     for turn in transcript.turns:
         if turn.role == Role.ROLE_AGENT:
             _check_agent(turn)
+    places = {turn.item_id: place for place, turn in enumerate(transcript.turns)} | {"": -1}
+    after = [places.get(event.after_item_id, -2) for event in transcript.events]
+    if after != sorted(after) or -2 in after:
+        raise Broken("a silence stands after no turn, or out of order")
+    if any(event.silence.lasted_ms < 0 for event in transcript.events):
+        raise Broken("a silence lasts less than no time")
     transcript.SerializeToString()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from session.realtime import noise
 from session.realtime.debts import Kind
-from session.realtime.noise import COMMIT_S, MAX_IN_A_ROW, State
+from session.realtime.noise import COMMIT_S, MAX_IN_A_ROW, QUIET_S, State
 from tests.session.realtime.noisy import AUDIO_MS, GREETER, NOW, SPOKEN, TEXT, Call, said
 
 # --- the table ----------------------------------------------------------------------------------
@@ -95,6 +95,12 @@ def test_a_turn_may_be_committed_a_moment_after_the_sound() -> None:
     call.noise.speech_stopped(now=call.now)
     quiet_from = call.now - 8
     assert call.noise.next_timer(quiet_from=quiet_from, owed=(), busy=False) == call.now + COMMIT_S
+
+
+def test_what_the_model_cancels_in_silence_is_waited_for_as_well() -> None:
+    call = Call()
+    call.noise.cut("R", now=NOW)
+    assert call.noise.next_timer(quiet_from=0.0, owed=(), busy=False) == NOW + QUIET_S
 
 
 @pytest.mark.parametrize("quiet_from", [None, NOW + 50])
@@ -233,6 +239,19 @@ def test_noise_while_a_whole_continuation_plays() -> None:
     call.says("R2", "comes to twelve dollars and fifty cents, ready at half past nine.", 4_000)
     call.sound()
     call.heard("R2", 3_000)
+    assert said(call.quiet())[1] == "ready at half past nine."
+
+
+def test_noise_while_a_continuation_plays_and_the_gateway_owes_its_word_on_the_first_cut() -> None:
+    call = Call()
+    call.says("R")
+    call.memory.playing_until = NOW + 2.6
+    call.sound()
+    call.memory.playing_until = 0.0
+    assert said(call.quiet())[1] == TEXT[TEXT.index("twelve") :]
+    call.says("R2", "Twelve dollars, ready at half past nine.", 3_000)
+    call.sound()
+    call.heard("R2", 2_000)
     assert said(call.quiet())[1] == "ready at half past nine."
 
 

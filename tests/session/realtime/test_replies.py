@@ -266,6 +266,10 @@ def test_what_a_turn_made_void_is_void_for_good_once_it_is_being_answered() -> N
     subject.begun("R", now=NOW)
     subject.no_turn("U")
     assert owed(subject) == ()
+    subject.done("R", End.SPOKE, now=NOW)
+    subject.committed("V", now=NOW)
+    subject.no_turn("V")
+    assert owed(subject) == ()
 
 
 def test_a_response_that_failed_though_nothing_was_owed_is_owed_as_an_answer() -> None:

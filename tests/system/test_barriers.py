@@ -438,6 +438,7 @@ UNREACHED = {
     "gateway.media_connection.MediaConnection.cut",
     "gateway.media_connection.MediaConnection.fail",
     "session.call.Call.crash",
+    "session.call.Call.give_up",
     # What takes more items than a short call has.
     "session.realtime.parts.Parts.forget",
     # What takes the loss of the link, which is the neighbours' as well.

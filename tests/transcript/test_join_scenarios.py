@@ -45,6 +45,19 @@ def test_scenario(path: Path) -> None:
     assert render(transcript) == expected.strip("\n")
 
 
+def test_a_silence_stands_after_a_turn_that_has_a_name() -> None:
+    facts = parse(
+        """
+        session/1 caller_speech_started item_id: "a" at_ms: 100
+        session/1 caller_speech_started at_ms: 200
+        session/1 dead_air reason: DEAD_AIR_REASON_MODEL start_ms: 3000 lasted_ms: 2000
+        """.replace("        ", "")
+    )
+    transcript = join(facts)
+    assert [turn.item_id for turn in transcript.turns] == ["a", ""]
+    assert [event.after_item_id for event in transcript.events] == ["a"]
+
+
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_order_and_repeats_of_facts_change_nothing(path: Path) -> None:
     facts = parse(path.read_text("utf-8").partition("\nfacts\n")[2].partition("\ntranscript\n")[0])

@@ -88,7 +88,7 @@ def join(facts: Iterable[Fact], known: KnownTurns | None = None) -> Transcript:
             transcript.events.append(entry.event(after_item_id))
         elif (turn := make(entry)) is not None:
             transcript.turns.append(turn)
-            after_item_id = turn.item_id
+            after_item_id = turn.item_id or after_item_id  # one without a name stands for none
     return transcript
 
 

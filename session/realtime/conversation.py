@@ -160,11 +160,6 @@ class Conversation:
         return self._setup.configured
 
     @property
-    def responding(self) -> bool:
-        """A response is under way."""
-        return bool(self._memory.responses)
-
-    @property
     def waiting_for_caller(self) -> bool:
         """Whether words of the caller are still to be transcribed."""
         return self._caller.outstanding or self._commit_id is not None

@@ -253,6 +253,11 @@ class Talk:
         """All outputs of a kind so far."""
         return [output for output in self.outputs if isinstance(output, kind)]
 
+    @property
+    def responding(self) -> bool:
+        """A response is under way."""
+        return bool(self.conversation._memory.responses)
+
     def waiting(self) -> bool:
         """Words of the caller are still to be transcribed."""
         return self.conversation.waiting_for_caller

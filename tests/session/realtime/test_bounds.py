@@ -84,7 +84,7 @@ def test_responses_at_a_time_are_bounded_and_the_newest_is_heard() -> None:
     assert talk.noted(Note.DROPPED, "response") == 100 - bounds.MAX_RESPONSES
     for n in range(100):
         talk.response_done(f"R{n}")
-    assert not talk.conversation.responding, "a request of ours is possible again"
+    assert not talk.responding, "a request of ours is possible again"
 
 
 def test_items_of_a_response_are_bounded() -> None:
@@ -186,7 +186,7 @@ def test_one_event_that_cannot_be_read_does_not_block_the_next_request() -> None
         talk.response("R")
         talk.item("R", "A")
         talk.server("response.done", response=odd)
-        assert not talk.conversation.responding, odd
+        assert not talk.responding, odd
         assert len(talk.facts("item_generated")) == 1
 
 

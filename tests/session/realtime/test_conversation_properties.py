@@ -253,7 +253,7 @@ class AnyOrder(RuleBasedStateMachine):
         requests = len(self.talk.requests)
         if requests > self.requests:
             assert requests == self.requests + 1
-            assert not self.talk.conversation.responding
+            assert not self.talk.responding
             assert not self.speaking
             self.requests = requests
 

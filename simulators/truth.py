@@ -18,8 +18,9 @@ from simulators.speech.g711 import BYTES_PER_MS
 from simulators.twilio.call_truth import CallTruth
 
 _MIN_MATCH_BYTES = 64
-_SILENT = {0xFF, 0x7F}
-"""Positive and negative zero of µ-law."""
+_SILENT = frozenset(code for code in range(256) if code & 0x7F >= 0x78)
+"""The eight quietest steps of µ-law of either sign: the pauses of different voices have stretches of
+them in common."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Half-open byte ranges, in order, not touching."""

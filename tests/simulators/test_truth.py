@@ -143,6 +143,18 @@ def test_audio_the_model_never_sent_is_foreign() -> None:
     assert heard.items[0].played == ()
 
 
+def test_a_quiet_stretch_is_in_all_audio_and_tells_nothing() -> None:
+    made = HandMade()
+    made.generate("item_1", corpus()["agent-goodbye"].text)
+    quiet = b"\xfe\xff" * 40
+    made.session.agent_items[0].audio[:80] = quiet
+    made.forward(quiet + b"\x20" * 800)
+    made.wait(1_000)
+    heard = made.joined()
+    assert heard.items[0].played == ()
+    assert heard.foreign_bytes == 880
+
+
 def test_lost_repeated_and_swapped_frames_are_told() -> None:
     made = HandMade()
     made.wait(2_010)

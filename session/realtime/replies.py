@@ -47,8 +47,9 @@ voice detection is expected to ask     the commit        a response begins, or 3
 waits of :mod:`.waits`                 a failure …       as said there
 =====================================  ================  ======================================
 
-After three failures in a row, and when the caller has waited for too long, all debts are settled in
-words of ours (:class:`Sorry`), and nothing is owed until something new is.
+After three failures in a row, but not before the caller has waited for 5 s, all debts are settled in
+words of ours (:class:`Sorry`), and nothing is owed until something new is; until then the model is
+asked again.
 Where all that was owed is a word while functions are at work, that is what our words say.
 """
 
@@ -84,7 +85,11 @@ SPEAKING_S = 60.0
 """How long the caller is believed to speak without a word about it: the end may have been lost."""
 
 MAX_FAILURES = 3
-"""In a row; then the caller is told."""
+"""In a row; then the caller is told, if it has waited for long enough."""
+
+TELL_S = 5.0
+"""How long it waits before it is told: three refusals can come within two seconds, and the next
+request may be answered. Less than the patience of :mod:`.dead_air`."""
 
 REFUSALS = frozenset(
     {
@@ -418,7 +423,7 @@ class Replies:
         for response_id, response in self._under_way.items():
             if now >= self._stalled_at(response):
                 return GiveUp(response_id)
-        if self._pace.failures >= MAX_FAILURES:
+        if now >= self._told_at():
             waiting = self._only_waiting()
             self.give_up()
             return Sorry(waiting=waiting)
@@ -445,9 +450,7 @@ class Replies:
         if not self._debts:
             return None
         held_until = max(self._expected_until, self._speaking_until or 0.0)
-        if self._pace.failures >= MAX_FAILURES:
-            return held_until
-        return max(held_until, self._pace.due_at)
+        return max(held_until, min(self._pace.due_at, self._told_at()))
 
     def owing(self, now: float) -> Reason | None:
         """What the caller waits for, if anything."""
@@ -480,6 +483,12 @@ class Replies:
             if not response.cut:
                 owed += [debt.kind for debt in response.debts] or [Kind.ANSWER]
         return bool(owed) and all(kind is Kind.WAITING for kind in owed)
+
+    def _told_at(self) -> float:
+        """When the caller is told that there is no answer, if nothing holds that back."""
+        if self._pace.failures < MAX_FAILURES:
+            return float("inf")
+        return (self.owing_since() or 0.0) + TELL_S
 
     def _stalled_at(self, response: _UnderWay) -> float:
         return self._sign_at + (ENDING_S if response.cut else STALLED_S)

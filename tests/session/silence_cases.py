@@ -147,7 +147,14 @@ RATE_LIMITS = (
         "every request is refused: the caller is told",
         model(refusals=(RequestFault(code=_LIMIT, times=99),)),
         (SORRY,),
-        requests=3,
+        requests=4,
+    ),
+    Case(
+        "three refusals in a moment, and the fourth request is answered",
+        model(refusals=(RequestFault(code=_LIMIT, times=3),)),
+        (GREETING, QUOTE),
+        (order(),),
+        requests=4,
     ),
 )
 

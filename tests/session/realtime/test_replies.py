@@ -17,6 +17,7 @@ from session.realtime.replies import (
     REFUSALS,
     SPEAKING_S,
     STALLED_S,
+    TELL_S,
     End,
     GiveUp,
     Replies,
@@ -291,7 +292,7 @@ def test_what_is_silent_twice_has_failed_and_after_three_failures_the_caller_is_
         assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
         subject.begun(f"S{attempt}", now=now)
         subject.done(f"S{attempt}", End.SILENT, now=now)
-    assert subject.next("r9", now=now) == Sorry()
+    assert subject.next("r9", now=NOW + TELL_S) == Sorry()
     assert owed(subject) == ()
     assert subject.next_timer() is None
 
@@ -356,16 +357,21 @@ def test_the_wait_that_the_server_names_is_waited_for() -> None:
     assert subject.owing(NOW + 7) == REFUSED
 
 
-def test_after_three_refusals_the_caller_is_told_at_once() -> None:
+def test_after_three_refusals_the_caller_is_told_as_soon_as_it_has_waited_for_long_enough() -> None:
     subject = Replies()
     owe(subject)
-    now = NOW
-    for attempt in range(MAX_FAILURES):
+    now, asked_at = NOW, []
+    for attempt in range(MAX_FAILURES + 1):
         due = subject.next_timer()
         assert due is not None
         now = max(now, due)
         assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
+        asked_at.append(now - NOW)
         refuse(subject, f"r{attempt}", now=now)
+    assert asked_at == pytest.approx([0, 0.5, 1.5, 3.5])
+    assert subject.next_timer() == NOW + TELL_S
+    assert subject.next("r9", now=NOW + TELL_S - 0.1) is None
+    now = NOW + TELL_S
     assert subject.next("r9", now=now) == Sorry()
     owe(subject, now=now)
     assert isinstance(subject.next("r10", now=now + 20), CreateResponse), "counted from anew"
@@ -464,7 +470,7 @@ def test_a_word_that_the_model_refuses_for_good_is_said_in_its_place() -> None:
     subject, now = Replies(), NOW
     subject.calling = True
     subject.owe(Kind.WAITING, now=now, instructions="Say so.")
-    for attempt in range(MAX_FAILURES):
+    for attempt in range(MAX_FAILURES + 1):
         now = subject.next_timer() or now
         assert isinstance(subject.next(f"r{attempt}", now=now), CreateResponse)
         subject.refused(ErrorDetail(code="server_error", event_id=f"r{attempt}"), now=now)

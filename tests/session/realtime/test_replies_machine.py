@@ -25,6 +25,7 @@ from session.realtime.replies import (
     MAX_FAILURES,
     SPEAKING_S,
     STALLED_S,
+    TELL_S,
     End,
     GiveUp,
     Replies,
@@ -63,6 +64,8 @@ class Wait:
     """Something that the caller waits for."""
 
     kind: Kind
+    since: float
+    """When it began to."""
     waited_s: float = 0.0
     """In which neither the server nor the caller did anything to it."""
     missing: bool = False
@@ -75,6 +78,7 @@ class Response:
 
     response_id: str
     knows: list[Wait]
+    began_at: float
     sign_at: float
     raced: str | None = None
     """A request of ours that came while it was under way: the server will refuse that."""
@@ -158,10 +162,12 @@ class AnyServer(RuleBasedStateMachine):
         assert self.waits, "nothing was to be said"
         if isinstance(step, Sorry):
             assert self.failures >= MAX_FAILURES
+            assert self.now >= min(w.since for w in self.waits) + TELL_S - SLACK_S, "too early"
             self._settle(list(self.waits))
             self.failures, self.silent = 0, False
             return
-        assert self.failures < MAX_FAILURES
+        if self.failures >= MAX_FAILURES:
+            assert self.now < min(w.since for w in self.waits) + TELL_S, "never told"
         assert self.now >= self.not_before - SLACK_S, "sooner than the server or we said"
         assert self.now >= self.expected_until - SLACK_S, "voice detection is about to answer"
         self.requested_at.append(self.now)
@@ -203,7 +209,7 @@ class AnyServer(RuleBasedStateMachine):
         self.begun += 1
         response_id = f"R{self.begun}"
         knows = [w for w in self.waits if not w.missing or w in asked_for]
-        self.response = response = Response(response_id, knows, self.now)
+        self.response = response = Response(response_id, knows, self.now, self.now)
         self.expected_until = 0.0
         self.subject.begun(response_id, now=self.now)
         return response
@@ -217,7 +223,7 @@ class AnyServer(RuleBasedStateMachine):
             self._stir()
         elif end is not End.CUT:
             if all(wait.missing for wait in response.knows) and not self.over:
-                self._owe(Wait(Kind.ANSWER))
+                self._owe(Wait(Kind.ANSWER, response.began_at))
             else:
                 self._make_void(self.waits)
             if end is End.FAILED or self.silent:
@@ -347,7 +353,7 @@ class AnyServer(RuleBasedStateMachine):
 
     def _owe_results(self, *, missing: bool) -> None:
         self.subject.owe(Kind.RESULTS, now=self.now)
-        self._owe(Wait(Kind.RESULTS, missing=missing))
+        self._owe(Wait(Kind.RESULTS, self.now, missing=missing))
 
     # --- the caller -------------------------------------------------------------------------
 
@@ -370,14 +376,14 @@ class AnyServer(RuleBasedStateMachine):
             blocked = self.response is not None and not self.response.cut
             self.expected_until = 0.0 if blocked else self.now + EXPECT_S
             self.subject.committed("U", now=self.now)
-            self._owe(Wait(Kind.ANSWER))
+            self._owe(Wait(Kind.ANSWER, self.now))
             self._stir()
 
     @rule(kind=st.sampled_from(WEAK))
     def something_is_owed(self, kind: Kind) -> None:
         instructions = f"About the {kind.value}."
         self.subject.owe(kind, now=self.now, instructions=instructions)
-        self._owe(Wait(kind))
+        self._owe(Wait(kind, self.now))
 
     @precondition(lambda self: len(self.requested_at) > 3)
     @rule()

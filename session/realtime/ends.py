@@ -112,11 +112,12 @@ class Ends:
         )
         if response.interrupted or status == "cancelled":
             end = End.CUT
-        elif failed:
-            end = End.FAILED
         else:
             called |= response.called_tools
-            end = End.SPOKE if called or self._spoke(response) else End.SILENT
+            spoke = called or self._spoke(response)
+            if not spoke:
+                self._noise.said_nothing(response_id)
+            end = End.FAILED if failed else End.SPOKE if spoke else End.SILENT
         named_s = named_wait_s(done.message) if failed else None
         self._replies.done(response_id, end, now=now, named_s=named_s)
         self._items.forget()

@@ -11,17 +11,19 @@ that there is none to be had. A turn that is transcribed as empty is none, whate
 is owed no answer either (:meth:`Noise.transcribed`). The server may answer it all the same, and
 then that is what the agent says.
 
-=========  ======  ======  ========  =====================================
-state      cut     turn    response  both sides are quiet
-=========  ======  ======  ========  =====================================
-WHOLE      CUT     .       .         .
-CUT        .       WHOLE   SPEAKING  OWED, with an output; or WHOLE
-OWED       .       WHOLE   SPEAKING  .
-SPEAKING   CUT     WHOLE   .         .
-=========  ======  ======  ========  =====================================
+=========  ======  ======  ========  =======  =====================================
+state      cut     turn    response  nothing  both sides are quiet
+=========  ======  ======  ========  =======  =====================================
+WHOLE      CUT     .       .         .        .
+CUT        .       WHOLE   SPEAKING  .        OWED, with an output; or WHOLE
+OWED       .       WHOLE   SPEAKING  .        .
+SPEAKING   CUT     WHOLE   .         CUT      .
+=========  ======  ======  ========  =======  =====================================
 
 *cut*: voice detection heard something while the agent was speaking or about to. *turn*: the caller
-really said something, after that. *response*: one began, asked for or not. Results of functions that
+really said something, after that. *response*: one began, asked for or not. *nothing*: the one that
+began when the agent was CUT is over, and nothing of it can be heard: it may have been the answer to
+the sound, which is not owed any more once that turns out to be no turn. Results of functions that
 are there before both sides have been quiet for long are spoken of at once, after what was not heard.
 
 What is owed when both sides are quiet (the first row that fits):
@@ -103,6 +105,8 @@ class Event(enum.Enum):
     CUT = "cut"
     TURN = "turn"
     RESPONSE = "response"
+    NOTHING = "nothing"
+    """What began instead of it is over, and said nothing."""
     RESUME = "resume"
     """Both sides are quiet, and something is to be said."""
     LEAVE = "leave"
@@ -119,6 +123,7 @@ TABLE = {
     (State.OWED, Event.RESPONSE): State.SPEAKING,
     (State.SPEAKING, Event.CUT): State.CUT,
     (State.SPEAKING, Event.TURN): State.WHOLE,
+    (State.SPEAKING, Event.NOTHING): State.CUT,
 }
 """State and event to state. What is not here changes nothing."""
 
@@ -157,6 +162,8 @@ class Noise:
         """What was left to be said before, until something of what came after it is heard."""
         self._continuing = False
         """We have asked the model to say that."""
+        self._instead: str | None = None
+        """The response that began when the agent was cut off, and nothing else was to be said."""
         self._since: deque[str] = deque(maxlen=MAX_REMEMBERED)
         """Responses that began since the agent was cut off."""
         self._in_a_row = 0
@@ -214,6 +221,7 @@ class Noise:
         self._cuts += 1
         self._cut_at = now
         self._since.clear()
+        self._instead = None
         self._cut, self._open = cut, not under_way.isdisjoint(cut)
         self._guessed, self._timed = {}, {}
         unplayed_ms = max(0, round((memory.playing_until - now) * 1000))
@@ -272,7 +280,13 @@ class Noise:
             left = self._left()
             self._stands = None if left.nothing_known else left
             self._continuing = False
+            self._instead = response_id
         self._take(Event.RESPONSE)
+
+    def said_nothing(self, response_id: str) -> None:
+        """A response is over that the caller did not cut off, and nothing of it can be heard."""
+        if response_id == self._instead:
+            self._take(Event.NOTHING)
 
     # --- what follows -------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ TABLE = {
     "turn": (State.WHOLE, State.WHOLE, State.WHOLE, State.WHOLE),
     "no turn": (State.WHOLE, State.CUT, State.OWED, State.SPEAKING),
     "response": (State.WHOLE, State.SPEAKING, State.SPEAKING, State.SPEAKING),
+    "nothing": (State.WHOLE, State.CUT, State.OWED, State.CUT),
     "both sides are quiet": (State.WHOLE, State.OWED, State.OWED, State.SPEAKING),
 }
 
@@ -50,6 +51,8 @@ def test_states_follow_the_table(event: str, state: State) -> None:
             assert call.turn(text="")
         case "response":
             call.begins("R9")
+        case "nothing":
+            call.noise.said_nothing("R2")
         case "both sides are quiet":
             call.quiet()
     assert call.noise.state is TABLE[event][list(State).index(state)]
@@ -57,6 +60,7 @@ def test_states_follow_the_table(event: str, state: State) -> None:
 
 def test_the_table_in_the_code_is_the_one_that_is_tested() -> None:
     names = {"cut": noise.Event.CUT, "turn": noise.Event.TURN, "response": noise.Event.RESPONSE,
+             "nothing": noise.Event.NOTHING,
              "both sides are quiet": noise.Event.RESUME}  # fmt: skip
     for name, event in names.items():
         for state, then in zip(State, TABLE[name], strict=True):
@@ -222,6 +226,15 @@ def test_the_model_may_answer_what_was_no_turn() -> None:
     assert call.noise.transcribed("U", "")
     call.heard("R2", 700)
     assert call.quiet(60) is None
+
+
+def test_only_what_began_instead_of_what_was_cut_off_can_have_said_nothing_of_it() -> None:
+    call = in_state(State.OWED)
+    call.begins(
+        "R2"
+    )  # the continuation; when it says nothing, it is owed again as it was asked for
+    call.noise.said_nothing("R2")
+    assert call.noise.state is State.SPEAKING
 
 
 # --- one after the other ------------------------------------------------------------------------

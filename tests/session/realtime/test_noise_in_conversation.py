@@ -15,6 +15,7 @@ from session.realtime.noise import MAX_IN_A_ROW, QUIET_S
 from session.realtime.replies import EXPECT_S
 from tests.session.realtime.talk import AGENT, GREETER, Talk
 from tests.session.realtime.test_functions import call_function
+from tests.session.realtime.turns import refuse
 
 PATIENT = parse_agent(
     "name: x\ninstructions: Be brief.\nturn_detection: {type: server_vad, interrupt_response: false}\n",
@@ -341,6 +342,20 @@ def test_a_model_that_answers_noise_by_itself_has_answered() -> None:
     talk.played(("A2", 700))
     talk.wait(60)
     assert talk.requests == []
+
+
+@pytest.mark.parametrize("status", ["completed", "incomplete", "failed"])
+def test_a_model_whose_answer_to_noise_says_nothing_has_not_answered(status: str) -> None:
+    talk = Talk()
+    cut_by_noise(talk, committed=True)
+    talk.response("R2")
+    talk.response_done("R2", status)
+    talk.wait(0.7)
+    refuse(talk)
+    transcribed(talk, "NA", "")
+    talk.wait(QUIET_S + 0.1)
+    assert [request.response for request in talk.requests[:1]] == [None]
+    assert rests(talk)[1:] == [REST]
 
 
 def test_an_agent_that_is_to_wait_leaves_it_to_the_caller() -> None:

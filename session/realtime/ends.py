@@ -12,6 +12,11 @@ failed                  FAILED
 any other               SPOKE when audio of it went to the caller or it called functions, else
                         SILENT: text alone, nothing at all, a limit before the first word
 ======================  ==========================================================================
+
+The word that it is over may be lost. When all its items are over, what was to be heard of them was
+played, and nothing more came for 1.5 s, a response is *heard out*: nobody waits for it. It is given
+up, as one that SPOKE, once something else is owed or it called functions; if more of it comes
+before that, it goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +34,10 @@ from session.realtime.outputs import Fatal, Note, Outputs
 from session.realtime.replies import End, Replies
 from session.realtime.state import Memory, Response
 from session.realtime.waits import named_wait_s
+
+HEARD_OUT_S = 1.5
+"""How long nothing more came of a response that was heard out: its end comes with that of its last
+item, and a function call soon after."""
 
 MAX_TOKENS = 10**9
 """Of one kind in one response; more is a mistake, and a counter does not go back."""
@@ -138,6 +147,17 @@ class Ends:
             )
         self._over(response, "failed", fact_pb2.GENERATION_STATUS_FAILED, now=now)
         self._replies.done(response_id, End.CUT if response.interrupted else end, now=now)
+
+    def heard_out_at(self, response: Response) -> float | None:
+        """When a response is heard out if nothing more of it comes, in monotonic seconds.
+
+        None: it is not by that.
+        """
+        items = [self._memory.items.get(item_id) for item_id in response.items]
+        over = all(i is None or (i.done if i.speech else i.call.decided) for i in items)
+        if response.interrupted or not over or not (response.called_tools or self._spoke(response)):
+            return None
+        return max(self._memory.playing_until, self._replies.sign_at) + HEARD_OUT_S
 
     def item_done(self, said: events.Item, *, now: float) -> None:
         """An item is over, whatever becomes of its response."""

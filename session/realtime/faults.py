@@ -48,6 +48,20 @@ _BENIGN_CODES = frozenset(
     }
 )
 
+REFUSALS = frozenset(
+    {
+        "conversation_already_has_active_response",
+        "rate_limit_exceeded",
+        "inference_rate_limit_exceeded",
+        "server_error",
+        "internal_error",
+        "service_unavailable",
+        "overloaded",
+    }
+)
+"""Codes, or types where there is no code, of errors that are about our request to speak though they do not
+name it. Others without an ``event_id`` are about something else."""
+
 _TOO_LONG = re.compile(r"of \d+(?:\.\d+)?\s*ms is already shorter than \d+(?:\.\d+)?\s*ms")
 _MAX_MESSAGE_CHARS = 1000
 """Of a message, so much is looked at."""

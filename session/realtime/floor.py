@@ -128,6 +128,7 @@ class Floor:
             for response_id in [r for r in replies.under_way if r not in memory.responses]:
                 replies.done(response_id, End.FAILED, now=now)
         replies.sign(memory.generated_at)
+        self._see_out(now)
         replies.results_added(self._functions.results_added)
         if self._functions.take_answered():
             replies.owe(Kind.RESULTS, now=now)
@@ -141,13 +142,22 @@ class Floor:
         while due is not None and now >= due:
             step = replies.next(self._outputs.event_id("r"), now=now)
             if isinstance(step, GiveUp):
-                self._ends.give_up(step.response_id, End.FAILED, now=now)
+                self._ends.give_up(step.response_id, step.end, now=now)
             elif isinstance(step, Sorry):
                 self._say(Notice.HOLD if step.waiting else Notice.SORRY, now)
             elif step is not None:
                 self._outputs.send(step)
             self._look(now)
             due = replies.next_timer()
+
+    def _see_out(self, now: float) -> None:
+        """See which responses were heard out."""
+        for response in list(self._memory.responses.values()):
+            at = self._ends.heard_out_at(response)
+            response.heard_out = at is not None and now >= at
+            self._replies.heard_out(response.response_id, response.heard_out)
+            if response.heard_out and response.called_tools:
+                self._ends.give_up(response.response_id, End.SPOKE, now=now)
 
     def _owe(self, now: float) -> None:
         """See what the silence asks for: the rest after noise, a word while functions work."""
@@ -173,7 +183,13 @@ class Floor:
 
     def next_timer(self) -> float | None:
         """When :meth:`run` has something without any event; None: it takes one."""
+        heard_out = [
+            self._ends.heard_out_at(response)
+            for response in self._memory.responses.values()
+            if not response.heard_out
+        ]
         wishes = (
+            *heard_out,
             self._replies.next_timer(),
             self._dead_air.next_timer(),
             self._waiting.next_timer(held=self._held),

@@ -151,6 +151,7 @@ class Items:
             text = content.transcript or content.text or ""
             self._parts.whole_text(item, content_index, text, now=now)
         if not item.done and said.status == "completed":
+            self._memory.stirred = True
             self._item_over(item, fact_pb2.GENERATION_STATUS_COMPLETED)
 
     def _item_over(self, item: Item, status: fact_pb2.GenerationStatus.ValueType) -> None:

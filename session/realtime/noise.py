@@ -193,8 +193,8 @@ class Noise:
             now: Monotonic seconds, before the line is taken for silent.
         """
         memory = self._memory
-        under_way = {*memory.responses, response_id} - {""}
-        cut = dict.fromkeys(memory.responses)
+        cut = {r: None for r, response in memory.responses.items() if not response.heard_out}
+        under_way = {*cut, response_id} - {""}
         if response_id:
             cut[response_id] = None
         playing = [

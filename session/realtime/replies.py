@@ -31,7 +31,7 @@ OVER       .      .          .         .       .
 
 *begun* and *refused* need not be answers to our request: voice detection's response may come in
 between. *refused* is an error with its ``event_id``; or one with none that can be about it
-(:data:`REFUSALS`); or no answer at all for 5 s. *ended*: of the last response under way.
+(:data:`~.faults.REFUSALS`); or no answer at all for 5 s. *ended*: of the last response under way.
 
 *ask* is the one arrow that we choose. It is taken as soon as something is owed and nothing holds it
 back:
@@ -40,7 +40,7 @@ back:
 held back while                        from              until
 =====================================  ================  ======================================
 the caller speaks                      speech started    speech stopped, or was committed; 60 s
-a response is under way                its first sign    its end
+a response is under way                its first sign    its end, or it was heard out (:mod:`.ends`)
 voice detection is expected to commit  speech stopped    it is committed, or 1 s later
 voice detection is expected to ask     the commit        a response begins, or 3 s later; not
                                                          when one was under way all the time
@@ -63,6 +63,7 @@ from typing import TypeAlias
 from asheard.v1 import transcript_pb2
 from session.realtime.debts import Debt, Debts, Kind
 from session.realtime.events import CreateResponse, ErrorDetail, ResponseOptions
+from session.realtime.faults import REFUSALS
 from session.realtime.waits import Pace, named_wait_s
 
 EXPECT_S = 3.0
@@ -90,20 +91,6 @@ MAX_FAILURES = 3
 TELL_S = 5.0
 """How long it waits before it is told: three refusals can come within two seconds, and the next
 request may be answered. Less than the patience of :mod:`.dead_air`."""
-
-REFUSALS = frozenset(
-    {
-        "conversation_already_has_active_response",
-        "rate_limit_exceeded",
-        "inference_rate_limit_exceeded",
-        "server_error",
-        "internal_error",
-        "service_unavailable",
-        "overloaded",
-    }
-)
-"""Codes, or types where there is no code, of errors that are about our request though they do not
-name it. Others without an ``event_id`` are about something else."""
 
 Reason: TypeAlias = "transcript_pb2.DeadAirReason.ValueType"
 
@@ -135,6 +122,8 @@ class GiveUp:
     """A response shows no sign any more: cancel it, and report it with :meth:`Replies.done`."""
 
     response_id: str
+    end: End = End.FAILED
+    """To report, unless the caller has cut it off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +155,12 @@ class _UnderWay:
     request: _Request | None = None
     """That it may answer: ours, unless that is refused before its end."""
     cut: bool = False
+    heard_out: bool = False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the caller waits for something of it."""
+        return not self.cut and not self.heard_out
 
 
 class Replies:
@@ -188,7 +183,8 @@ class Replies:
         """Responses so far; a response's number is this when it has begun."""
         self._spoke = 0
         """Number of the last response that spoke to its end."""
-        self._sign_at = 0.0
+        self.sign_at = 0.0
+        """When something of the responses under way came last, in monotonic seconds."""
         self._silent = False
         """The last response that ended said nothing."""
         self._speaking_until: float | None = None
@@ -302,9 +298,15 @@ class Replies:
         self._unanswered = False
         self.sign(now)
 
+    def heard_out(self, response_id: str, heard_out: bool) -> None:
+        """Whether a response was heard to its end, though it is not said to be over."""
+        response = self._under_way.get(response_id)
+        if response is not None:
+            response.heard_out = heard_out
+
     def sign(self, at: float) -> None:
         """Something of the responses under way came then, in monotonic seconds."""
-        self._sign_at = max(self._sign_at, at)
+        self.sign_at = max(self.sign_at, at)
 
     def cut(self, *, now: float) -> None:
         """The caller has cut off what is under way."""
@@ -389,7 +391,7 @@ class Replies:
             return
         self._speaking_until = None
         # The server asks for nothing by itself while a response that it has not cut is under way.
-        blocked = any(not response.cut for response in self._under_way.values())
+        blocked = any(response.awaited for response in self._under_way.values())
         self._expected_until = 0.0 if blocked else now + EXPECT_S
         self._unanswered = not blocked
         since = now if since is None else since
@@ -422,7 +424,7 @@ class Replies:
             return self.next(event_id, now=now)
         for response_id, response in self._under_way.items():
             if now >= self._stalled_at(response):
-                return GiveUp(response_id)
+                return GiveUp(response_id, End.SPOKE if response.heard_out else End.FAILED)
         if now >= self._told_at():
             waiting = self._only_waiting()
             self.give_up()
@@ -458,7 +460,7 @@ class Replies:
             return None
         if self.calling and self._only_waiting():
             return transcript_pb2.DEAD_AIR_REASON_TOOL
-        if any(not response.cut for response in self._under_way.values()) or self._request:
+        if any(response.awaited for response in self._under_way.values()) or self._request:
             return transcript_pb2.DEAD_AIR_REASON_MODEL
         if not self._debts:
             return transcript_pb2.DEAD_AIR_REASON_TOOL if self.calling else None
@@ -472,7 +474,7 @@ class Replies:
         """When the caller's wait began for what is owed, in monotonic seconds; functions apart."""
         since = [debt.since for debt in self._debts.all]
         for response in self._under_way.values():
-            if not response.cut:
+            if response.awaited:
                 since += [response.began_at, *(debt.since for debt in response.debts)]
         return min(since, default=None)
 
@@ -480,7 +482,7 @@ class Replies:
         """Whether a word while functions are at work is all that is owed, asked or under way."""
         owed = list(self._debts.kinds)
         for response in self._under_way.values():
-            if not response.cut:
+            if response.awaited:
                 owed += [debt.kind for debt in response.debts] or [Kind.ANSWER]
         return bool(owed) and all(kind is Kind.WAITING for kind in owed)
 
@@ -491,4 +493,6 @@ class Replies:
         return (self.owing_since() or 0.0) + TELL_S
 
     def _stalled_at(self, response: _UnderWay) -> float:
-        return self._sign_at + (ENDING_S if response.cut else STALLED_S)
+        if response.heard_out and self._debts:
+            return self.sign_at
+        return self.sign_at + (ENDING_S if response.cut else STALLED_S)

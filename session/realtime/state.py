@@ -164,6 +164,9 @@ class Response:
     interrupted: bool = False
     """Its audio is stale: the caller has begun to speak since, or has left."""
     done: bool = False
+    heard_out: bool = False
+    """All its items are over and were played, and nothing more of it came: it may be over without
+    a word of the server's; see :mod:`session.realtime.ends`."""
     tool_calls: set[str] = field(default_factory=set)
     """Calls that have not answered yet."""
     called_tools: bool = False

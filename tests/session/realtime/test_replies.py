@@ -8,13 +8,13 @@ from asheard.v1 import transcript_pb2
 from session.realtime import replies
 from session.realtime.debts import Kind
 from session.realtime.events import CreateResponse, ErrorDetail, ResponseOptions
+from session.realtime.faults import REFUSALS
 from session.realtime.replies import (
     ASKED_S,
     COMMIT_S,
     ENDING_S,
     EXPECT_S,
     MAX_FAILURES,
-    REFUSALS,
     SPEAKING_S,
     STALLED_S,
     TELL_S,

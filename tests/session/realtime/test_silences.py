@@ -7,8 +7,10 @@ import pytest
 from asheard.v1 import transcript_pb2
 from session.realtime import events
 from session.realtime.dead_air import PATIENCE_S
+from session.realtime.ends import HEARD_OUT_S
 from session.realtime.noise import QUIET_S
 from session.realtime.outputs import Note
+from session.realtime.replies import EXPECT_S
 from tests.session.realtime.talk import GREETER, Talk
 from tests.session.realtime.test_functions import call_function
 from tests.session.realtime.turns import (
@@ -218,3 +220,77 @@ def test_nobody_waits_once_the_caller_has_left() -> None:
     talk.wait(60)
     assert talk.requests == []
     assert talk.conversation.next_timer() is None
+
+
+# --- the end of a response is lost ----------------------------------------------------------------
+
+
+def answered_and_never_over(item_status: str = "completed") -> Talk:
+    """The model says two seconds, and nothing says that its response is over."""
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    talk.response("R")
+    talk.item("R", "A")
+    talk.audio("R", "A", 2_000)
+    talk.item_done("R", "A", "We open at nine.", status=item_status)
+    talk.wait(2.0)
+    talk.played(("A", 2_000))
+    return talk
+
+
+def test_who_has_heard_a_response_to_its_end_is_not_told_to_wait_for_it() -> None:
+    talk = answered_and_never_over()
+    talk.wait(60)
+    assert [fact for fact in talk.facts("item_added") if fact.notice] == []
+    assert talk.facts("dead_air") == []
+    assert talk.requests == []
+    caller_turn(talk, "U2")
+    talk.wait(EXPECT_S)
+    assert len(talk.requests) == 1
+
+
+def test_one_that_was_not_heard_to_its_end_is_waited_for() -> None:
+    talk = answered_and_never_over("in_progress")
+    talk.wait(PATIENCE_S)
+    assert len([fact for fact in talk.facts("item_added") if fact.notice]) == 1
+
+
+def test_a_response_that_was_heard_out_may_go_on() -> None:
+    talk = answered_and_never_over()
+    talk.wait(HEARD_OUT_S + 3)
+    call_function(talk, "R", "F", "call")
+    talk.response_done("R")
+    assert [call.call_id for call in talk.tool_calls] == ["call"]
+    talk.tool_returned("call", "$9.05")
+    talk.result_added("call")
+    assert len(talk.requests) == 1
+
+
+def test_what_is_owed_does_not_wait_for_a_response_that_was_heard_out() -> None:
+    talk = answered_and_never_over()
+    talk.wait(HEARD_OUT_S)
+    talk.server("input_audio_buffer.committed", item_id="U2")  # without a word that it spoke
+    assert [type(event) for event in talk.sent].count(events.CancelResponse) == 1
+    talk.wait(EXPECT_S)
+    assert len(talk.requests) == 1
+
+
+def test_results_are_spoken_of_though_the_response_that_called_is_never_over() -> None:
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    talk.response("R")
+    call_function(talk, "R", "F", "call")
+    talk.tool_returned("call", "$9.05")
+    talk.result_added("call")
+    talk.wait(HEARD_OUT_S)
+    assert len(talk.requests) == 1
+
+
+def test_noise_after_a_response_that_was_heard_out_has_cut_off_nothing() -> None:
+    talk = answered_and_never_over()
+    talk.wait(HEARD_OUT_S)
+    talk.caller_speaks("N")
+    talk.wait(0.3)
+    talk.server("input_audio_buffer.speech_stopped", item_id="N", audio_end_ms=300)
+    talk.wait(60)
+    assert talk.requests == []

@@ -17,7 +17,8 @@ reconnect    there was no session
 A caller that hears nothing for 6 s is told to wait (HOLD), and 6 s of silence later that there is
 no answer (SORRY). While a function is what is waited for, it is the agent file that says when the
 caller is told so, and the model that does (:mod:`~session.realtime.waiting`); HOLD only stands in for
-the model where that has not begun 2 s later. Patience with the model begins when the function has
+the model where that has not begun 2 s later, or after 6 s of silence where the agent file would have
+had it speak sooner, had the function been called at once. Patience with the model begins when the function has
 answered. So no stretch but one with a slow function lasts longer than 6 s and the way of a word to
 the caller.
 """
@@ -84,17 +85,24 @@ class DeadAir:
         self._words = 0
         """That the caller was told since it waits."""
         self._told_at = 0.0
-        self._word_owed_at: float | None = None
-        """When the model was to say that a function is at work, and has not yet."""
+        self._word_until: float | None = None
+        """How long the model has to say that a function is at work. None: it has, or need not."""
 
     @property
     def since(self) -> float | None:
         """When the stretch that goes on began, in monotonic seconds. None: none does."""
         return self._since
 
-    def word_owed(self, *, now: float) -> None:
-        """The model is to say that a function is at work."""
-        self._word_owed_at = now
+    def word_owed(self, *, after_s: float, now: float) -> None:
+        """The model is to say that a function is at work.
+
+        Args:
+            after_s: After so much silence, as the agent file says.
+            now: Monotonic seconds; later than that where the function was called late.
+        """
+        since = now if self._since is None else self._since
+        patience_until = since + max(PATIENCE_S, after_s + WORD_S)
+        self._word_until = min(now + WORD_S, max(now, patience_until))
 
     def look(
         self, owing: Reason | None, *, since: float | None, quiet_from: float | None, now: float
@@ -115,7 +123,7 @@ class DeadAir:
             self._spend(now)
             if owing is None or quiet_from is None or quiet_from > now:
                 over = Stretch(max(self._spent, key=self._spent.__getitem__), self._since, now)
-                self._since = self._word_owed_at = None
+                self._since = self._word_until = None
         if owing is None:
             self._words = 0
         elif self._owing is None:
@@ -138,7 +146,7 @@ class DeadAir:
         if self._since is None:
             return self._quiet_from
         if self._owing == TOOL:
-            return None if self._word_owed_at is None else self._word_owed_at + WORD_S
+            return self._word_until
         return None if self._words > 1 else max(self._since, self._told_at) + PATIENCE_S
 
     def word(self, *, now: float) -> Notice | None:
@@ -147,7 +155,7 @@ class DeadAir:
         if self._since is None or due is None or now < due:
             return None
         if self._owing == TOOL:
-            self._word_owed_at, self._words = None, 1
+            self._word_until, self._words = None, 1
         else:
             self._words += 1
         self._told_at = now

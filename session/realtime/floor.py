@@ -173,12 +173,10 @@ class Floor:
             instructions = resume.instructions
             self._replies.owe(resume.kind, now=now, since=quiet_from, instructions=instructions)
             return
-        instructions = self._waiting.next(
-            quiet_since=self._dead_air.since, held=self._held, now=now
-        )
-        if instructions is not None:
-            self._replies.owe(Kind.WAITING, now=now, instructions=instructions)
-            self._dead_air.word_owed(now=now)
+        word = self._waiting.next(quiet_since=self._dead_air.since, held=self._held, now=now)
+        if word is not None:
+            self._replies.owe(Kind.WAITING, now=now, instructions=word.instructions)
+            self._dead_air.word_owed(after_s=word.after_s, now=now)
             self._look(now)
 
     def next_timer(self) -> float | None:

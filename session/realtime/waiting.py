@@ -6,9 +6,9 @@ nobody is heard, a word is owed, once a round; the functions that one response c
 =====================================  ============================================================
 what happens                           what follows
 =====================================  ============================================================
-a function is called                   its word is due after ``after_s`` of silence, which begins
-                                       with the call; with an earlier call, if nothing was heard
-                                       between the two
+a function is called                   its word is due after ``after_s`` of silence, however much
+                                       of it was before the call, but not in the first half
+                                       second of the call, unless that makes 6 s of silence
 somebody is heard                      the silence begins anew with its end
 several functions are at work          one word: that of the one whose time comes first, for all
 a response is under way or asked for   the word waits, since that may be heard next
@@ -31,6 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from session.agent import Agent, WhileWaiting
+from session.realtime.dead_air import PATIENCE_S
 from session.realtime.state import remember
 
 SAY = """A function that you called is still at work. Say this to the caller, in these words, and \
@@ -39,6 +40,20 @@ nothing else: """
 INSTRUCT = """A function that you called is still at work. Tell the caller in one short sentence, in \
 the language of the conversation, that you are still on it and will say what comes of it. If another \
 function has answered meanwhile, say first what it brought. Invent no result."""
+
+MOMENT_S = 0.5
+"""How long a function is waited for at least, when the model was long in calling it: most answer
+sooner, and then the result is what the caller hears."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One that is owed."""
+
+    instructions: str
+    """Of its response."""
+    after_s: float
+    """Of silence, after which it was to be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,11 @@ class _AtWork:
     called_at: float
     """Monotonic seconds."""
     word: WhileWaiting
+
+    def due_at(self, quiet_since: float) -> float:
+        """When the word is owed, if nobody is heard before."""
+        moment = min(self.called_at + MOMENT_S, quiet_since + PATIENCE_S)
+        return max(quiet_since + self.word.after_s, moment)
 
 
 class Waiting:
@@ -65,8 +85,8 @@ class Waiting:
         """By ``call_id``."""
         self._told: dict[str, None] = {}
         """Rounds that have had their word; the newest."""
-        self._silent_from: float | None = None
-        """When the silence began in which functions work, or worked last. None: it is to begin."""
+        self._quiet_since: float | None = None
+        """When the silence began that goes on. None: somebody was heard when that was looked at."""
 
     @property
     def working(self) -> bool:
@@ -89,8 +109,8 @@ class Waiting:
         """A function has answered, or was given up; an unknown call is ignored."""
         self._at_work.pop(call_id, None)
 
-    def next(self, *, quiet_since: float | None, held: bool, now: float) -> str | None:
-        """Instructions of the response that is owed now, given out once; None: none is.
+    def next(self, *, quiet_since: float | None, held: bool, now: float) -> Word | None:
+        """The word that is owed now, given out once; None: none is.
 
         Args:
             quiet_since: When the last sound of caller or agent ended, in monotonic seconds. None:
@@ -98,31 +118,24 @@ class Waiting:
             held: A response is under way, or asked for, or voice detection is about to create one.
             now: Monotonic seconds.
         """
-        if self._silent_from is not None and (
-            quiet_since is None or quiet_since > self._silent_from
-        ):
-            self._silent_from = None
-        if self._silent_from is None and quiet_since is not None and self._at_work:
-            first = min(call.called_at for call in self._at_work.values())
-            self._silent_from = max(quiet_since, first)
-        word = None if held else self._first()
-        if self._silent_from is None or word is None or now < self._silent_from + word.after_s:
+        self._quiet_since = quiet_since
+        due_at = self.next_timer(held=held)
+        if quiet_since is None or due_at is None or now < due_at:
             return None
+        word = min(self._untold(), key=lambda call: call.due_at(quiet_since)).word
         for call in self._at_work.values():
             remember(self._told, call.round_id)
-        return self._instructions(word)
+        return Word(self._instructions(word), word.after_s)
 
     def next_timer(self, *, held: bool) -> float | None:
         """When :meth:`next` has something, in monotonic seconds; None: not without an event."""
-        word = None if held else self._first()
-        if self._silent_from is None or word is None:
+        quiet_since = self._quiet_since
+        if held or quiet_since is None:
             return None
-        return self._silent_from + word.after_s
+        return min((call.due_at(quiet_since) for call in self._untold()), default=None)
 
-    def _first(self) -> WhileWaiting | None:
-        """The word whose time comes first."""
-        words = [call.word for call in self._at_work.values() if call.round_id not in self._told]
-        return min(words, key=lambda word: word.after_s) if words else None
+    def _untold(self) -> list[_AtWork]:
+        return [call for call in self._at_work.values() if call.round_id not in self._told]
 
     def _instructions(self, word: WhileWaiting) -> str:
         """A response's instructions stand in place of the session's, so these hold both."""

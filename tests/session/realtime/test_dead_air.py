@@ -91,16 +91,30 @@ def test_while_a_function_works_the_caller_is_told_only_in_place_of_the_model() 
     silence = Silence(TOOL)
     assert silence.dead_air.next_timer() is None, "it is for the agent file to say when"
     silence.look(120.0)
-    silence.dead_air.word_owed(now=120.0)
+    silence.dead_air.word_owed(after_s=20.0, now=120.0)
     assert silence.dead_air.next_timer() == 120 + WORD_S
     silence.look(120 + WORD_S)
     assert silence.dead_air.word(now=120 + WORD_S) is Notice.HOLD
     assert silence.dead_air.next_timer() is None, "told once"
 
 
+@pytest.mark.parametrize(
+    ("after_s", "owed_at", "until"),
+    [(4, 104, 106), (4, 105, 106), (4, 107, 107), (2, 102, 104), (2, 105, 106), (5, 105, 107),
+     (20, 120, 122), (5, 106.5, 107)],
+)  # fmt: skip
+def test_a_word_about_a_function_that_was_called_late_makes_no_silence_longer_than_others(
+    after_s: float, owed_at: float, until: float
+) -> None:
+    silence = Silence(TOOL)
+    silence.look(owed_at)
+    silence.dead_air.word_owed(after_s=after_s, now=owed_at)
+    assert silence.dead_air.next_timer() == until
+
+
 def test_a_word_of_the_models_needs_no_other() -> None:
     silence = Silence(TOOL)
-    silence.dead_air.word_owed(now=104.0)
+    silence.dead_air.word_owed(after_s=4.0, now=104.0)
     silence.look(105.0, quiet_from=106.5)
     silence.look(106.5)
     assert silence.dead_air.next_timer() is None

@@ -222,6 +222,18 @@ def test_nobody_waits_once_the_caller_has_left() -> None:
     assert talk.conversation.next_timer() is None
 
 
+@pytest.mark.parametrize("called_s", [4.5, 5.0, 5.8])
+def test_a_function_that_is_called_late_makes_no_silence_longer(called_s: float) -> None:
+    talk = Talk(notices=BOOK)
+    caller_turn(talk)
+    talk.response("R")
+    talk.wait(called_s)
+    call_function(talk, "R", "F", "call")
+    talk.response_done("R")
+    talk.wait(PATIENCE_S - called_s + 0.05)
+    assert len([fact for fact in talk.facts("item_added") if fact.notice]) == 1
+
+
 # --- the end of a response is lost ----------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ class Line:
     def _ask(self, now: float) -> None:
         word = self.waiting.next(quiet_since=self.quiet_since, held=False, now=now)
         if word is not None:
-            session, _, rest = word.partition("\n\n")
+            session, _, rest = word.instructions.partition("\n\n")
             assert session == AGENT.instructions, "a response's instructions replace the session's"
             self.said.append((now, rest))
 
@@ -71,15 +71,22 @@ MOMENT = f'{SAY}"One moment."'
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ([("call", 1, "quote")], [(5, MOMENT)]),
-        ([("call", 1, "quote"), ("over", 4.9, "quote")], []),
+        ([("call", 1, "quote")], [(4, MOMENT)]),
+        ([("call", 1, "quote"), ("over", 3.9, "quote")], []),
+        # The model was long in calling: a moment for the function, and no silence beyond patience.
+        ([("call", 3.4, "quote")], [(4, MOMENT)]),
+        ([("call", 4.5, "quote")], [(5, MOMENT)]),
+        ([("call", 4.5, "quote"), ("over", 4.9, "quote")], []),
+        ([("call", 5.75, "quote")], [(6, MOMENT)]),
+        ([("call", 8, "quote")], [(8, MOMENT)]),
+        ([("call", 8, "ship")], [(9, "Say that shipping takes long.")]),
         # Several at once: one word, of the one whose time comes first.
-        ([("call", 1, "quote"), ("call", 1, "ship"), ("call", 1.5, "pay")], [(3, INSTRUCT)]),
+        ([("call", 1, "quote"), ("call", 1, "ship"), ("call", 1.5, "pay")], [(2, INSTRUCT)]),
         (
             [("call", 1, "quote"), ("call", 1, "ship"), ("over", 3, "quote")],
-            [(10, "Say that shipping takes long.")],
+            [(9, "Say that shipping takes long.")],
         ),
-        ([("call", 1, "quote"), ("call", 1, "ship"), ("over", 6, "quote")], [(5, MOMENT)]),
+        ([("call", 1, "quote"), ("call", 1, "ship"), ("over", 6, "quote")], [(4, MOMENT)]),
         # Somebody is heard: the silence begins anew.
         ([("call", 1, "quote"), ("sound", 2, ""), ("quiet", 8, "")], [(12, MOMENT)]),
         ([("sound", 0, ""), ("call", 1, "quote"), ("quiet", 3, "")], [(7, MOMENT)]),
@@ -88,7 +95,7 @@ MOMENT = f'{SAY}"One moment."'
         # One after the other in silence: the caller does not know where one ends.
         (
             [("call", 1, "quote@R1"), ("over", 3, "quote"), ("call", 3.5, "quote@R2")],
-            [(5, MOMENT)],
+            [(4, MOMENT)],
         ),
         (
             [
@@ -98,10 +105,10 @@ MOMENT = f'{SAY}"One moment."'
                 ("quiet", 3.2, ""),
                 ("call", 3.5, "quote@R2"),
             ],
-            [(7.5, MOMENT)],
+            [(7.2, MOMENT)],
         ),
         # A round has one word; the next round has its own.
-        ([("call", 1, "quote"), ("sound", 6, ""), ("quiet", 8, "")], [(5, MOMENT)]),
+        ([("call", 1, "quote"), ("sound", 6, ""), ("quiet", 8, "")], [(4, MOMENT)]),
         (
             [
                 ("call", 1, "quote@R1"),
@@ -109,7 +116,7 @@ MOMENT = f'{SAY}"One moment."'
                 ("quiet", 8, ""),
                 ("call", 10, "pay@R2"),
             ],
-            [(5, MOMENT), (10, INSTRUCT)],
+            [(4, MOMENT), (10.5, INSTRUCT)],
         ),
         # Two rounds at work when a word is said: it was for both.
         (
@@ -118,7 +125,7 @@ MOMENT = f'{SAY}"One moment."'
         ),
         # An answer that nobody waits for.
         ([("over", 1, "quote")], []),
-        ([("call", 1, "unknown function")], [(5, MOMENT)]),
+        ([("call", 1, "unknown function")], [(4, MOMENT)]),
     ],
 )
 def test_the_word(steps: list[Step], said: list[tuple[float, str]]) -> None:
@@ -130,7 +137,7 @@ def test_what_may_be_heard_next_is_waited_for() -> None:
     waiting.called("c", "quote", round_id="R", now=1)
     assert waiting.next(quiet_since=0, held=True, now=9) is None
     assert waiting.next_timer(held=True) is None
-    assert waiting.next_timer(held=False) == 5, "long past: at once"
+    assert waiting.next_timer(held=False) == 4, "long past: at once"
     assert waiting.next(quiet_since=0, held=False, now=9) is not None
     assert waiting.next(quiet_since=0, held=False, now=20) is None
 
@@ -145,7 +152,7 @@ def test_a_sound_that_began_and_ended_between_two_questions_was_heard_too() -> N
 
 def test_a_round_that_goes_on_after_its_word_has_no_other() -> None:
     steps: list[Step] = [("call", 1, "quote"), ("over", 6, "quote"), ("call", 7, "pay")]
-    assert Line().play(*steps) == [(5, MOMENT)]
+    assert Line().play(*steps) == [(4, MOMENT)]
 
 
 def test_whether_a_function_is_at_work() -> None:

@@ -14,13 +14,13 @@ no response  it answered a turn neither by itself nor in the time that it has fo
 reconnect    there was no session
 ===========  =======================================================================================
 
-A caller that hears nothing for 6 s is told to wait (HOLD), and 6 s of silence later that there is
-no answer (SORRY). While a function is what is waited for, it is the agent file that says when the
-caller is told so, and the model that does (:mod:`~session.realtime.waiting`); HOLD only stands in for
-the model where that has not begun 2 s later, or after 6 s of silence where the agent file would have
-had it speak sooner, had the function been called at once. Patience with the model begins when the function has
-answered. So no stretch but one with a slow function lasts longer than 6 s and the way of a word to
-the caller.
+A caller that hears nothing for 6 s is told to wait (HOLD), and 6 s of silence later that there is no
+answer (SORRY). When it speaks, it waits anew. While a function is what is waited for, it is the agent
+file that says when the caller is told so, and the model that does (:mod:`~session.realtime.waiting`);
+HOLD only stands in for the model where that has not begun 2 s later, or after 6 s of silence where
+the agent file would have had it speak sooner, had the function been called at once. Patience with the
+model begins when the function has answered. So no stretch but one with a slow function lasts longer
+than 6 s and the way of a word to the caller.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class DeadAir:
             if owing is None or quiet_from is None or quiet_from > now:
                 over = Stretch(max(self._spent, key=self._spent.__getitem__), self._since, now)
                 self._since = self._word_until = None
-        if owing is None:
+        if owing is None or quiet_from is None:
             self._words = 0
         elif self._owing is None:
             self._owing_since = now if since is None else since

@@ -120,6 +120,18 @@ def test_a_word_of_the_models_needs_no_other() -> None:
     assert silence.dead_air.next_timer() is None
 
 
+def test_who_speaks_waits_anew() -> None:
+    silence = Silence()
+    silence.look(106.0)
+    assert silence.dead_air.word(now=106.0) is Notice.HOLD
+    silence.look(107.0, quiet_from=None)
+    silence.look(108.0, quiet_from=108.0, owing=TOOL)
+    silence.look(111.0, owing=MODEL)
+    assert silence.dead_air.next_timer() == 114.0, "a function that was quick is no word"
+    silence.look(114.0)
+    assert silence.dead_air.word(now=114.0) is Notice.HOLD
+
+
 @pytest.mark.parametrize(("answered_at", "due"), [(103.0, 106.0), (150.0, 156.0)])
 def test_patience_with_the_model_begins_when_a_slow_function_has_answered(
     answered_at: float, due: float

@@ -18,7 +18,7 @@ cut off, the text 0.2 to 6 s    0.7 %                 3.1
 ahead of the audio
 ==============================  ====================  =============================
 
-Without a margin 6 % and 9 % of the cuts lose words.
+Without a margin 6 % of the cuts of whole pieces lose words.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ class ModelSession:
         """What ``session.updated`` says otherwise than was asked for."""
         self.answers: dict[str, str] = {}
         """Text for the answer to ``response.create``, by key ``text``; none: no answer."""
+        self.refuses: list[str] = []
+        """Types of events that are still to be refused: the next of each type, once per entry."""
         self._model = model
         self._id = next(self._numbers)
         self._sent = 0
@@ -105,6 +107,13 @@ class ModelSession:
                 await asyncio.gather(self._script, return_exceptions=True)
 
     async def _answer(self, event: Mapping[str, Any]) -> None:
+        if event["type"] in self.refuses:
+            self.refuses.remove(event["type"])
+            await self.send("error", error={
+                "type": "invalid_request_error", "code": "invalid_value",
+                "message": "Not that one.", "event_id": event["event_id"],
+            })  # fmt: skip
+            return
         match event["type"]:
             case "session.update":
                 updated = {"id": f"sess_{self._id}", **event["session"], **self._model.overrides}
@@ -112,6 +121,9 @@ class ModelSession:
             case "response.create":
                 if text := self.answers.get("text"):
                     await self.speak(f"asked{len(self.events)}", text, 100)
+            case "conversation.item.create":
+                item = event["item"]
+                await self.send("conversation.item.added", item=item, previous_item_id=None)
             case "conversation.item.truncate":
                 told = {k: event[k] for k in ("item_id", "content_index", "audio_end_ms")}
                 await self.send("conversation.item.truncated", **told)

@@ -68,6 +68,7 @@ async def until(condition: Callable[[], object], what: str, within_s: float = PA
 async def everything(session: ModelSession) -> None:
     """What happens in a victim's call, within a second: all that can."""
     session.answers["text"] = "I looked it up."
+    session.refuses.append("conversation.item.create")  # the first result; the second is added
     await session.listen("u1", "Good day.")
     await session.speak("a1", "Yes, please?", 100)
     await session.until_frames(8)
@@ -79,6 +80,7 @@ async def everything(session: ModelSession) -> None:
     await session.until_frames(16)
     await session.listen("u2", "Stop!")  # cuts a2
     await session.call_function("f1", "look")
+    await session.call_function("f2", "look")
     await session.until_frames(26)
     await session.begin("a3", "This is cut while", 600)
     await session.until_frames(30)
@@ -92,6 +94,12 @@ async def everything_and_its_end(session: ModelSession) -> None:
     """The same, and the model closes the socket."""
     await everything(session)
     await session.socket.close(1011, "broken")
+
+
+async def everything_and_no_answer(session: ModelSession) -> None:
+    """The same, and what the caller asks last is not answered."""
+    await everything(session)
+    await session.caller_stops("u3", "And then?")
 
 
 # -- the system --------------------------------------------------------------------------------
@@ -160,7 +168,11 @@ async def one_process() -> AsyncIterator[OneProcess]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asheard-"))
         agent = Path(folder, "agent.yaml")
         agent.write_text(AGENT)
-        scripts = {"vmodel": everything_and_its_end, "v": everything}
+        scripts = {
+            "vmodel": everything_and_its_end,
+            "vwaits": everything_and_no_answer,
+            "v": everything,
+        }
         model = await stack.enter_async_context(ScriptedModel(scripts))
         environment = on_free_ports(
             {

@@ -126,6 +126,11 @@ async def _loses_its_model(_system: OneProcess, phone: Phone) -> None:
     await phone.frames(20)
 
 
+async def _is_kept_waiting(_system: OneProcess, phone: Phone) -> None:
+    await phone.frames(125)  # two and a half seconds: a silence that is written down
+    await phone.stop()
+
+
 ENDINGS: dict[str, Callable[[OneProcess, Phone], Awaitable[None]]] = {
     "hangs up": _hangs_up,
     "drops": _drops,
@@ -135,7 +140,11 @@ ENDINGS: dict[str, Callable[[OneProcess, Phone], Awaitable[None]]] = {
     "failed by webhook": _failed_by_webhook,
     "over by webhook": _is_over_by_webhook,
     "model lost": _loses_its_model,
+    "kept waiting": _is_kept_waiting,
 }
+
+TAGS = {"model lost": "vmodel", "kept waiting": "vwaits"}
+"""By which the model knows what to play; of other endings ``v``."""
 
 
 class Trial:
@@ -166,11 +175,7 @@ class Trial:
         call_sid = f"CA{number:032x}"
         self._injection.plans[call_sid] = plan
         found = Found(plan.place, plan.twice, call_sid)
-        phone = Phone(
-            self._system.media_url,
-            call_sid,
-            f"{'vmodel' if ending == 'model lost' else 'v'}{number}",
-        )
+        phone = Phone(self._system.media_url, call_sid, f"{TAGS.get(ending, 'v')}{number}")
         try:
             with contextlib.suppress(OSError):
                 await phone.open()

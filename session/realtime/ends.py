@@ -13,6 +13,9 @@ any other               SPOKE when audio of it went to the caller or it called f
                         SILENT: text alone, nothing at all, a limit before the first word
 ======================  ==========================================================================
 
+One that SPOKE, called no function and says that it is *incomplete* broke off in mid-sentence: it is
+to go on (:meth:`.noise.Noise.broken_off`).
+
 The word that it is over may be lost. When all its items are over, what was to be heard of them was
 played, and nothing more came for 1.5 s, a response is *heard out*: nobody waits for it. It is given
 up, as one that SPOKE, once something else is owed or it called functions; if more of it comes
@@ -126,6 +129,10 @@ class Ends:
             spoke = called or self._spoke(response)
             if not spoke:
                 self._noise.said_nothing(response_id)
+            elif done.status == "incomplete" and not called:
+                self._noise.broken_off(response_id, now=now)
+            elif not failed:
+                self._noise.said_all()
             end = End.FAILED if failed else End.SPOKE if spoke else End.SILENT
         named_s = named_wait_s(done.message) if failed else None
         self._replies.done(response_id, end, now=now, named_s=named_s)

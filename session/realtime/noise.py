@@ -20,7 +20,8 @@ OWED       .       WHOLE   SPEAKING  .        .
 SPEAKING   CUT     WHOLE   .         CUT      .
 =========  ======  ======  ========  =======  =====================================
 
-*cut*: voice detection heard something while the agent was speaking or about to. *turn*: the caller
+*cut*: voice detection heard something while the agent was speaking or about to; or the model broke
+off by itself, as one does that may not say more, and called no function. *turn*: the caller
 really said something, after that. *response*: one began, asked for or not. *nothing*: the one that
 began when the agent was CUT is over, and nothing of it can be heard: it may have been the answer to
 the sound, which is not owed any more once that turns out to be no turn. Results of functions that
@@ -29,7 +30,8 @@ are there before both sides have been quiet for long are spoken of at once, afte
 What is owed when both sides are quiet (the first row that fits):
 
 ============================================  =================================================
-the agent file says ``wait``, nothing was     nothing: it is the caller's turn. WHOLE
+the agent file says ``wait`` (and the model   nothing: it is the caller's turn. WHOLE
+did not break off by itself), nothing was
 left unsaid, or three times in a row the
 agent was cut off again before it was done
 nothing was heard of it, nor of anything      GREETING: the greeting anew
@@ -40,8 +42,12 @@ text of it is known, or some was heard, or    CONTINUATION: what was not heard
 a function call was broken off with it
 nothing is known of it, and functions are at  nothing: their results will be spoken of. WHOLE
 work or have answered
-else                                          ANSWER: the model speaks as if it had not begun
+else; so, too, where only a notice was cut    ANSWER: the model speaks as if it had not begun
+off: what it stood for is still missing
 ============================================  =================================================
+
+A response that broke off by itself is gone on from once, until one says all it wanted or the caller
+has its turn: it would break off for ever.
 
 What was cut off in resuming is found like anything else. But where the model had not finished, its
 text is not all that was left; then it counts how many words of it were heard.
@@ -151,13 +157,17 @@ class Noise:
         self._state = State.WHOLE
         self._cuts = 0
         self._cut: dict[str, None] = {}
-        """Responses that were cut off, under way or playing."""
+        """Responses and notices that were cut off, under way or playing."""
         self._open = False
         """One of them was under way: the model had not finished."""
         self._guessed: dict[PartKey, int] = {}
         """How much of their parts was heard by the clock, in milliseconds."""
         self._timed: dict[PartKey, list[TimedWord]] = {}
         """The words of their parts, where an aligner has timed them."""
+        self._broke_off = False
+        """It was the model that broke off, and no sound."""
+        self._went_on = False
+        """It was gone on from such a response, and none has said all it wanted since."""
         self._stands: Unheard | None = None
         """What was left to be said before, until something of what came after it is heard."""
         self._continuing = False
@@ -202,7 +212,9 @@ class Noise:
             for item, content_index, part in self._parts()
             if part.state is PartState.GIVEN
         ]
-        cut.update(dict.fromkeys(item.response_id for item, _, _ in playing))
+        cut.update(dict.fromkeys(_source(item) for item, _, _ in playing))
+        if cut:
+            self._broke_off = False
         if self._state is State.CUT:
             self._cut |= cut  # two sounds in a row
             _bound(self._cut)
@@ -229,6 +241,32 @@ class Noise:
             heard_ms = max(0, part.received_ms - unplayed_ms)
             unplayed_ms -= part.received_ms - heard_ms
             self._guessed[item.item_id, content_index] = max(0, heard_ms - GUESS_MS)
+
+    def broken_off(self, response_id: str, *, now: float) -> None:
+        """A response is over in mid-sentence, by itself, and called no function.
+
+        Args:
+            response_id: Which; some of it is to be heard.
+            now: Monotonic seconds.
+        """
+        if self._went_on or self._state in (State.CUT, State.OWED):
+            return
+        self._take(Event.CUT)
+        self._cuts += 1
+        self._cut_at = now
+        self._since.clear()
+        self._instead = None
+        self._cut, self._open, self._broke_off = {response_id: None}, True, True
+        self._timed = {}
+        self._guessed = {
+            (item.item_id, index): part.received_ms
+            for item, index, part in self._parts()
+            if item.response_id == response_id
+        }
+
+    def said_all(self) -> None:
+        """A response is over that said all it wanted."""
+        self._went_on = False
 
     def words_timed(self, fact: fact_pb2.WordsTimed) -> None:
         """The words of a part were timed: where it was cut off, an aligner's times count."""
@@ -341,22 +379,21 @@ class Noise:
     def _resume(self, *, functions: bool) -> Resume | None:
         left = self._left()
         if (
-            left.nothing_left
+            (left.nothing_left and not self._notice_unheard())
             or self._in_a_row >= MAX_IN_A_ROW
-            or self._agent.when_cut_by_noise == "wait"
+            or (self._agent.when_cut_by_noise == "wait" and not self._broke_off)
         ):
             return None
+        self._went_on |= self._broke_off
         stands, self._stands, self._continuing = self._stands, None, False
         if left.nothing_heard and not self._greeted:
             return Resume(Kind.GREETING, greeting_instructions(self._agent))
         nothing = left.nothing_heard and left.nothing_known and not left.call_broken_off
-        if stands is None and nothing:
+        if left.nothing_left or (stands is None and nothing):
             return None if functions else Resume(Kind.ANSWER, None)
         self._stands, self._continuing = left, True
-        instructions = (
-            f"{self._agent.instructions}\n\n{continuation_instructions(left, functions=functions)}"
-        )
-        return Resume(Kind.CONTINUATION, instructions)
+        rest = continuation_instructions(left, functions=functions, by_noise=not self._broke_off)
+        return Resume(Kind.CONTINUATION, f"{self._agent.instructions}\n\n{rest}")
 
     # --- what was heard -----------------------------------------------------------------------
 
@@ -367,18 +404,8 @@ class Noise:
         for item in self._items(self._cut):
             if not item.speech:
                 broken_off |= not item.announced
-                continue
-            pieces += [
-                Piece(
-                    part.text,
-                    part.received_ms,
-                    self._heard_ms(item, index, part),
-                    item.completed,
-                    self._timed.get((item.item_id, index), ()),
-                )
-                for index, part in sorted(item.parts.items())
-                if part.audible
-            ]
+            elif not item.notice:
+                pieces += self._pieces(item)
         left = unheard(pieces, unfinished=self._open, call_broken_off=broken_off)
         self._greeted = self._greeted or not left.nothing_heard
         stands = self._stands
@@ -391,6 +418,27 @@ class Noise:
             return left if rest.nothing_known else rest
         return left
 
+    def _notice_unheard(self) -> bool:
+        """Whether a notice was cut off before its end."""
+        return any(
+            not unheard(self._pieces(item), unfinished=False).nothing_left
+            for item in self._items(self._cut)
+            if item.notice
+        )
+
+    def _pieces(self, item: Item) -> list[Piece]:
+        return [
+            Piece(
+                part.text,
+                part.received_ms,
+                self._heard_ms(item, index, part),
+                item.completed,
+                self._timed.get((item.item_id, index), ()),
+            )
+            for index, part in sorted(item.parts.items())
+            if part.audible
+        ]
+
     def _heard_ms(self, item: Item, content_index: int, part: Part) -> int:
         if item.removed:
             return 0
@@ -400,16 +448,16 @@ class Noise:
             return part.received_ms
         return self._guessed.get((item.item_id, content_index), 0)
 
-    def _items(self, responses: Container[str]) -> Iterator[Item]:
-        """Items of some responses, in order."""
+    def _items(self, sources: Container[str]) -> Iterator[Item]:
+        """Items of some responses, and some notices, in order."""
         for item in self._memory.items.values():
-            if item.response_id in responses:
+            if _source(item) in sources:
                 yield item
 
     def _parts(self) -> Iterator[tuple[Item, int, Part]]:
-        """The parts of all that a response said, in order."""
+        """The parts of all that a response or a notice said, in order."""
         for item in self._memory.items.values():
-            if item.response_id and item.speech:
+            if _source(item) and item.speech:
                 parts = item.parts.items()
                 for content_index, part in parts if len(parts) == 1 else sorted(parts):
                     yield item, content_index, part
@@ -422,6 +470,7 @@ class Noise:
         if spoken:
             self._greeted = True
             self._in_a_row = 0
+            self._went_on = False
             self._stands = None
             if cuts == self._cuts:  # else the agent was cut off after it, perhaps by noise
                 self._take(Event.TURN)
@@ -430,11 +479,17 @@ class Noise:
 
     def _forget(self) -> None:
         self._cut, self._open, self._guessed, self._timed = {}, False, {}, {}
+        self._broke_off = False
         self._stands, self._continuing = None, False
         self._since.clear()
 
     def _take(self, event: Event) -> None:
         self._state = TABLE.get((self._state, event), self._state)
+
+
+def _source(item: Item) -> str:
+    """What an item is cut off with: its response, or a notice by itself."""
+    return item.item_id if item.notice else item.response_id
 
 
 def _bound(known: dict[str, int] | dict[str, bool] | dict[str, None]) -> None:

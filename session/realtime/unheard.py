@@ -153,17 +153,24 @@ def count_words(text: str) -> int:
     return len(tokenize(text))
 
 
-def continuation_instructions(left: Unheard, *, functions: bool = False) -> str:
+def continuation_instructions(
+    left: Unheard, *, functions: bool = False, by_noise: bool = True
+) -> str:
     """Tell the model to go on; in English, whatever it speaks.
 
     Args:
         left: With what.
         functions: Some are at work or have answered; the model may find results when it speaks.
+        by_noise: It was cut off by a noise. False: it broke off by itself.
     """
     lines = [
         "A noise on the line cut you off in the middle of what you were saying. The caller said"
         " nothing: do not answer the noise, do not mention it, do not apologise and do not greet"
         " again."
+        if by_noise
+        else "You were broken off in the middle of what you were saying, and the caller still waits:"
+        " do not mention it, do not apologise and do not greet again. If you were about to call a"
+        " function, then call it now."
     ]
     if left.nothing_heard:
         lines.append("The caller has heard none of it.")

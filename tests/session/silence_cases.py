@@ -340,8 +340,9 @@ ANSWERS = (
                 when="bagels",
                 failure=Failure("incomplete", "max_output_tokens", after_audio_ms=1_500),
             ),
+            say(QUOTE),
         ),
-        (GREETING, "That will be…"),
+        (GREETING, "That will be…", QUOTE),
         (order(),),
     ),
     Case(

@@ -9,7 +9,8 @@ ANSWER        a turn of the caller's was committed,   since
               or what was owed is not known
 RESULTS       all functions that a response called    after the server said of each result that
               have answered, and it is over           it joined the conversation
-CONTINUATION  noise cut the agent off                 since
+CONTINUATION  noise cut the agent off, or the model   since
+              broke off by itself
 WAITING       a function takes its time               since
 ============  ======================================  ============================================
 

@@ -60,6 +60,7 @@ CALLBACKS: tuple[Owned | Shared, ...] = (
     Owned("session.realtime.parts.Parts"),
     Owned("session.realtime.interruptions.Interruptions"),
     Owned("session.realtime.functions.Functions"),
+    Owned("session.realtime.floor.Floor"),
     Owned("session.realtime.input_clock.InputClock"),
     Owned("session.realtime.picows_connection.PicowsConnection"),
     Owned("session.words.CallWords", private=True),

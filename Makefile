@@ -29,14 +29,14 @@ run: setup ## serve the whole system on this machine until Ctrl-C
 demo: setup ## one bakery call through all services; exit 0 only if the heard transcript is right
 	@exec $(BIN)/asheard demo
 
-# Most of a test's time is waiting, so two processes share them. Whole systems run by themselves: their
-# simulated telephones and models speak in real time, and other tests beside them would be noise on the line.
+# Half of a test's time is waiting, so three processes share two cores. Whole systems run after that,
+# in two: their simulated telephones and models speak in real time, and wait most of it.
 test: setup ## the whole test suite; PYTEST_ARGS="tests/gateway -k clear" for some of it, in one process
 ifdef PYTEST_ARGS
 	@exec $(BIN)/pytest -q $(PYTEST_ARGS)
 else
-	@$(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/system
-	@$(BIN)/pytest -q tests/system
+	@$(BIN)/pytest -q -n 3 --dist loadfile --ignore tests/system
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/system
 endif
 
 test-fast: setup ## the cores alone (tests/cores.txt), properties with a few examples

@@ -10,10 +10,10 @@ Rules:
 1. The map is a list of segments; within one, both clocks run at the same rate. A new segment begins
    where a timestamp is a frame or more off what the segment predicts. Less is jitter of the
    timestamps: Twilio rounds them.
-2. A timestamp ahead of the prediction is omitted silence. It is filled with µ-law silence, so that
+2. A timestamp later than predicted is omitted silence. It is filled with µ-law silence, so that
    the model's voice detection sees the end of speech: at most 10 s a gap. The fill is inside the
    segment as far as it goes.
-3. A timestamp behind the prediction starts a new segment and changes nothing in the audio.
+3. A timestamp earlier than predicted starts a new segment and changes nothing in the audio.
 4. While the caller speaks and no media came for 750 ms, 1 s of silence is appended once, or voice
    detection would wait for ever for the end of the speech.
 5. Beside the media clock, the gateway's wall clock at receipt is kept for the last ten seconds of
@@ -32,7 +32,7 @@ import pybase64
 
 from runtime.units import BYTES_PER_MS, FRAME_MS
 
-LONGEST_FILL_MS = 10_000
+MAX_FILL_MS = 10_000
 """A longer gap is no omitted silence but a fault; filling it would flood the model."""
 
 STALL_MS = 750
@@ -50,10 +50,10 @@ _KEPT_FRAMES = 512
 _SILENCE = -(1 << 63)
 """In place of a time of receipt: nobody received it, it is silence of ours."""
 
-_BEHIND_MS = -FRAME_MS
+_EARLY_MS = -FRAME_MS
 
 _NO_LEAD = -(1 << 62)
-"""Before the first frame any timestamp is far ahead of the prediction."""
+"""Before the first frame any timestamp is far later than predicted."""
 
 
 def audio_bytes(payload: bytes) -> int | None:
@@ -72,7 +72,7 @@ def silence_payload(length_ms: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """From ``buffer_ms`` on, the media clock is ``media_ms`` ahead in step."""
+    """From ``buffer_ms`` on, where the media clock says ``media_ms``, both run in step."""
 
     buffer_ms: int
     media_ms: int
@@ -95,7 +95,7 @@ class InputClock:
         self._appended_bytes = 0
         self._segments: list[_Segment] = []
         self._lead_ms = _NO_LEAD
-        """How far the media clock is ahead of the buffer in the newest segment."""
+        """The media clock less the buffer's, in the newest segment."""
         self._lengths: deque[int] = deque(maxlen=_KEPT_FRAMES)
         """Of what was appended last, frames and silence, in bytes."""
         self._received_unix_us = array("q", bytes(8 * _KEPT_FRAMES))
@@ -129,9 +129,9 @@ class InputClock:
         """
         self._last_media_at = now
         fill_ms = 0
-        ahead_ms = media_ms - self._lead_ms - self._appended_bytes // BYTES_PER_MS
-        if not _BEHIND_MS < ahead_ms < FRAME_MS:
-            fill_ms = self._part_from_prediction(media_ms, ahead_ms)
+        late_ms = media_ms - self._lead_ms - self._appended_bytes // BYTES_PER_MS
+        if not _EARLY_MS < late_ms < FRAME_MS:
+            fill_ms = self._part_from_prediction(media_ms, late_ms)
         self._appended_bytes += n_bytes
         self._lengths.append(n_bytes)
         self._received_unix_us[self._n_appended % _KEPT_FRAMES] = received_unix_us
@@ -202,14 +202,14 @@ class InputClock:
         # The oldest frame remembered holds the place only if it is the very first one.
         return None if end_bytes else found
 
-    def _part_from_prediction(self, media_ms: int, ahead_ms: int) -> int:
+    def _part_from_prediction(self, media_ms: int, late_ms: int) -> int:
         """Rules 2 and 3; how much silence to append."""
-        if not self._segments or ahead_ms < 0:
+        if not self._segments or late_ms < 0:
             self._begin_segment(media_ms)
             return 0
-        fill_ms = min(ahead_ms, LONGEST_FILL_MS)
+        fill_ms = min(late_ms, MAX_FILL_MS)
         self._fill(fill_ms)
-        if ahead_ms > LONGEST_FILL_MS:
+        if late_ms > MAX_FILL_MS:
             self._begin_segment(media_ms)
         return fill_ms
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from session.caller_input import KEPT_BYTES, KEPT_FRAMES, MAX_FRAME_BYTES, CallerInput
-from session.realtime.input_clock import LONGEST_FILL_MS, STALL_FILL_MS, InputClock
+from session.realtime.input_clock import MAX_FILL_MS, STALL_FILL_MS, InputClock
 
 BEGAN_UNIX_US = 1_750_000_000_000_000
 
@@ -236,7 +236,7 @@ def test_the_model_gets_what_was_received_in_order_and_silence_between(
     assert len(silence) == 8 * caller.filled_ms == 8 * caller.clock.filled_ms
     assert caller.clock.appended_ms == len(b"".join(pieces)) // 8
     assert caller.dropped["malformed"] == malformed
-    assert all(len(piece) <= 8 * LONGEST_FILL_MS for piece in pieces)
+    assert all(len(piece) <= 8 * MAX_FILL_MS for piece in pieces)
 
 
 def left_over(pieces: Sequence[bytes], expected: Sequence[bytes]) -> list[bytes]:

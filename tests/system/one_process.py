@@ -184,9 +184,6 @@ async def one_process() -> AsyncIterator[OneProcess]:
                 "ASHEARD_DRAIN_SECONDS": "0",
                 "ASHEARD_SESSION_MAX_LAG_MS": "60000",
                 "ASHEARD_STREAM_GRACE_SECONDS": "1",
-                # A service that finds facts of before at its first look closes nothing for so long;
-                # on a slow machine that may be those of a gateway that was quicker than it.
-                "ASHEARD_WRITER_LOST_SECONDS": "20",
             },
             sessions=1,
         )

@@ -39,7 +39,7 @@ else
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/system
 endif
 
-test-fast: setup ## the cores alone (tests/cores.txt), properties with a few examples
+test-fast: setup ## the cores alone (tests/cores.txt), properties with a few examples: a quarter of a minute
 	@ASHEARD_TEST_EXAMPLES=few exec $(BIN)/pytest -q -n 2 $$(grep -v '^#' tests/cores.txt)
 
 AROUND_NATIVE := tests/native tests/bench/test_load_frames.py \
@@ -49,8 +49,9 @@ test-python: setup ## what is around the compiled half of native/, with Python's
 	@ASHEARD_NATIVE=python $(BIN)/pytest -q -n 2 --dist loadfile $(AROUND_NATIVE)
 	@ASHEARD_NATIVE=python $(BIN)/asheard demo
 
-# Not measured yet: a first floor, to be raised to what `make coverage` says.
-COVERAGE_FLOOR ?= 80
+# 98 % were measured on 2026-11-27, in nine minutes beside other work; what only whole systems reach
+# (tests/system) is not in it.
+COVERAGE_FLOOR ?= 96
 coverage: setup ## what the tests reach of what runs in production, in percent; fails below COVERAGE_FLOOR
 	@exec $(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/system \
 	--cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)

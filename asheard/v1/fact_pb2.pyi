@@ -985,7 +985,7 @@ Global___CallerSpeechStopped: _TypeAlias = CallerSpeechStopped  # noqa: Y015
 
 @_typing.final
 class CallerTranscribed(_message.Message):
-    """CallerTranscribed is what the caller's item was transcribed to; the longest complete one stands, and any with a word above one without."""
+    """CallerTranscribed is what the caller's item was transcribed to; the longest complete one stands. One that says that nobody spoke stands below any with a word."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

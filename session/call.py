@@ -14,8 +14,8 @@ frames, fifty a second, go from the link to :attr:`Call.input` without passing h
 
 When the model fails before the caller leaves, or never answered, the call is *failed*: the caller is
 told so in words of ours, after whatever the gateway still plays, and how much of all that was heard
-belongs to the record. Whatever our own code raises leads to *over*. Before the
-last fact, word times that are under way are waited for, 3 s at most.
+belongs to the record. Whatever our own code raises leads to *over*. Before the last fact, word times
+that are under way are waited for, 3 s at most.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from simulators.realtime.faults import (
     EventFault,
@@ -71,10 +72,10 @@ class Case:
         return CallerScript(self.steps, end=self.end)
 
 
-def model(*replies: Reply, **more: object) -> AgentScript:
+def model(*replies: Reply, **more: Any) -> AgentScript:
     """A model that gives these replies, or those of a good call."""
     given = replies or (say(GREETING), say(QUOTE, when="bagels"), say(SURE, when="coffee"))
-    return replace(AgentScript(replies=given), **more)  # type: ignore[arg-type]
+    return replace(AgentScript(replies=given), **more)
 
 
 def order() -> Step:
@@ -318,8 +319,8 @@ FAILURES = (
 # --- answers that are none -----------------------------------------------------------------------
 
 
-def _odd_answer(**what: object) -> AgentScript:
-    reply = replace(Reply((Speak(QUOTE),), when="bagels", spoiled_times=1), **what)  # type: ignore[arg-type]
+def _odd_answer(**what: Any) -> AgentScript:
+    reply = replace(Reply((Speak(QUOTE),), when="bagels", spoiled_times=1), **what)
     return model(say(GREETING), reply)
 
 

@@ -54,18 +54,18 @@ def test_a_limit_that_is_used_up_names_a_wait_too() -> None:
         assert exhausted_s([left, *used_up]) == seconds
 
 
-def test_backoffs_double_up_to_a_bound_and_differ_by_chance() -> None:
-    for chance in (0.0, 1.0):
-        pace = Pace(lambda chance=chance: chance)  # type: ignore[misc]
-        for attempt in range(20):
-            pace.failed(now=NOW)
-            backoff_s = min(FIRST_BACKOFF_S * 2**attempt, LONGEST_BACKOFF_S)
-            assert pace.due_at <= NOW + LONGEST_BACKOFF_S * (1 + JITTER)
-            assert pace.due_at == NOW + backoff_s * (1 + JITTER * chance)
-        pace.succeeded()
-        assert pace.due_at > NOW, "a wait that was begun is ended"
-        pace.failed(now=NOW + 100)
-        assert pace.due_at == NOW + 100 + FIRST_BACKOFF_S * (1 + JITTER * chance)
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_backoffs_double_up_to_a_bound_and_differ_by_chance(chance: float) -> None:
+    pace = Pace(lambda: chance)
+    for attempt in range(20):
+        pace.failed(now=NOW)
+        backoff_s = min(FIRST_BACKOFF_S * 2**attempt, LONGEST_BACKOFF_S)
+        assert pace.due_at <= NOW + LONGEST_BACKOFF_S * (1 + JITTER)
+        assert pace.due_at == NOW + backoff_s * (1 + JITTER * chance)
+    pace.succeeded()
+    assert pace.due_at > NOW, "a wait that was begun is ended"
+    pace.failed(now=NOW + 100)
+    assert pace.due_at == NOW + 100 + FIRST_BACKOFF_S * (1 + JITTER * chance)
 
 
 def test_no_more_requests_go_out_than_a_minute_has_room_for() -> None:
